@@ -1,0 +1,50 @@
+"""Argument checks that raise one-line errors. No tensor library is imported: shapes are duck-typed."""
+
+import difflib
+import math
+from collections.abc import Iterable
+from typing import Any
+
+from smpo.errors import ConfigError
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The hint " Did you mean 'x'?" for the known name nearest to `name`, or an empty string."""
+    nearest = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f" Did you mean '{nearest[0]}'?" if nearest else ""
+
+
+def check_known(name: str, known: Iterable[str], *, what: str) -> None:
+    """Raise ConfigError unless `name` is one of `known`; the message lists them and names the nearest."""
+    known = list(known)
+    if name not in known:
+        raise ConfigError(f"unknown {what} '{name}'; known: {', '.join(known)}.{did_you_mean(name, known)}")
+
+
+def check_positive(**values: float) -> None:
+    """Raise ConfigError unless every keyword value is a finite number > 0."""
+    for name, value in values.items():
+        if not (math.isfinite(value) and value > 0):
+            raise ConfigError(f"{name} must be a finite number > 0, got {value}")
+
+
+def check_fraction(**values: float) -> None:
+    """Raise ConfigError unless every keyword value lies in [0, 1]."""
+    for name, value in values.items():
+        if not 0 <= value <= 1:
+            raise ConfigError(f"{name} must lie in [0, 1], got {value}")
+
+
+def check_same_shape(**tensors: Any) -> None:
+    """Raise ValueError unless all keyword tensors have one shape."""
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    if len(set(shapes.values())) > 1:
+        raise ValueError("shapes must be equal, got " + ", ".join(f"{n} {s}" for n, s in shapes.items()))
+
+
+def check_batch(**tensors: Any) -> None:
+    """Raise ValueError unless every keyword tensor has shape (B,), with one common B."""
+    for name, tensor in tensors.items():
+        if tensor.ndim != 1:
+            raise ValueError(f"{name} must have shape (B,), got {tuple(tensor.shape)}; pass one number per pair")
+    check_same_shape(**tensors)

@@ -1,0 +1,40 @@
+"""Smoothed labels from reward scores (Eq. 11-12) and the weight that they give a pair (Eq. 10)."""
+
+import torch
+from torch import Tensor
+
+from smpo.checks import check_batch, check_fraction, check_positive
+
+
+def smoothed_probability(score_w: Tensor, score_l: Tensor, *, score_min: float, score_max: float) -> Tensor:
+    """alpha / gamma of each pair (Eq. 11-12), shape (B,), in [0, 1].
+
+    sigmoid((r_w - r_l) / (max - min)): the softmax of Eq. 12 over scores scaled as in Eq. 11, whose offset cancels.
+
+    Args:
+        score_w: reward of the winner, shape (B,).
+        score_l: reward of the loser, shape (B,).
+        score_min: smallest reward of the data set.
+        score_max: largest reward of the data set, > score_min.
+
+    Raises:
+        ConfigError: the range is empty or not finite.
+    """
+    check_batch(score_w=score_w, score_l=score_l)
+    check_positive(score_range=score_max - score_min)
+    return torch.sigmoid((score_w - score_l) / (score_max - score_min))
+
+
+def pair_weight(p_winner: Tensor, *, gamma: float) -> Tensor:
+    """2 alpha - gamma = gamma (2 p - 1) of each pair (Eq. 10), shape (B,), in [-gamma, gamma].
+
+    Zero where the reward model finds the images alike; p = 1 and gamma = 1 give Diffusion-DPO's weight 1.
+    """
+    check_positive(gamma=gamma)
+    return gamma * (2 * p_winner - 1)
+
+
+def smoothed_likelihood(p_w: float, p_l: float, *, alpha: float, gamma: float) -> float:
+    """Unnormalised smoothed likelihood p_w^alpha p_l^(gamma - alpha) of a winner (Eq. 8, left)."""
+    check_fraction(p_w=p_w, p_l=p_l)
+    return p_w**alpha * p_l ** (gamma - alpha)

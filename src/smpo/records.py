@@ -1,0 +1,113 @@
+"""The frozen records that flow between the layers. A value that belongs to a sample travels in the sample's record."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """What a model family's UNet is conditioned on; opaque to everything but the family.
+
+    Attributes:
+        tensors: name -> tensor whose first axis is the batch, all of one length.
+    """
+
+    tensors: Mapping[str, Tensor]
+
+    def __len__(self) -> int:
+        return next(iter(self.tensors.values())).shape[0]
+
+    def rows(self, index: Tensor) -> "Conditioning":
+        """The conditioning of the rows `index`, shape (n,) integer or (B,) boolean."""
+        return Conditioning({name: tensor[index] for name, tensor in self.tensors.items()})
+
+    def tile(self, times: int) -> "Conditioning":
+        """The batch repeated as a block: (B, ...) -> (times * B, ...), matching `flatten_sides`."""
+        return Conditioning({n: t.repeat(times, *[1] * (t.ndim - 1)) for n, t in self.tensors.items()})
+
+    def to(self, device: torch.device) -> "Conditioning":
+        """The same on `device`."""
+        return Conditioning({name: tensor.to(device, non_blocking=True) for name, tensor in self.tensors.items()})
+
+
+Predict = Callable[[Tensor, Tensor, Conditioning], Tensor]
+"""(x_t (n, C, H, W), timesteps (n,), conditioning of n) -> predicted noise (n, C, H, W), float32."""
+
+
+@dataclass(frozen=True)
+class TrainingBatch:
+    """B pairs, ready to be noised. S = 2 sides, winner first; S = 1 where only winners are trained on.
+
+    Attributes:
+        x_0: clean latents, scaled, shape (S, B, C, H, W), float32.
+        timesteps: in [1, 999], shape (B,), int64; shared by both sides of a pair.
+        p_winner: smoothed probability of the winner, alpha / gamma, in [0, 1], shape (B,).
+        conditioning: of the B prompts, after caption dropout; shared by both sides, inversion, policy and reference.
+        null_conditioning: of the empty prompt, B rows.
+        seeds: one number per pair and visit, shape (B,), int64; all of the pair's random draws derive from it.
+        pair_ids: names for error messages.
+    """
+
+    x_0: Tensor
+    timesteps: Tensor
+    p_winner: Tensor
+    conditioning: Conditioning
+    null_conditioning: Conditioning
+    seeds: Tensor
+    pair_ids: tuple[str, ...]
+
+    def winners(self) -> "TrainingBatch":
+        """The same batch without its losers."""
+        return replace(self, x_0=self.x_0[:1])
+
+    def to(self, device: torch.device) -> "TrainingBatch":
+        """The same on `device`; the seeds stay on the CPU, where random draws are made."""
+        return replace(
+            self,
+            x_0=self.x_0.to(device, non_blocking=True),
+            timesteps=self.timesteps.to(device, non_blocking=True),
+            p_winner=self.p_winner.to(device, non_blocking=True),
+            conditioning=self.conditioning.to(device),
+            null_conditioning=self.null_conditioning.to(device),
+        )
+
+
+@dataclass(frozen=True)
+class NoisyPair:
+    """Noised latents with *their own* timesteps and regression target.
+
+    Attributes:
+        x_t: noised latents, shape (S, B, C, H, W), float32, without gradient.
+        target: the noise the UNet should predict at (x_t, timesteps), shape (S, B, C, H, W), float32.
+        timesteps: labels for the UNet, shape (B,), int64.
+    """
+
+    x_t: Tensor
+    target: Tensor
+    timesteps: Tensor
+
+
+@dataclass(frozen=True)
+class PairErrors:
+    """Mean squared error of the noise prediction of each image, shape (B,), float32.
+
+    The losers are None where an objective trains on winners only, the reference where it needs none.
+    """
+
+    policy_w: Tensor
+    policy_l: Tensor | None = None
+    reference_w: Tensor | None = None
+    reference_l: Tensor | None = None
+
+
+def flatten_sides(x: Tensor) -> Tensor:
+    """(S, B, ...) -> (S * B, ...): all winners, then all losers."""
+    return x.flatten(0, 1)
+
+
+def unflatten_sides(x: Tensor, sides: int) -> Tensor:
+    """(S * B, ...) -> (S, B, ...), the inverse of `flatten_sides`."""
+    return x.unflatten(0, (sides, -1))
