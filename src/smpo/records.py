@@ -24,10 +24,6 @@ class Conditioning:
         """The conditioning of the rows `index`, shape (n,) integer or (B,) boolean."""
         return Conditioning({name: tensor[index] for name, tensor in self.tensors.items()})
 
-    def tile(self, times: int) -> "Conditioning":
-        """The batch repeated as a block: (B, ...) -> (times * B, ...), matching `flatten_sides`."""
-        return Conditioning({n: t.repeat(times, *[1] * (t.ndim - 1)) for n, t in self.tensors.items()})
-
     def to(self, device: torch.device) -> "Conditioning":
         """The same on `device`."""
         return Conditioning({name: tensor.to(device, non_blocking=True) for name, tensor in self.tensors.items()})
@@ -45,8 +41,9 @@ class TrainingBatch:
         x_0: clean latents, scaled, shape (S, B, C, H, W), float32.
         timesteps: in [1, 999], shape (B,), int64; shared by both sides of a pair.
         p_winner: smoothed probability of the winner, alpha / gamma, in [0, 1], shape (B,).
-        conditioning: of the B prompts, after caption dropout; shared by both sides, inversion, policy and reference.
-        null_conditioning: of the empty prompt, B rows.
+        conditioning: S * B rows in the order of `flatten_sides`, after caption dropout; both sides have one prompt, and
+            inversion, policy and reference share it.
+        null_conditioning: of the empty prompt, S * B rows.
         seeds: one number per pair and visit, shape (B,), int64; all of the pair's random draws derive from it.
         pair_ids: names for error messages.
     """
@@ -61,7 +58,11 @@ class TrainingBatch:
 
     def winners(self) -> "TrainingBatch":
         """The same batch without its losers."""
-        return replace(self, x_0=self.x_0[:1])
+        first = torch.arange(len(self.pair_ids), device=self.timesteps.device)
+        return replace(
+            self, x_0=self.x_0[:1], conditioning=self.conditioning.rows(first),
+            null_conditioning=self.null_conditioning.rows(first),
+        )
 
     def to(self, device: torch.device) -> "TrainingBatch":
         """The same on `device`; the seeds stay on the CPU, where random draws are made."""

@@ -42,10 +42,11 @@ def inversion_levels(timesteps: Tensor, *, num_steps: int, grid: str, num_train_
     """Levels from clean to noisy of each sample, shape (B, K + 1), int64; a repeated level is no step.
 
     subdivide: `num_steps` equal parts of [0, t]; every sample takes as many steps, the batch is dense.
-    fixed_stride: the grid 1, 1 + s, 1 + 2 s, ... with s = T // (num_steps + 1), cut at t; large t takes more steps,
-        about half of `num_steps` on average. The paper's "at most 9 steps".
-    released: the same grid, but ending on its first level >= t (its last for larger t), as the released code under
-        diffusers 0.20 does: the end level is *not* t.
+    fixed_stride: multiples of s = ceil(T / num_steps), the last cut at t; "at most" num_steps steps, about half of
+        that on average over t.
+    released: the grid 0, 1, 1 + s, 1 + 2 s, ... with s = T // (num_steps + 1), ending on its first level >= t (its
+        last for larger t), as the released code under diffusers 0.20 does: the end level is *not* t, and clean latents
+        count as level 0.
 
     Args:
         timesteps: t, integers in [1, T), shape (B,).
@@ -60,19 +61,18 @@ def inversion_levels(timesteps: Tensor, *, num_steps: int, grid: str, num_train_
         raise ConfigError(f"inversion_steps must be >= 1, got {num_steps}")
     if not (timesteps.min() >= 1 and timesteps.max() < num_train_timesteps):
         raise ValueError(f"timesteps must lie in [1, {num_train_timesteps - 1}], got {timesteps.tolist()}")
+    steps = torch.arange(1, num_steps + 1, device=timesteps.device)
     ends = timesteps[:, None]
     clean = torch.full_like(ends, CLEAN)
     if grid == "subdivide":
-        parts = torch.arange(1, num_steps + 1, device=ends.device)
-        inner = torch.round(ends.double() * parts / num_steps).long()
-        return torch.cat([clean, inner], dim=1)
+        return torch.cat([clean, torch.round(ends.double() * steps / num_steps).long()], dim=1)
+    if grid == "fixed_stride":
+        stride = -(-num_train_timesteps // num_steps)
+        return torch.cat([clean, torch.minimum(steps * stride, ends)], dim=1)
     stride = num_train_timesteps // (num_steps + 1)
-    marks = torch.arange(1, num_train_timesteps, stride, device=ends.device)[: num_steps + 1]
-    if grid == "released":
-        ends = marks[torch.searchsorted(marks, timesteps.contiguous()).clamp(max=len(marks) - 1)][:, None]
-    marks = marks.expand(len(ends), -1)
-    inner = torch.minimum(marks, ends)
-    return torch.cat([clean, inner, ends], dim=1)
+    marks = 1 + stride * torch.arange(num_steps + 1, device=timesteps.device)
+    reached = marks[torch.searchsorted(marks, timesteps.contiguous()).clamp(max=num_steps)]
+    return torch.cat([torch.zeros_like(ends), torch.minimum(marks, reached[:, None])], dim=1)
 
 
 def source_label(levels: Tensor) -> Tensor:

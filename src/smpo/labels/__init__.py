@@ -1,0 +1,8 @@
+"""Seam 1: labels. `(score_0, score_1, human_label) -> (winner, p_winner)`, shape (B,) each; p_winner = alpha / gamma."""
+
+from smpo.registry import Registry
+
+LABELS = Registry("labels", {
+    "hard": "smpo.labels.hard:Hard",
+    "smoothed": "smpo.labels.smoothed:Smoothed",
+})

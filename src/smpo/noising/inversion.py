@@ -1,0 +1,100 @@
+"""Noising by the latent that the model itself would pass through: few-step inversion, landing exactly on t."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from smpo.checks import check_known
+from smpo.errors import ConfigError
+from smpo.maths.inversion import GRIDS, PredictRows, inversion_levels, invert
+from smpo.maths.schedule import alpha_bar, target_noise
+from smpo.records import Conditioning, NoisyPair, Predict, TrainingBatch, flatten_sides, unflatten_sides
+
+NETWORKS = ("policy", "reference")
+
+
+def guided(predict: Predict, batch: TrainingBatch, guidance_scale: float) -> PredictRows:
+    """Row-wise noise prediction under classifier-free guidance: 1 = conditional only, 0 = unconditional only.
+
+    Any other scale costs two evaluations a step (METHODS D39).
+    """
+
+    def with_conditioning(conditioning: Conditioning) -> PredictRows:
+        return lambda x, labels, rows: predict(x, labels, conditioning.rows(rows))
+
+    conditional, unconditional = with_conditioning(batch.conditioning), with_conditioning(batch.null_conditioning)
+    if guidance_scale == 1:
+        return conditional
+    if guidance_scale == 0:
+        return unconditional
+
+    def both(x: Tensor, labels: Tensor, rows: Tensor) -> Tensor:
+        base = unconditional(x, labels, rows)
+        return base + guidance_scale * (conditional(x, labels, rows) - base)
+
+    return both
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inversion:
+    """What the inversions share; the subclasses name the refinement.
+
+    Attributes:
+        inversion_steps: steps from clean to t, at most, >= 1.
+        grid: "subdivide" (every sample takes all steps) or "fixed_stride" (about half on average; the paper's).
+        labels: timestep label of a prediction, "source" (paper) or "target" (ReNoise, diffusers >= 0.22).
+        inversion_cfg: guidance scale; 1 = conditional prediction only.
+        network: which UNet inverts, "policy" (paper) or "reference".
+    """
+
+    inversion_steps: int = 9
+    grid: str = "fixed_stride"
+    labels: str = "source"
+    inversion_cfg: float = 1.0
+    network: str = "policy"
+    refine: ClassVar[str]
+
+    def __post_init__(self) -> None:
+        check_known(self.grid, GRIDS[:2], what="noising.grid")
+        check_known(self.labels, ("source", "target"), what="noising.labels")
+        check_known(self.network, NETWORKS, what="noising.network")
+        if self.inversion_steps < 1:
+            raise ConfigError(f"noising.inversion_steps must be >= 1, got {self.inversion_steps}")
+
+    @torch.no_grad()
+    def __call__(self, predict: Predict, batch: TrainingBatch, alphas_cumprod: Tensor) -> NoisyPair:
+        """The inverted batch and tau_t of Eq. 16, from the same alpha_bar as the latents; carries no gradient."""
+        sides, x_0 = batch.x_0.shape[0], flatten_sides(batch.x_0)
+        timesteps = batch.timesteps.repeat(sides)
+        levels = inversion_levels(
+            timesteps, num_steps=self.inversion_steps, grid=self.grid, num_train_timesteps=len(alphas_cumprod)
+        )
+        x_t = invert(
+            guided(predict, batch, self.inversion_cfg), x_0, levels,
+            alphas_cumprod=alphas_cumprod, labels=self.labels, refine=self.refine,
+        )
+        tau = target_noise(x_t, x_0, alpha_bar(alphas_cumprod, timesteps))
+        return NoisyPair(unflatten_sides(x_t, sides), unflatten_sides(tau, sides), batch.timesteps)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DDIM(Inversion):
+    """Plain DDIM inversion (Eq. 13)."""
+
+    refine: ClassVar[str] = "none"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReNoise(Inversion):
+    """DDIM inversion with one ReNoise step at its end (Eq. 14): the paper's."""
+
+    refine: ClassVar[str] = "final"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Heun(Inversion):
+    """Second-order inversion: at every step the mean of the predictions at its two ends. Not in the paper."""
+
+    refine: ClassVar[str] = "heun"

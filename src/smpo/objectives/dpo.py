@@ -1,0 +1,36 @@
+"""Diffusion-DPO (Wallace et al., CVPR 2024)."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from smpo.checks import check_positive
+from smpo.maths.preference import dpo_loss, implicit_margin, preference_logit
+from smpo.records import PairErrors
+
+
+@dataclass(frozen=True, kw_only=True)
+class DPO:
+    """-log sigmoid(beta / 2 margin) with hard labels.
+
+    Attributes:
+        beta: code beta, > 0; 2000 for SD1.5 in the paper, 5000 in the released launchers.
+    """
+
+    beta: float = 2000.0
+    needs_reference: ClassVar[bool] = True
+    needs_losers: ClassVar[bool] = True
+    takes_smoothed_labels: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        check_positive(beta=self.beta)
+
+    def __call__(self, errors: PairErrors, p_winner: Tensor) -> Tensor:
+        """Loss of each pair, shape (B,); `p_winner` is 1 by the check on `takes_smoothed_labels`."""
+        return dpo_loss(implicit_margin(errors), beta=self.beta)
+
+    def logit(self, errors: PairErrors, p_winner: Tensor) -> Tensor:
+        """Argument of the log-sigmoid, shape (B,)."""
+        return preference_logit(implicit_margin(errors), torch.ones_like(p_winner), beta=self.beta)
