@@ -1,0 +1,1 @@
+"""Scores of image sets, their comparison with intervals, figures and the report."""

@@ -1,0 +1,58 @@
+"""Images of two sets side by side: the same prompt, the same seed, both scores."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from smpo.errors import DataError
+from smpo.evaluation.scores import ScoreTable
+from smpo.generation import ImageSet
+
+
+@dataclass(frozen=True)
+class Example:
+    """One prompt and seed, painted by two models.
+
+    Attributes:
+        index: of the image in both sets.
+        prompt: what was asked for.
+        seed: of the noise.
+        before: image file of the baseline.
+        after: image file of the model.
+        scores: scorer -> (before, after).
+    """
+
+    index: int
+    prompt: str
+    seed: int
+    before: Path
+    after: Path
+    scores: Mapping[str, tuple[float, float]]
+
+    def gap(self, scorer: str) -> float:
+        """Score after minus score before."""
+        before, after = self.scores[scorer]
+        return after - before
+
+
+def paired_examples(
+    before: tuple[ImageSet, ScoreTable], after: tuple[ImageSet, ScoreTable], *, limit: int = 48
+) -> tuple[Example, ...]:
+    """At most `limit` examples, spread evenly over the prompts: chosen by place, never by score.
+
+    Raises:
+        DataError: the sets differ in prompts or seeds.
+    """
+    (images, scores), (new_images, new_scores) = before, after
+    if (images.prompts, images.seeds) != (new_images.prompts, new_images.seeds):
+        raise DataError(f"{new_images.folder} and {images.folder} differ in prompts or seeds; generate both alike")
+    count = min(limit, len(images))
+    chosen = [i * len(images) // count for i in range(count)]
+    return tuple(
+        Example(
+            i, images.prompts[i], images.seeds[i], images.folder / images.files[i],
+            new_images.folder / new_images.files[i],
+            {name: (float(column[i]), float(new_scores.scores[name][i])) for name, column in scores.scores.items()},
+        )
+        for i in chosen
+    )

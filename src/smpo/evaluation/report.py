@@ -1,0 +1,250 @@
+"""The report of a run: report.html, one file that works offline and on a phone, and report.md for a repository.
+
+Equal content gives equal bytes: nothing of the machine or the moment enters that the content does not carry.
+"""
+
+import base64
+import io
+import mimetypes
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from matplotlib.figure import Figure
+from PIL import Image
+
+from smpo.artefacts import write_atomically
+from smpo.checks import check_known
+from smpo.errors import DataError
+from smpo.evaluation.compare import Comparison
+from smpo.evaluation.examples import Example
+from smpo.evaluation.figures import attribute_chart, before_after_grid, change_chart, win_rate_chart
+from smpo.evaluation.theme import LIGHT, THEMES, Theme, save
+from smpo.evaluation.training_figures import label_distribution, training_curves
+from smpo.evaluation.wording import decimals, headline, interval_text, percent, shortened, win_rate_text
+
+SMALL_PX = 160  # images up to this side are embedded as they are
+THUMBNAIL_PX = 320
+HERO_EXAMPLES = 8
+EXTREMES = 5  # largest gains and losses listed in report.md
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportContent:
+    """Everything that a report shows.
+
+    Attributes:
+        title: of the page.
+        comparison: evaluated sets.
+        model: the set that the report is about.
+        facts: section -> name -> value; sections such as Data, Recipe, Time, Memory, Versions, Fingerprints.
+        examples: images of `model` beside those of the baseline.
+        metrics: metrics.jsonl of the training run.
+        p_winner: smoothed label of each training pair.
+        weight: loss weight of each training pair.
+        recipe: resolved recipe as YAML text.
+        note: a line below the title, for instance the date.
+    """
+
+    title: str
+    comparison: Comparison
+    model: str
+    facts: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    examples: Sequence[Example] = ()
+    metrics: Path | None = None
+    p_winner: Sequence[float] = ()
+    weight: Sequence[float] = ()
+    recipe: str = ""
+    note: str = ""
+
+    @property
+    def scorer(self) -> str:
+        """The scorer that examples are ordered by: the training reward, or else the first."""
+        known = self.comparison.over_optimisation
+        return known[0].training_reward if known else next(iter(self.comparison.units))
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One scorer's entry in a model's row of the score table."""
+
+    median: str
+    interval: str
+    rank: str  # "best", "second" or ""
+    win_rate: str
+    verdict: str
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A figure as files: one per theme, relative to the report."""
+
+    name: str
+    title: str
+    caption: str
+    files: Mapping[str, str]
+    width: int
+
+
+def write_report(out: Path, *, content: ReportContent) -> Path:
+    """The path of report.html in `out`; also writes report.md, figures/*.png and comparison.json.
+
+    Raises:
+        ConfigError: the model is not among those compared.
+        DataError: the model is the baseline, or an image or the metrics cannot be read.
+    """
+    comparison = content.comparison
+    check_known(content.model, comparison.models, what="model")
+    if content.model == comparison.baseline:
+        raise DataError(f"the report's model '{content.model}' is the baseline itself; name another set")
+    view = _view(content, _plots(content, out))
+    environment = Environment(
+        loader=PackageLoader("smpo.evaluation"), autoescape=lambda name: ".html" in (name or ""),
+        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+    )
+    environment.filters |= {"embedded": lambda file: _data_uri(out / file), "thumbnail": _thumbnail}
+    write_atomically(out / "comparison.json", comparison.to_json())
+    write_atomically(out / "report.md", environment.get_template("report.md.j2").render(view))
+    write_atomically(out / "report.html", environment.get_template("report.html.j2").render(view))
+    return out / "report.html"
+
+
+def _view(content: ReportContent, plots: Sequence[Plot]) -> dict[str, Any]:
+    """What the templates read: texts and numbers, ready to print."""
+    comparison = content.comparison
+    lead, *findings = headline(comparison, content.model)
+    return {
+        "content": content, "comparison": comparison, "lead": lead, "findings": findings,
+        "scorers": list(comparison.units), "table": score_table(comparison), "tiles": list(_tiles(content)),
+        "plots": plots, "hero": content.examples[:HERO_EXAMPLES], "percent": percent, "escaped": _table_safe,
+        "by_gap": sorted(content.examples, key=lambda e: -e.gap(content.scorer)), "extremes": EXTREMES,
+        "digits": {s: _digits(comparison, s) for s in comparison.units},
+    }
+
+
+def score_table(comparison: Comparison) -> list[tuple[str, list[Cell]]]:
+    """(model, one cell per scorer) in the given order; the best median is marked, and the second where there are 3+."""
+    ranks = {scorer: _ranks(comparison, scorer) for scorer in comparison.units}
+    return [
+        (model, [_cell(comparison, model, scorer, ranks[scorer][model]) for scorer in comparison.units])
+        for model in comparison.models
+    ]
+
+
+def _ranks(comparison: Comparison, scorer: str) -> dict[str, str]:
+    medians = {model: comparison.summaries[model][scorer].median.value for model in comparison.models}
+    places = sorted(set(medians.values()), reverse=True)
+    names = {places[0]: "best"}
+    if len(places) > 2:
+        names[places[1]] = "second"
+    return {model: names.get(value, "") for model, value in medians.items()}
+
+
+def _cell(comparison: Comparison, model: str, scorer: str, rank: str) -> Cell:
+    median, digits = comparison.summaries[model][scorer].median, _digits(comparison, scorer)
+    shown = (f"{median.value:.{digits}f}", interval_text(median, digits), rank)
+    if model == comparison.baseline:
+        return Cell(*shown, win_rate="", verdict="")
+    pairing = comparison.pairing(model, scorer)
+    return Cell(*shown, win_rate=win_rate_text(pairing.win_rate), verdict=pairing.verdict)
+
+
+def _digits(comparison: Comparison, scorer: str) -> int:
+    return decimals([comparison.summaries[model][scorer].median for model in comparison.models])
+
+
+def _tiles(content: ReportContent) -> Iterator[dict[str, Any]]:
+    """One tile per scorer: the win-rate at a glance."""
+    for scorer in content.comparison.units:
+        pairing = content.comparison.pairing(content.model, scorer)
+        shown = pairing.win_rate
+        yield {
+            "scorer": scorer, "rate": percent(shown.rate), "verdict": pairing.verdict,
+            "interval": f"{100 * shown.low:.1f} to {100 * shown.high:.1f} %", "ties": shown.ties,
+            "wins_width": f"{100 * shown.rate:.2f}", "ties_width": f"{100 * shown.ties / shown.n:.2f}",
+        }
+
+
+def _plots(content: ReportContent, out: Path) -> list[Plot]:
+    """Draw and write every figure that the content has numbers for."""
+    comparison, model, baseline = content.comparison, content.model, content.comparison.baseline
+    plots = [
+        _plot(out, "win-rates", "Win-rates", "Share of images that win, tie and lose against the baseline; the black "
+              "whisker is the 95 % Wilson interval of the wins, the dashed line is 50 %.",
+              lambda theme: win_rate_chart(comparison, theme=theme)),
+        _plot(out, "changes", "Change of every score", "Mean change in standard deviations of the baseline with 95 % "
+              "bootstrap intervals: reward hacking shows as the training reward right of zero and others left of it.",
+              lambda theme: change_chart(comparison, theme=theme)),
+    ]
+    for scorer in dict.fromkeys(c.scorer for c in comparison.attributes):
+        plots.append(_plot(
+            out, f"attributes-{scorer}", f"What {scorer} finds right", "Share of images with each attribute right, "
+            "with 95 % Wilson intervals.", lambda theme, s=scorer: attribute_chart(comparison, s, theme=theme),
+        ))
+    if content.metrics is not None:
+        plots.append(_plot(
+            out, "training", "Training", "Logged values (faint) and their running mean. Implicit accuracy: share of "
+            "pairs whose winner the model prefers more than the reference does.",
+            lambda theme: training_curves(content.metrics, theme=theme),
+        ))
+    if len(content.p_winner):
+        plots.append(_plot(
+            out, "labels", "Smoothed labels", "How sure the reward model is of the winners, and how strongly each "
+            "pair therefore counts; dashed: 5, 50 and 95 % quantiles.",
+            lambda theme: label_distribution(content.p_winner, content.weight, theme=theme),
+        ))
+    if content.examples:
+        hero = content.examples[:HERO_EXAMPLES]
+        figure = before_after_grid(hero, (baseline, model), scorer=content.scorer)
+        save(figure, out / "figures" / "before-after.png")
+    return plots
+
+
+def _plot(out: Path, name: str, title: str, caption: str, draw: Any) -> Plot:
+    files = {theme.name: f"figures/{name}-{theme.name}.png" for theme in THEMES}
+    for theme in THEMES:
+        _save_in(out, files[theme.name], draw(theme))
+    return Plot(name, title, caption, files, width=_width_px(out / files[LIGHT.name]))
+
+
+def _save_in(out: Path, file: str, figure: Figure) -> None:
+    save(figure, out / file)
+
+
+def _width_px(path: Path) -> int:
+    with Image.open(path) as image:
+        return image.width // 2  # drawn at twice the density of the page
+
+
+def _thumbnail(path: Path) -> str:
+    """A data URI of an image: itself when small, else a JPEG that fits THUMBNAIL_PX."""
+    try:
+        with Image.open(path) as image:
+            picture = image.convert("RGB")
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error}); generate the images again") from error
+    buffer = io.BytesIO()
+    if max(picture.size) <= SMALL_PX:
+        picture.save(buffer, "PNG", optimize=True)
+        return _encoded("image/png", buffer.getvalue())
+    picture.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX), Image.Resampling.LANCZOS)
+    picture.save(buffer, "JPEG", quality=88)
+    return _encoded("image/jpeg", buffer.getvalue())
+
+
+def _data_uri(path: Path) -> str:
+    return _encoded(mimetypes.guess_type(path.name)[0] or "image/png", path.read_bytes())
+
+
+def _encoded(kind: str, content: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def _table_safe(text: str, length: int = 90) -> str:
+    """`text` for a cell of a Markdown table: short, on one line, its bars and markup escaped."""
+    cell = shortened(" ".join(text.split()), length)
+    for mark in "\\|*_`<>[]":
+        cell = cell.replace(mark, "\\" + mark)
+    return cell

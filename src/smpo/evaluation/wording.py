@@ -1,0 +1,107 @@
+"""Numbers and sentences of a report, computed from a comparison; what got worse or stayed open is said first-hand."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from smpo.evaluation.compare import Comparison, OverOptimisation, Pairing
+from smpo.evaluation.statistics import Interval, WinRate
+
+
+def shortened(text: str, length: int) -> str:
+    """`text`, cut to at most `length` characters with an ellipsis."""
+    return text if len(text) <= length else text[: length - 3].rstrip() + "..."
+
+
+def percent(share: float) -> str:
+    """A share in [0, 1] as "63.1 %"."""
+    return f"{100 * share:.1f} %"
+
+
+def decimals(intervals: Sequence[Interval]) -> int:
+    """Digits after the point that show two figures of the narrowest interval, in [0, 4]."""
+    widths = [i.high - i.low for i in intervals if i.high > i.low]
+    return 3 if not widths else min(4, max(0, 1 - math.floor(math.log10(min(widths)))))
+
+
+def interval_text(interval: Interval, digits: int) -> str:
+    """The bounds as "[20.1, 20.6]"."""
+    return f"[{interval.low:.{digits}f}, {interval.high:.{digits}f}]"
+
+
+def win_rate_text(shown: WinRate) -> str:
+    """A win-rate with its interval, and its ties where there are some: "63.1 % [58.0, 67.9], 4 ties"."""
+    ties = f", {shown.ties:,} tie{'s' if shown.ties > 1 else ''}" if shown.ties else ""
+    return f"{percent(shown.rate)} [{100 * shown.low:.1f}, {100 * shown.high:.1f}]{ties}"
+
+
+def joined(words: Sequence[str]) -> str:
+    """ "a, b and c"."""
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One sentence of the headline; `tone` is lead, better, worse, undecided, warning or note."""
+
+    text: str
+    tone: str
+
+
+def headline(comparison: Comparison, model: str) -> tuple[Finding, ...]:
+    """The findings about `model`: the lead, what improved, what fell, what is open, over-optimisation.
+
+    The lead is about the training reward where it is known, else about the first scorer. "Better" and "worse" are
+    sign tests, Holm-adjusted over all sets and scorers of the comparison.
+    """
+    pairings = [comparison.pairing(model, scorer) for scorer in comparison.units]
+    trained = next((e for e in comparison.over_optimisation if e.model == model), None)
+    lead = comparison.pairing(model, trained.training_reward) if trained else pairings[0]
+    findings = [Finding(_lead(lead, comparison.baseline, is_trained=trained is not None), "lead")]
+    if len(pairings) > 1:
+        findings += _by_verdict(pairings, comparison.baseline)
+        findings += [_over_optimisation_finding(trained)] if trained else []
+    return tuple(findings)
+
+
+def _lead(pairing: Pairing, baseline: str, *, is_trained: bool) -> str:
+    shown = pairing.win_rate
+    outcome = {
+        "better": "a significant improvement",
+        "worse": "significantly worse",
+        "undecided": "too close to call",
+    }[pairing.verdict]
+    role = ", the reward it was trained on" if is_trained else ""
+    return (
+        f"{pairing.ours} beats {baseline} on {percent(shown.rate)} of {shown.n:,} images under {pairing.scorer}{role} "
+        f"(95 % interval {100 * shown.low:.1f} to {100 * shown.high:.1f} %): {outcome}."
+    )
+
+
+def _by_verdict(pairings: Sequence[Pairing], baseline: str) -> list[Finding]:
+    findings = []
+    starts = {"better": "Better than", "worse": "Worse than", "undecided": "Not distinguishable from"}
+    for verdict, start in starts.items():
+        found = [p for p in pairings if p.verdict == verdict]
+        if found:
+            named = joined([f"{p.scorer} ({_rate_note(p.win_rate)})" for p in found])
+            count = f"{len(found)} of {len(pairings)} scorers"
+            findings.append(Finding(f"{start} {baseline} under {count}: {named}.", verdict))
+    return findings
+
+
+def _rate_note(shown: WinRate) -> str:
+    note = f"wins {percent(shown.rate)}"
+    if shown.ties > 0.05 * shown.n:
+        note += f", ties {percent(shown.ties / shown.n)}"
+    return note + (", interval includes 50 %" if shown.low <= 0.5 <= shown.high else "")
+
+
+def _over_optimisation_finding(entry: OverOptimisation) -> Finding:
+    reward, falling = entry.training_reward, entry.falling
+    if entry.flagged:
+        verb = "falls" if len(falling) == 1 else "fall"
+        return Finding(f"Sign of over-optimisation: {reward} rises while {joined(falling)} {verb}.", "warning")
+    if not entry.rises:
+        return Finding(f"The training reward {reward} did not rise.", "warning")
+    return Finding(f"No sign of over-optimisation: {reward} rises and no independent scorer falls significantly.", "note")
