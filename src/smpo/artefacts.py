@@ -78,7 +78,8 @@ def begin(folder: Path, *, stage: str, settings: Mapping[str, Any], inputs: Mapp
         return Status.FRESH
     found = _load(path)
     if found.get("fingerprint") != fingerprint(wanted):
-        raise StaleError(f"{folder} was made with {_difference(found, wanted)}; delete the folder or choose another path")
+        changes = _difference(found, wanted)
+        raise StaleError(f"{folder} was made with {changes}; delete the folder or choose another path")
     return Status.DONE if found["complete"] else Status.PARTIAL
 
 
@@ -95,7 +96,8 @@ def read_manifest(folder: Path, *, stage: str) -> dict[str, Any]:
         raise DataError(f"{folder} holds no {stage} artefact; run `smpo {stage}` first, or correct the path")
     found = _load(path)
     if found.get("stage") != stage:
-        raise DataError(f"{folder} is an artefact of `smpo {found.get('stage')}`, expected `smpo {stage}`; correct the path")
+        made_by = found.get("stage")
+        raise DataError(f"{folder} is an artefact of `smpo {made_by}`, expected `smpo {stage}`; correct the path")
     if not found["complete"]:
         raise DataError(f"{folder} is unfinished; run `smpo {stage}` again to complete it")
     return found
@@ -121,7 +123,8 @@ def _write_manifest(folder: Path, content: Mapping[str, Any]) -> None:
 def _difference(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
     """The first settings that differ, as "key=old (now new)"."""
     old, new = _flat(found), _flat(wanted)
-    changed = [f"{key}={old.get(key)!r} (now {new.get(key)!r})" for key in sorted({*old, *new}) if old.get(key) != new.get(key)]
+    keys = [key for key in sorted({*old, *new}) if old.get(key) != new.get(key)]
+    changed = [f"{key}={old.get(key)!r} (now {new.get(key)!r})" for key in keys]
     return ", ".join(changed[:3]) + (f" and {len(changed) - 3} more differences" if len(changed) > 3 else "")
 
 

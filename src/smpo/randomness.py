@@ -1,4 +1,4 @@
-"""Random draws as pure functions of numbers, never of global state: the key to resuming and to any number of processes."""
+"""Random draws as pure functions of numbers, never of global state: what makes a run resumable and divisible."""
 
 import hashlib
 from collections.abc import Sequence

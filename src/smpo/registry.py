@@ -5,6 +5,8 @@ import importlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from smpo.checks import check_known, did_you_mean
 from smpo.errors import ConfigError
 
@@ -39,9 +41,9 @@ class Registry(Mapping[str, str]):
         member = self.resolve(settings.pop("name"))
         check_fields(member, settings, section=self.kind)
         try:
-            return member(**settings)
-        except (ConfigError, TypeError) as error:
-            raise ConfigError(f"{self.kind}: {error}") from error
+            return TypeAdapter(member).validate_python(settings)
+        except ValidationError as error:
+            raise ConfigError(one_line(error, section=self.kind)) from error
 
     def resolved(self, settings: Mapping[str, Any]) -> dict[str, Any]:
         """`settings` completed with the defaults of the dataclass it names: what a resolved recipe shows."""
@@ -55,3 +57,14 @@ def check_fields(member: Any, settings: Mapping[str, Any], *, section: str) -> N
         if key not in known:
             hint = did_you_mean(key, known)
             raise ConfigError(f"{section}.{key}: unknown key; known: {', '.join(['name', *known])}.{hint}")
+
+
+def one_line(error: ValidationError, *, section: str) -> str:
+    """The first complaint of a pydantic error as "section.key: message, got value"."""
+    first = error.errors()[0]
+    key = ".".join([section, *map(str, first["loc"])]).lstrip(".")
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "missing":
+        return f"{key}: required, but missing"
+    given = "" if first["type"] == "value_error" else f", got {first['input']!r}"
+    return f"{key}: {message}{given}"

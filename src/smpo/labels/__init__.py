@@ -1,4 +1,4 @@
-"""Seam 1: labels. `(score_0, score_1, human_label) -> (winner, p_winner)`, shape (B,) each; p_winner = alpha / gamma."""
+"""Seam 1: labels. `(score_0, score_1, human_label) -> (winner, p_winner = alpha / gamma)`, shape (B,) each."""
 
 from smpo.registry import Registry
 

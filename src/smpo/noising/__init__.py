@@ -1,4 +1,4 @@
-"""Seam 2: noising. `(predict, batch, alphas_cumprod) -> NoisyPair`: latents, their targets and *their own* timesteps."""
+"""Seam 2: noising. `(predict, batch, alphas_cumprod) -> NoisyPair`: latents, targets and *their own* timesteps."""
 
 from smpo.registry import Registry
 

@@ -1,0 +1,111 @@
+"""Loading and using the parts of a diffusers pipeline folder: what the families share."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, ConfigMixin, UNet2DConditionModel
+from torch import Tensor
+from transformers import CLIPTokenizer, PreTrainedModel
+
+from smpo.errors import ConfigError
+from smpo.maths.schedule import scaled_linear_alphas_cumprod
+from smpo.models.sources import resolve_source
+
+
+def load_unet(source: str, *, revision: str | None, dtype: torch.dtype) -> UNet2DConditionModel:
+    """The UNet of a pipeline (folder or hub id), or of a folder that holds a UNet alone."""
+    path = resolve_source(source)
+    alone = (Path(path) / "config.json").exists() and not (Path(path) / "unet").exists()
+    return _load(UNet2DConditionModel, path, None if alone else "unet", revision=revision, dtype=dtype)
+
+
+def load_vae(source: str, *, revision: str | None, dtype: torch.dtype) -> AutoencoderKL:
+    """The VAE of a pipeline, in eval mode. Float32 unless you know better: SDXL's overflows in fp16."""
+    return _load(AutoencoderKL, resolve_source(source), "vae", revision=revision, dtype=dtype).eval()
+
+
+def load_text_encoder(
+    kind: type[PreTrainedModel], source: str, subfolder: str, revision: str | None
+) -> PreTrainedModel:
+    """A text encoder of a pipeline, in float32 and eval mode."""
+    return _load(kind, resolve_source(source), subfolder, revision=revision, dtype=torch.float32).eval()
+
+
+def load_tokenizer(source: str, subfolder: str, revision: str | None) -> CLIPTokenizer:
+    """A tokenizer of a pipeline."""
+    path = resolve_source(source)
+    try:
+        return CLIPTokenizer.from_pretrained(path, subfolder=subfolder, revision=revision)
+    except OSError as error:
+        raise ConfigError(_not_loadable(path, subfolder, error)) from error
+
+
+def scheduler_config(source: str, *, revision: str | None) -> dict[str, Any]:
+    """The scheduler's settings as published, whatever its class."""
+    path = resolve_source(source)
+    local = Path(path) / "scheduler" / "scheduler_config.json"
+    if local.exists():
+        return json.loads(local.read_text())
+    try:
+        return dict(ConfigMixin.load_config(path, subfolder="scheduler", revision=revision))
+    except OSError as error:
+        raise ConfigError(_not_loadable(path, "scheduler", error)) from error
+
+
+def alphas_cumprod_of(config: dict[str, Any]) -> Tensor:
+    """alpha_bar table of a scheduler config, shape (T,), float64.
+
+    Raises:
+        ConfigError: a schedule other than `scaled_linear`, or one rescaled to zero terminal SNR.
+    """
+    if config.get("beta_schedule") != "scaled_linear" or config.get("rescale_betas_zero_snr"):
+        raise ConfigError(
+            "model: only the scaled_linear noise schedule of SD1.x and SDXL is supported, got "
+            f"beta_schedule={config.get('beta_schedule')!r}, "
+            f"rescale_betas_zero_snr={config.get('rescale_betas_zero_snr', False)}; use another base model"
+        )
+    return scaled_linear_alphas_cumprod(
+        config["num_train_timesteps"], beta_start=config["beta_start"], beta_end=config["beta_end"]
+    )
+
+
+@torch.no_grad()
+def posterior_moments(vae: AutoencoderKL, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of the scaled latents' posterior, each (n, C, H / f, W / f), float32.
+
+    Args:
+        vae: with its `scaling_factor`.
+        images: in [-1, 1], shape (n, 3, H, W).
+
+    Raises:
+        ValueError: the encoder gave NaN or infinite values (SDXL's VAE does in fp16; use float32).
+    """
+    posterior = vae.encode(images.to(vae.device, vae.dtype)).latent_dist
+    mean, std = posterior.mean.float(), posterior.std.float()
+    if not (torch.isfinite(mean).all() and torch.isfinite(std).all()):
+        raise ValueError(f"the VAE gave non-finite latents in {vae.dtype}; set cache.vae_dtype=float32")
+    return mean * vae.config.scaling_factor, std * vae.config.scaling_factor
+
+
+def token_ids(tokenizer: CLIPTokenizer, prompts: Sequence[str]) -> Tensor:
+    """Token ids padded and truncated to the tokenizer's limit, shape (n, L)."""
+    return tokenizer(
+        list(prompts), padding="max_length", max_length=tokenizer.model_max_length, truncation=True, return_tensors="pt"
+    ).input_ids
+
+
+def _load(kind: Any, path: str, subfolder: str | None, *, revision: str | None, dtype: torch.dtype) -> Any:
+    location = {"subfolder": subfolder} if subfolder else {}
+    keyword = "torch_dtype" if hasattr(kind, "load_config") else "dtype"  # diffusers and transformers >= 5 differ
+    try:
+        return kind.from_pretrained(path, revision=revision, **{keyword: dtype}, **location)
+    except (OSError, KeyError) as error:
+        raise ConfigError(_not_loadable(path, subfolder or ".", error)) from error
+
+
+def _not_loadable(path: str, subfolder: str, error: Exception) -> str:
+    reason = str(error).splitlines()[0]
+    return f"model: cannot load '{subfolder}' of {path} ({reason}); give a diffusers pipeline folder or hub id"

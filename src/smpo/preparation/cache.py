@@ -1,0 +1,208 @@
+"""`smpo cache`: VAE posterior moments of every image's views, and each unique prompt's embedding once.
+
+Blocks are written whole and renamed, so a killed run carries on; they are memory-mapped when read, so neither the pair
+set nor its cache has to fit in memory.
+"""
+
+import io
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL
+from pydantic import Field
+from torch import Tensor
+
+from smpo.artefacts import Status, begin, fingerprint_of, finish, read_manifest, write_atomically
+from smpo.data.images import decode_image
+from smpo.data.pair_set import PairImages, PairSet
+from smpo.models.parts import posterior_moments
+from smpo.models.sd import StableDiffusion
+from smpo.preparation.crops import Crops, views_of
+from smpo.sections import Section
+
+BLOCK_PAIRS = 128
+BLOCK_PROMPTS = 1024
+
+Progress = Callable[[int, int | None], None]
+
+
+class CacheOptions(Section):
+    """What is stored of each image and prompt."""
+
+    resolution: int = Field(512, gt=0, description="px; the shorter side, then a square crop")
+    crop: Literal["center", "random"] = "center"
+    crops: int = Field(1, gt=0, description="crops stored of each image")
+    flips: bool = Field(True, description="store the mirrored crops too")
+    sizes: Literal["constant", "real"] = Field(
+        "constant", description="SDXL's size conditioning: as if uncropped (the released scripts), or the image's own"
+    )
+    empty_prompt: Literal["encode", "zeros"] = Field(
+        "encode", description="what stands for a dropped caption: the empty prompt, or zeros as in SDXL's inference"
+    )
+    dtype: Literal["float32", "float16"] = Field("float32", description="of the stored moments and embeddings")
+    vae_dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="in which the VAE computes")
+    batch_size: int = Field(8, gt=0, description="images a VAE call")
+
+    @property
+    def views(self) -> Crops:
+        """The views of each image."""
+        return Crops(self.resolution, crop=self.crop, crops=self.crops, flips=self.flips)
+
+
+@dataclass(frozen=True)
+class CacheReport:
+    """What the stage made, or found made (`skipped`)."""
+
+    pairs: int
+    prompts: int
+    views: int
+    megabytes: float
+    skipped: bool
+
+
+def cache_pairs(
+    pairs: PairSet, family: StableDiffusion, out: Path, *, options: CacheOptions, progress: Progress | None = None
+) -> CacheReport:
+    """Write the cache of `pairs` for the VAE and text encoders of `family` into `out`.
+
+    Raises:
+        StaleError: `out` is a cache of other pairs or options.
+        ValueError: the VAE gave non-finite latents.
+    """
+    stored = options.model_dump(exclude={"batch_size"})
+    settings = {"family": type(family).__name__, "model": family.source, "revision": family.revision, **stored}
+    status = begin(out, stage="cache", settings=settings, inputs={"pairs": pairs.fingerprint})
+    if status is not Status.DONE:
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        prompts = sorted(set(pairs.captions) - {""})
+        _write_prompts(["", *prompts], family, out / "prompts", options=options, device=device)
+        vae = family.load_vae(getattr(torch, options.vae_dtype)).to(device)
+        _write_latents(pairs, vae, out / "latents", options=options, progress=progress)
+        finish(out, {"pairs": len(pairs), "prompts": 1 + len(prompts), "views": options.views.num_views})
+    results = read_manifest(out, stage="cache")["results"]
+    megabytes = sum(file.stat().st_size for file in out.rglob("*.npy")) / 1e6
+    return CacheReport(**results, megabytes=megabytes, skipped=status is Status.DONE)
+
+
+class LatentCache:
+    """A finished cache, memory-mapped.
+
+    Pair i of the pair set is row i. Views of an image: crop 0, its mirror image, crop 1, its mirror image, ...
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.manifest = read_manifest(folder, stage="cache")
+        self.fingerprint = fingerprint_of(folder, stage="cache")
+        self.num_views: int = self.manifest["results"]["views"]
+        self.flips: bool = self.manifest["settings"]["flips"]
+
+    def __len__(self) -> int:
+        return self.manifest["results"]["pairs"]
+
+    def moments(self, pair: int, image: int, view: int) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of the scaled latents, each (C, h, w), float32."""
+        block, row = divmod(pair, BLOCK_PAIRS)
+        mean, std = (self._latents[name][block][row, image, view] for name in ("mean", "std"))
+        return torch.from_numpy(np.array(mean)).float(), torch.from_numpy(np.array(std)).float()
+
+    def size(self, pair: int, image: int, view: int) -> Tensor:
+        """Original h, w, crop top, left, target h, w, in px, shape (6,), int64."""
+        block, row = divmod(pair, BLOCK_PAIRS)
+        return torch.from_numpy(np.array(self._latents["size"][block][row, image, view])).long()
+
+    def prompts(self, rows: Sequence[int]) -> dict[str, Tensor]:
+        """Encoded prompts by row, name -> (n, ...), float32; row 0 is the empty prompt."""
+        places = [divmod(row, BLOCK_PROMPTS) for row in rows]
+        return {
+            name: torch.stack([torch.from_numpy(np.array(blocks[block][row])) for block, row in places]).float()
+            for name, blocks in self._prompts.items()
+        }
+
+    @cached_property
+    def _latents(self) -> dict[str, list[np.ndarray]]:
+        return {name: _map_blocks(self.folder / "latents", name) for name in ("mean", "std", "size")}
+
+    @cached_property
+    def _prompts(self) -> dict[str, list[np.ndarray]]:
+        names = {path.name.rsplit("-", 1)[0] for path in (self.folder / "prompts").glob("*.npy")}
+        return {name: _map_blocks(self.folder / "prompts", name) for name in sorted(names)}
+
+
+def prompt_rows(captions: Sequence[str]) -> list[int]:
+    """The cache's prompt row of each caption; row 0 is the empty prompt."""
+    order = {caption: row for row, caption in enumerate(["", *sorted(set(captions) - {""})])}
+    return [order[caption] for caption in captions]
+
+
+@torch.no_grad()
+def _write_prompts(
+    prompts: Sequence[str], family: StableDiffusion, folder: Path, *, options: CacheOptions, device: torch.device
+) -> None:
+    for number, start in enumerate(range(0, len(prompts), BLOCK_PROMPTS)):
+        if (folder / f"hidden-{number:05d}.npy").exists():  # written last
+            continue
+        block = prompts[start : start + BLOCK_PROMPTS]
+        pieces = [family.encode_prompts(block[i : i + 64], device) for i in range(0, len(block), 64)]
+        tensors = {name: torch.cat([piece[name] for piece in pieces]) for name in pieces[0]}
+        if start == 0 and options.empty_prompt == "zeros":
+            for tensor in tensors.values():
+                tensor[0] = 0
+        for name in sorted(tensors, key=lambda name: name == "hidden"):
+            _save(folder / f"{name}-{number:05d}.npy", tensors[name], dtype=options.dtype)
+
+
+def _write_latents(
+    pairs: PairSet, vae: AutoencoderKL, folder: Path, *, options: CacheOptions, progress: Progress | None
+) -> None:
+    for number, start in enumerate(range(0, len(pairs), BLOCK_PAIRS)):
+        stop = min(start + BLOCK_PAIRS, len(pairs))
+        if not (folder / f"size-{number:05d}.npy").exists():  # written last
+            mean, std, size = _encode_block(pairs.iter_images(start, stop), vae, options=options)
+            _save(folder / f"mean-{number:05d}.npy", mean, dtype=options.dtype)
+            _save(folder / f"std-{number:05d}.npy", std, dtype=options.dtype)
+            _save(folder / f"size-{number:05d}.npy", size, dtype="int32")
+        if progress:
+            progress(stop, len(pairs))
+
+
+def _encode_block(
+    pairs: Iterator[PairImages], vae: AutoencoderKL, *, options: CacheOptions
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Means and deviations (n, 2, V, C, h, w) and sizes (n, 2, V, 6) of a block of pairs."""
+    means, stds, sizes, waiting = [], [], [], []
+
+    def encode() -> None:
+        if waiting:
+            mean, std = posterior_moments(vae, torch.stack(waiting))
+            means.append(mean.cpu())
+            stds.append(std.cpu())
+            waiting.clear()
+
+    for pair in pairs:
+        for side, data in enumerate((pair.image_0, pair.image_1)):
+            for view in views_of(decode_image(data), options.views, key=f"{pair.pair_id}/{side}"):
+                waiting.append(view.pixels)
+                target = (options.resolution,) * 2
+                sizes.append(view.size if options.sizes == "real" else (*target, 0, 0, *target))
+                if len(waiting) == options.batch_size:
+                    encode()
+    encode()
+    shape = (-1, 2, options.views.num_views)
+    mean, std = torch.cat(means), torch.cat(stds)
+    return mean.unflatten(0, shape), std.unflatten(0, shape), torch.tensor(sizes).unflatten(0, shape)
+
+
+def _save(path: Path, tensor: Tensor, *, dtype: str) -> None:
+    buffer = io.BytesIO()
+    np.save(buffer, tensor.numpy().astype(dtype))
+    write_atomically(path, buffer.getvalue())
+
+
+def _map_blocks(folder: Path, name: str) -> list[Any]:
+    return [np.load(path, mmap_mode="r") for path in sorted(folder.glob(f"{name}-*.npy"))]

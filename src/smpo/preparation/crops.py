@@ -1,0 +1,74 @@
+"""The views of an image that are cached: resized, cropped, and mirrored."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from smpo.randomness import generator
+
+
+@dataclass(frozen=True)
+class View:
+    """One view of an image.
+
+    Attributes:
+        pixels: in [-1, 1], shape (3, R, R), float32.
+        size: original height, width, crop top, left, target height, width, in px: SDXL's micro-conditioning.
+    """
+
+    pixels: Tensor
+    size: tuple[int, int, int, int, int, int]
+
+
+@dataclass(frozen=True)
+class Crops:
+    """Which views of an image are made.
+
+    Attributes:
+        resolution: side of the square, px; the shorter side is resized to it (bilinear, as the DPO family does).
+        crop: "center" or "random".
+        crops: how many crops, each with its own position.
+        flips: whether each crop is followed by its mirror image.
+    """
+
+    resolution: int
+    crop: str = "center"
+    crops: int = 1
+    flips: bool = True
+
+    @property
+    def num_views(self) -> int:
+        """Views of each image."""
+        return self.crops * (2 if self.flips else 1)
+
+
+def views_of(image: Image.Image, crops: Crops, *, key: str) -> list[View]:
+    """All views of an RGB image; random positions are a function of `key`, which identifies the image, alone."""
+    side = crops.resolution
+    scale = side / min(image.size)
+    width, height = (max(side, round(length * scale)) for length in image.size)
+    resized = image if (width, height) == image.size else image.resize((width, height), Image.Resampling.BILINEAR)
+    views = []
+    for number in range(crops.crops):
+        top, left = _corner(height - side, width - side, crop=crops.crop, key=f"{key}/{number}")
+        square = resized.crop((left, top, left + side, top + side))
+        size = (image.height, image.width, top, left, side, side)
+        views.append(View(_to_tensor(square), size))
+        if crops.flips:
+            views.append(View(_to_tensor(ImageOps.mirror(square)), size))
+    return views
+
+
+def _corner(spare_height: int, spare_width: int, *, crop: str, key: str) -> tuple[int, int]:
+    if crop == "center":
+        return spare_height // 2, spare_width // 2
+    draws = torch.rand(2, generator=generator("crop", key)).tolist()
+    return int(draws[0] * (spare_height + 1)), int(draws[1] * (spare_width + 1))
+
+
+def _to_tensor(square: Image.Image) -> Tensor:
+    pixels = torch.from_numpy(np.array(square, dtype=np.float32))  # (R, R, 3)
+    return pixels.permute(2, 0, 1) / 127.5 - 1

@@ -1,0 +1,113 @@
+"""From the latent cache and the labels to training batches."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from smpo.data.pair_set import PairSet
+from smpo.errors import DataError
+from smpo.models.sd import StableDiffusion
+from smpo.preparation.cache import LatentCache, prompt_rows
+from smpo.preparation.label import LabelTable
+from smpo.randomness import normal_per_seed
+from smpo.records import TrainingBatch
+from smpo.training.options import TrainingOptions
+from smpo.training.order import Draws, Visit, draws_of, micro_batch_positions, visit_at
+
+
+class TrainingPairs:
+    """The labelled pairs, each with its place in the cache. Row r of this table is what an epoch shuffles."""
+
+    def __init__(self, pairs: PairSet, labels: LabelTable, cache: LatentCache) -> None:
+        place = {pair_id: row for row, pair_id in enumerate(pairs.pair_ids)}
+        missing = [pair_id for pair_id in labels.pair_ids if pair_id not in place]
+        if missing or len(cache) != len(pairs):
+            raise DataError(
+                f"labels, cache and pairs do not belong together ({len(missing)} labelled pairs are unknown, "
+                f"{len(cache)} cached of {len(pairs)}); run `smpo label` and `smpo cache` again"
+            )
+        rows = prompt_rows(pairs.captions)
+        self.pair_ids: list[str] = list(labels.pair_ids)
+        self.cache_rows: list[int] = [place[pair_id] for pair_id in self.pair_ids]
+        self.prompt_rows: list[int] = [rows[row] for row in self.cache_rows]
+        self.winner: list[int] = labels.winner.tolist()
+        self.p_winner: Tensor = labels.p_winner
+
+    def __len__(self) -> int:
+        return len(self.pair_ids)
+
+
+@dataclass(frozen=True)
+class Share:
+    """The part of the work that this process does."""
+
+    rank: int
+    num_processes: int
+
+
+class MicroBatches(Dataset):
+    """Micro-batch j of this process, for j = 0, 1, 2, ... without end; reading one depends on nothing read before."""
+
+    def __init__(
+        self, pairs: TrainingPairs, cache: LatentCache, family: StableDiffusion, *, options: TrainingOptions, seed: int,
+        share: Share,
+    ) -> None:
+        self.pairs, self.cache, self.family = pairs, cache, family
+        self.options, self.seed, self.share = options, seed, share
+
+    def __getitem__(self, micro_batch: int) -> TrainingBatch:
+        positions = micro_batch_positions(
+            micro_batch, rank=self.share.rank, num_processes=self.share.num_processes,
+            micro_batch_size=self.options.micro_batch_size,
+        )
+        return self.collate([visit_at(p, num_pairs=len(self.pairs), seed=self.seed) for p in positions])
+
+    def collate(self, visits: list[Visit]) -> TrainingBatch:
+        """The batch of these visits."""
+        options, pairs = self.options, self.pairs
+        draws = [
+            draws_of(
+                visit, min_timestep=options.min_timestep, max_timestep=options.max_timestep,
+                caption_dropout=options.caption_dropout,
+            )
+            for visit in visits
+        ]
+        rows = [visit.row for visit in visits]
+        captions = [0 if draw.drop_caption else pairs.prompt_rows[row] for row, draw in zip(rows, draws, strict=True)]
+        sides = [self._side(visits, draws, side) for side in (0, 1)]
+        sizes = torch.cat([size for _, size in sides])
+        prompts, empty = self.cache.prompts(captions), self.cache.prompts([0] * len(captions))
+        return TrainingBatch(
+            x_0=torch.stack([x_0 for x_0, _ in sides]),
+            timesteps=torch.tensor([draw.timestep for draw in draws]),
+            p_winner=pairs.p_winner[rows],
+            conditioning=self.family.condition({n: torch.cat([t, t]) for n, t in prompts.items()}, sizes),
+            null_conditioning=self.family.condition({n: torch.cat([t, t]) for n, t in empty.items()}, sizes),
+            seeds=torch.tensor([visit.seed for visit in visits]),
+            pair_ids=tuple(pairs.pair_ids[row] for row in rows),
+        )
+
+    def _side(self, visits: list[Visit], draws: list[Draws], side: int) -> tuple[Tensor, Tensor]:
+        """Latents (B, C, h, w) and sizes (B, 6) of the winners (side 0) or losers (side 1)."""
+        means, stds, sizes = [], [], []
+        for visit, draw in zip(visits, draws, strict=True):
+            winner = self.pairs.winner[visit.row]
+            place = (self.pairs.cache_rows[visit.row], winner if side == 0 else 1 - winner, self._view(draw, side))
+            mean, std = self.cache.moments(*place)
+            means.append(mean)
+            stds.append(std)
+            sizes.append(self.cache.size(*place))
+        mean, std = torch.stack(means), torch.stack(stds)
+        if self.options.latents == "sample":
+            seeds = torch.tensor([visit.seed for visit in visits])
+            mean = mean + std * normal_per_seed(seeds, mean.shape[1:], stream=f"posterior-{side}")
+        return mean, torch.stack(sizes)
+
+    def _view(self, draw: Draws, side: int) -> int:
+        """Which cached view of an image a visit takes."""
+        each = 2 if self.cache.flips else 1
+        crop = int(draw.crops[side] * (self.cache.num_views // each))
+        flip = draw.flips[0 if self.options.flips == "shared" else side] < 0.5 and self.options.flips != "none"
+        return crop * each + int(flip)

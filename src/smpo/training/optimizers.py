@@ -1,0 +1,68 @@
+"""Optimizers with the field's constants, and the learning rate as a function of the optimizer step alone."""
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+from torch.optim import AdamW, Optimizer
+from transformers.optimization import Adafactor
+
+from smpo.training.options import OptimizerOptions
+
+
+def build_optimizer(parameters: Iterable[nn.Parameter], options: OptimizerOptions) -> Optimizer:
+    """AdamW, or Adafactor as the DPO family uses it for SDXL: no relative step, no parameter scaling (METHODS D25)."""
+    if options.name == "adamw":
+        return AdamW(
+            parameters, lr=options.lr, betas=options.betas, eps=options.eps, weight_decay=options.weight_decay
+        )
+    return Adafactor(
+        parameters, lr=options.lr, weight_decay=options.weight_decay, clip_threshold=1.0, scale_parameter=False,
+        relative_step=False, warmup_init=False,
+    )
+
+
+def learning_rate(step: int, *, total: int, options: OptimizerOptions) -> float:
+    """Learning rate of the update number `step` = 0, 1, ...: linear warm-up, then the schedule down to `total`.
+
+    Counted in optimizer steps, whatever the number of processes or micro-batches (accelerate #963 counts otherwise).
+    """
+    if step < options.warmup_steps:
+        return options.lr * (step + 1) / options.warmup_steps
+    if options.schedule == "constant":
+        return options.lr
+    done = (step - options.warmup_steps) / max(1, total - options.warmup_steps)
+    if options.schedule == "linear":
+        return options.lr * (1 - done)
+    return options.lr * 0.5 * (1 + math.cos(math.pi * done))
+
+
+def set_learning_rate(optimizer: Optimizer, lr: float) -> None:
+    """Give every parameter group this rate."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+
+
+def optimizer_tensors(optimizer: Optimizer) -> tuple[dict[str, torch.Tensor], dict[str, dict]]:
+    """The optimizer's state as named tensors and JSON-serialisable scalars: {"3.exp_avg": ...}, {"3": {"step": 7}}."""
+    tensors: dict[str, torch.Tensor] = {}
+    scalars: dict[str, dict] = {}
+    for index, state in optimizer.state_dict()["state"].items():
+        for key, value in state.items():
+            if isinstance(value, torch.Tensor):
+                tensors[f"{index}.{key}"] = value
+            else:
+                scalars.setdefault(str(index), {})[key] = value
+    return tensors, scalars
+
+
+def restore_optimizer(optimizer: Optimizer, tensors: dict[str, torch.Tensor], scalars: dict[str, dict]) -> None:
+    """Put back what `optimizer_tensors` gave; parameter groups keep their present settings."""
+    state: dict[int, dict] = {}
+    for name, tensor in tensors.items():
+        index, key = name.split(".", 1)
+        state.setdefault(int(index), {})[key] = tensor
+    for index, values in scalars.items():
+        state.setdefault(int(index), {}).update(values)
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -1,0 +1,77 @@
+"""The training section of a recipe. Batch sizes are in pairs, learning rates are effective, steps are optimizer steps."""
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from smpo.errors import ConfigError
+from smpo.sections import Section
+
+
+class OptimizerOptions(Section):
+    """AdamW or Adafactor, and the learning rate's course."""
+
+    name: Literal["adamw", "adafactor"] = "adamw"
+    lr: float = Field(gt=0, description="the effective learning rate: nothing is multiplied into it")
+    weight_decay: float = Field(1e-2, ge=0)
+    betas: tuple[float, float] = Field((0.9, 0.999), description="AdamW's")
+    eps: float = Field(1e-8, gt=0, description="AdamW's")
+    warmup_steps: int = Field(0, ge=0, description="optimizer steps of linear warm-up")
+    schedule: Literal["constant", "linear", "cosine"] = Field("constant", description="after the warm-up")
+    max_grad_norm: float = Field(1.0, gt=0)
+
+
+class SampleOptions(Section):
+    """The grid of fixed prompts drawn during training."""
+
+    every: int = Field(0, ge=0, description="optimizer steps between grids; 0 draws none")
+    prompts: tuple[str, ...] = ()
+    num_inference_steps: int = Field(25, gt=0)
+    guidance_scale: float = 7.5
+
+
+class TrainingOptions(Section):
+    """How the policy is trained."""
+
+    steps: int = Field(gt=0, description="optimizer steps")
+    batch_size: int = Field(gt=0, description="pairs an optimizer step, over all processes and micro-batches")
+    micro_batch_size: int = Field(1, gt=0, description="pairs a forward pass, on each process")
+    optimizer: OptimizerOptions
+    caption_dropout: float = Field(0.2, ge=0, le=1)
+    flips: Literal["none", "shared", "independent"] = "independent"
+    latents: Literal["sample", "mean"] = Field("sample", description="of the VAE's posterior")
+    min_timestep: int = Field(1, ge=1)
+    max_timestep: int = Field(999, ge=1)
+    mixed_precision: Literal["no", "bf16", "fp16"] = "no"
+    gradient_checkpointing: bool = False
+    ema_decay: float | None = Field(None, gt=0, lt=1, description="None keeps no moving average")
+    checkpoint_every: int = Field(50, gt=0, description="optimizer steps")
+    keep_checkpoints: int = Field(2, gt=0)
+    log_every: int = Field(1, gt=0, description="optimizer steps")
+    trackers: tuple[str, ...] = ("tensorboard",)
+    workers: int = Field(0, ge=0, description="processes that read the cache")
+    samples: SampleOptions = SampleOptions()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "TrainingOptions":
+        if self.min_timestep > self.max_timestep:
+            raise ConfigError(f"min_timestep {self.min_timestep} exceeds max_timestep {self.max_timestep}")
+        if self.batch_size % self.micro_batch_size:
+            raise ConfigError(
+                f"batch_size must be a multiple of micro_batch_size {self.micro_batch_size}, got {self.batch_size}"
+            )
+        return self
+
+    def accumulation(self, num_processes: int) -> int:
+        """Micro-batches an optimizer step on each process.
+
+        Raises:
+            ConfigError: `batch_size` does not divide into whole micro-batches for every process.
+        """
+        together = self.micro_batch_size * num_processes
+        if self.batch_size % together:
+            raise ConfigError(
+                f"training.batch_size must be a multiple of micro_batch_size x processes = {self.micro_batch_size} x "
+                f"{num_processes}, got {self.batch_size}; change micro_batch_size or the number of processes"
+            )
+        return self.batch_size // together

@@ -1,0 +1,62 @@
+"""Which pair is seen when, and with which random draws: pure functions of the seed, for any number of processes."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from smpo.randomness import derive_seed, generator
+
+
+@dataclass(frozen=True)
+class Visit:
+    """One visit of a pair.
+
+    Attributes:
+        row: of the pair in the training set.
+        seed: from which all random draws of this visit derive.
+    """
+
+    row: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Draws:
+    """The small random draws of a visit. Uniform numbers lie in [0, 1)."""
+
+    timestep: int
+    drop_caption: bool
+    flips: tuple[float, float]
+    crops: tuple[float, float]
+
+
+def visit_at(position: int, *, num_pairs: int, seed: int) -> Visit:
+    """The visit at `position` of the endless sequence of shuffled epochs; every epoch sees every pair once."""
+    epoch, place = divmod(position, num_pairs)
+    row = int(_permutation(num_pairs, seed, epoch)[place])
+    return Visit(row, derive_seed(seed, "visit", epoch, row))
+
+
+def draws_of(visit: Visit, *, min_timestep: int, max_timestep: int, caption_dropout: float) -> Draws:
+    """The draws of a visit: uniform timestep in [min, max], one dropout decision for the pair, flips and crops."""
+    numbers = torch.rand(6, generator=generator(visit.seed, "draws"), dtype=torch.float64).tolist()
+    timestep = min_timestep + int(numbers[0] * (max_timestep - min_timestep + 1))
+    return Draws(timestep, numbers[1] < caption_dropout, (numbers[2], numbers[3]), (numbers[4], numbers[5]))
+
+
+def micro_batch_positions(
+    micro_batch: int, *, rank: int, num_processes: int, micro_batch_size: int
+) -> range:
+    """Positions of a process's `micro_batch`-th micro-batch, counted from the start of the run.
+
+    The processes take turns, so that whatever their number an optimizer step covers the same positions.
+    """
+    first = (micro_batch * num_processes + rank) * micro_batch_size
+    return range(first, first + micro_batch_size)
+
+
+@lru_cache(maxsize=2)
+def _permutation(num_pairs: int, seed: int, epoch: int) -> Tensor:
+    return torch.randperm(num_pairs, generator=generator(seed, "order", epoch))

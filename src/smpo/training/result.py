@@ -1,0 +1,115 @@
+"""The files around a run: its manifest, its model folder with a card, its sample grids."""
+
+import os
+import shutil
+from pathlib import Path
+
+import torch
+from diffusers import UNet2DConditionModel
+
+from smpo import __version__
+from smpo.artefacts import Status, begin, finish, hash_file, read_manifest, write_atomically
+from smpo.errors import StaleError
+from smpo.generation import GenerationOptions, sample_grid
+from smpo.training.run import Run
+
+SPEED_ONLY = {"checkpoint_every", "keep_checkpoints", "log_every", "trackers", "workers", "samples", "micro_batch_size"}
+
+
+def open_run(run: Run) -> Status:
+    """The state of the run's folder; writes its resolved recipe.
+
+    A finished run whose recipe now asks for more steps is carried on, unless its learning rate depends on the last step.
+
+    Raises:
+        StaleError: the folder belongs to another recipe or other inputs, or has already run longer.
+    """
+    options = run.options.model_dump(mode="json", exclude=SPEED_ONLY)
+    if run.options.optimizer.schedule == "constant":
+        del options["steps"]
+    settings = {**run.settings, "seed": run.seed, "training": options}
+    status = begin(run.folder, stage="train", settings=settings, inputs=run.inputs)
+    if status is Status.DONE:
+        done = read_manifest(run.folder, stage="train")["results"]["steps"]
+        if done > run.options.steps:
+            raise StaleError(
+                f"{run.folder} has been trained for {done} steps, asked for {run.options.steps}; choose another folder"
+            )
+        if done < run.options.steps:
+            status = Status.PARTIAL
+    if status is not Status.DONE:
+        write_atomically(run.folder / "recipe.yaml", run.recipe_yaml)
+    return status
+
+
+def finish_run(run: Run, unet: UNet2DConditionModel) -> None:
+    """Write the model folder, whole or not at all, with its card, and mark the run complete."""
+    aside = run.folder / ".tmp-model"
+    if aside.exists():
+        shutil.rmtree(aside)
+    run.family.save_pipeline(unet.to("cpu"), aside)
+    (aside / "README.md").write_text(model_card(run))
+    if run.model_folder.exists():
+        shutil.rmtree(run.model_folder)
+    os.rename(aside, run.model_folder)
+    weights = sorted((run.model_folder / "unet").glob("*.safetensors"))
+    finish(run.folder, {
+        "steps": run.options.steps,
+        "pairs": len(run.pairs),
+        "pairs_seen": run.options.steps * run.options.batch_size,
+        "weights": {file.name: hash_file(file) for file in weights},
+    })
+
+
+def save_samples(run: Run, unet: UNet2DConditionModel, step: int) -> Path:
+    """Draw the fixed prompts with the policy as it is and write samples/step-XXXXXXXX.png."""
+    options = run.options.samples
+    unet.eval()
+    with torch.no_grad():
+        settings = GenerationOptions(
+            num_inference_steps=options.num_inference_steps, guidance_scale=options.guidance_scale, seed=run.seed
+        )
+        sheet = sample_grid(run.family.pipeline(unet), options.prompts, options=settings)
+    path = run.folder / "samples" / f"step-{step:08d}.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sheet.save(path)
+    return path
+
+
+def model_card(run: Run) -> str:
+    """The README of the trained model: base, method, data, every setting."""
+    options = run.options
+    return f"""---
+base_model: {run.family.source}
+library_name: diffusers
+pipeline_tag: text-to-image
+tags: [smpo, preference-alignment, {run.settings["objective"]["name"]}]
+---
+
+# {run.name}
+
+The UNet of `{run.init_unet or run.family.source}`, trained on image preferences with smpo {__version__}:
+objective **{run.settings["objective"]["name"]}**, noising **{run.settings["noising"]["name"]}**, {len(run.pairs)} pairs,
+{options.steps} optimizer steps of {options.batch_size} pairs at an effective learning rate of {options.optimizer.lr:g}
+({options.optimizer.name}, {options.optimizer.warmup_steps} warm-up steps).
+The text encoders, the VAE and the scheduler are those of the base model, whose licence applies.
+
+```python
+from diffusers import DiffusionPipeline
+
+pipeline = DiffusionPipeline.from_pretrained("path/of/this/folder")
+image = pipeline("a prompt").images[0]
+```
+
+## Recipe
+
+```yaml
+{run.recipe_yaml.strip()}
+```
+
+## Inputs
+
+| artefact | fingerprint |
+| --- | --- |
+{chr(10).join(f"| {name} | `{digest[:16]}` |" for name, digest in run.inputs.items())}
+"""

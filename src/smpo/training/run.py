@@ -1,0 +1,72 @@
+"""What a training run is made of, and where it keeps its files."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from smpo.models.sd import StableDiffusion
+from smpo.preparation.cache import LatentCache
+from smpo.training.batches import TrainingPairs
+from smpo.training.options import TrainingOptions
+
+
+@dataclass(frozen=True)
+class Run:
+    """A training run, resolved.
+
+    Attributes:
+        name: of the recipe.
+        folder: where all of the run's files live.
+        seed: of order, noise and every other draw.
+        family: the model family with its source.
+        init_unet: start weights of the policy; None is the family's own UNet.
+        ref_unet: weights of the reference; None is the policy's start.
+        noising: a member of seam 2.
+        objective: a member of seam 3.
+        options: the training section.
+        pairs: labelled pairs.
+        cache: their latents and prompts.
+        inputs: fingerprints of the artefacts read.
+        settings: the resolved sections that decide the result, for the manifest.
+        recipe_yaml: the whole resolved recipe, saved beside the result.
+    """
+
+    name: str
+    folder: Path
+    seed: int
+    family: StableDiffusion
+    init_unet: str | None
+    ref_unet: str | None
+    noising: Any
+    objective: Any
+    options: TrainingOptions
+    pairs: TrainingPairs
+    cache: LatentCache
+    inputs: dict[str, str]
+    settings: dict[str, Any]
+    recipe_yaml: str
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the checkpoints."""
+        return self.folder / "checkpoints"
+
+    @property
+    def metrics_path(self) -> Path:
+        """One JSON object an optimizer step."""
+        return self.folder / "metrics.jsonl"
+
+    @property
+    def model_folder(self) -> Path:
+        """The result: a diffusers pipeline."""
+        return self.folder / "model"
+
+
+@dataclass(frozen=True)
+class TrainReport:
+    """What a call of `train` did. `seconds` counts this call alone."""
+
+    steps: int
+    resumed_from: int
+    seconds: float
+    skipped: bool

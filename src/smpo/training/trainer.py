@@ -1,0 +1,260 @@
+"""The training loop. `train(run)` is the one way in; running it again resumes.
+
+Nothing random happens here: visits, draws and noise are functions of (seed, position), see `order`.
+"""
+
+import contextlib
+import signal
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from diffusers.training_utils import EMAModel
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from smpo.artefacts import Status
+from smpo.errors import NonFiniteError
+from smpo.randomness import derive_seed
+from smpo.records import TrainingBatch
+from smpo.training.batches import MicroBatches, Share
+from smpo.training.checkpoint import TrainState, load_checkpoint, save_checkpoint
+from smpo.training.metrics import SUMS, MetricsLog, step_sums, summarise
+from smpo.training.optimizers import (
+    build_optimizer,
+    learning_rate,
+    optimizer_tensors,
+    restore_optimizer,
+    set_learning_rate,
+)
+from smpo.training.result import finish_run, open_run, save_samples
+from smpo.training.run import Run, TrainReport
+from smpo.training.step import StepParts, training_step
+
+PREEMPTED_EXIT_CODE = 75  # EX_TEMPFAIL: "try again"
+MAX_SKIPPED_STEPS = 20  # fp16 only: gradient overflows in a row while the loss scale adapts
+
+Report = Callable[[dict[str, Any]], None]
+
+
+def train(run: Run, *, report: Report | None = None) -> TrainReport:
+    """Train `run`'s policy, resuming from its newest intact checkpoint, and write its model folder.
+
+    Args:
+        run: what to train, with what, where.
+        report: called on the main process with each optimizer step's metrics.
+
+    Raises:
+        NonFiniteError: a loss or gradient is not finite; nothing was stepped, the last checkpoint stands.
+        SystemExit: code 75 after SIGTERM or SIGUSR1, with a checkpoint of the last whole step.
+    """
+    options = run.options
+    trackers = list(options.trackers)
+    accelerator = Accelerator(mixed_precision=options.mixed_precision, log_with=trackers or None, project_dir=run.folder)
+    with accelerator.main_process_first():
+        status = open_run(run)
+    if status is Status.DONE:
+        return TrainReport(steps=options.steps, resumed_from=options.steps, seconds=0.0, skipped=True)
+    if trackers:
+        accelerator.init_trackers("logs", config={})
+    started = time.perf_counter()
+    with preemption() as preempted:
+        trainer = Trainer(run, accelerator, preempted)
+        resumed_from = trainer.resume()
+        trainer.loop(report)
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        finish_run(run, trainer.trained_unet())
+    accelerator.wait_for_everyone()
+    accelerator.end_training()
+    seconds = time.perf_counter() - started
+    return TrainReport(steps=options.steps, resumed_from=resumed_from, seconds=seconds, skipped=False)
+
+
+@contextlib.contextmanager
+def preemption() -> Iterator[list[int]]:
+    """A list that holds the signal's number once SIGTERM or SIGUSR1 has come."""
+    received: list[int] = []
+
+    def remember(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+
+    before = {number: signal.signal(number, remember) for number in (signal.SIGTERM, signal.SIGUSR1)}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@dataclass
+class Progress:
+    """Where a run stands."""
+
+    step: int = 0
+    skipped_in_a_row: int = 0
+
+
+class Trainer:
+    """The live objects of one process: models, optimizer, progress."""
+
+    def __init__(self, run: Run, accelerator: Accelerator, preempted: list[int]) -> None:
+        self.run, self.accelerator, self.preempted = run, accelerator, preempted
+        self.progress = Progress()
+        self.accumulation = run.options.accumulation(accelerator.num_processes)
+        unet = run.family.load_unet(run.init_unet)
+        if run.options.gradient_checkpointing:
+            unet.enable_gradient_checkpointing()
+        self.ema = EMAModel(unet.parameters(), decay=run.options.ema_decay) if run.options.ema_decay else None
+        if self.ema:
+            self.ema.to(accelerator.device)
+        optimizer = build_optimizer(unet.parameters(), run.options.optimizer)
+        policy, self.optimizer = accelerator.prepare(unet, optimizer)
+        self.unet = accelerator.unwrap_model(policy)
+        self.parts = StepParts(
+            family=run.family, policy=policy, inverter=self.unet, reference=self._reference(),
+            noising=run.noising, objective=run.objective, autocast=accelerator.autocast,
+        )
+
+    def loop(self, report: Report | None) -> None:
+        """Optimizer steps until the last; saves, logs and draws samples on the way."""
+        options, progress = self.run.options, self.progress
+        log = MetricsLog(self.run.metrics_path, resume_step=progress.step) if self.accelerator.is_main_process else None
+        batches = iter(self._loader())
+        while progress.step < options.steps:
+            metrics = self._step(batches)
+            progress.step += 1
+            if log and progress.step % options.log_every == 0:
+                log.append(metrics)
+                self.accelerator.log({key: metrics[key] for key in metrics if key != "step"}, step=progress.step)
+            if log and report:
+                report(metrics)
+            if progress.step % options.checkpoint_every == 0 or progress.step == options.steps:
+                self.save()
+            if options.samples.every and progress.step % options.samples.every == 0:
+                self._samples()
+
+    def resume(self) -> int:
+        """Load the newest intact checkpoint, if any; returns the optimizer steps already done."""
+        state = load_checkpoint(self.run.checkpoints)
+        if state is None:
+            return 0
+        self.unet.load_state_dict(state.tensors["unet"])
+        restore_optimizer(self.optimizer.optimizer, state.tensors["optimizer"], state.scalars["optimizer"])
+        if self.ema:
+            self.ema.optimization_step = state.step
+            self.ema.shadow_params = [state.tensors["ema"][f"{i}"] for i in range(len(self.ema.shadow_params))]
+            self.ema.to(self.accelerator.device)
+        if self.accelerator.scaler is not None and state.scalars.get("scaler"):
+            self.accelerator.scaler.load_state_dict(state.scalars["scaler"])
+        self.progress = Progress(state.step, state.scalars["skipped_in_a_row"])
+        return state.step
+
+    def save(self) -> None:
+        """Write a checkpoint of the last whole step, on the main process; the others wait."""
+        if self.accelerator.is_main_process:
+            tensors, scalars = optimizer_tensors(self.optimizer.optimizer)
+            files = {"unet": self.unet.state_dict(), "optimizer": tensors}
+            if self.ema:
+                files["ema"] = {str(i): tensor for i, tensor in enumerate(self.ema.shadow_params)}
+            scaler = self.accelerator.scaler.state_dict() if self.accelerator.scaler else None
+            rest = {"optimizer": scalars, "scaler": scaler, "skipped_in_a_row": self.progress.skipped_in_a_row}
+            state = TrainState(self.progress.step, files, rest)
+            save_checkpoint(self.run.checkpoints, state, keep=self.run.options.keep_checkpoints)
+        self.accelerator.wait_for_everyone()
+
+    def trained_unet(self) -> Any:
+        """The UNet of the result: the moving average where one is kept."""
+        if self.ema:
+            self.ema.copy_to(self.unet.parameters())
+        return self.unet
+
+    def _step(self, batches: Iterator[TrainingBatch]) -> dict[str, Any]:
+        """One optimizer step over `accumulation` micro-batches; returns its metrics."""
+        options, started = self.run.options, time.perf_counter()
+        # models with dropout draw from the global generator: make that a function of the step and rank, too
+        torch.manual_seed(derive_seed(self.run.seed, "model", self.progress.step, self.accelerator.process_index))
+        lr = learning_rate(self.progress.step, total=options.steps, options=options.optimizer)
+        set_learning_rate(self.optimizer.optimizer, lr)
+        sums = torch.zeros(len(SUMS) + 1, dtype=torch.float64, device=self.accelerator.device)
+        suspects: list[str] = []
+        for micro_batch in range(self.accumulation):
+            if self.preempted and self.accelerator.num_processes == 1:
+                self._leave()
+            batch = next(batches).to(self.accelerator.device)
+            sums[:-1] += self._backward(batch, last=micro_batch == self.accumulation - 1)
+            suspects.extend(batch.pair_ids)
+        sums[-1] = float(bool(self.preempted))
+        sums = self.accelerator.reduce(sums, reduction="sum")
+        norm = self.accelerator.clip_grad_norm_(self.parts.policy.parameters(), options.optimizer.max_grad_norm)
+        self._check_finite(sums, norm, suspects)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        if self.ema:
+            self.ema.step(self.unet.parameters())
+        seconds = time.perf_counter() - started
+        if sums[-1] and self.accelerator.num_processes > 1:
+            self.progress.step += 1
+            self._leave()
+        return {
+            "step": self.progress.step + 1,
+            "epoch": (self.progress.step + 1) * options.batch_size / len(self.run.pairs),
+            **summarise(sums[:-1]),
+            "grad_norm": float(norm), "lr": lr, "pairs_per_s": options.batch_size / seconds, "seconds": seconds,
+        }
+
+    def _backward(self, batch: TrainingBatch, *, last: bool) -> Tensor:
+        """Accumulate the gradient of a micro-batch; returns its metric sums."""
+        sync = contextlib.nullcontext() if last else self.accelerator.no_sync(self.parts.policy)
+        with sync:
+            output = training_step(batch, self.parts)
+            self.accelerator.backward(output.loss.mean() / self.accumulation)
+        return step_sums(output, batch.p_winner)
+
+    def _check_finite(self, sums: Tensor, norm: Tensor, pair_ids: list[str]) -> None:
+        """Stop every process before the optimizer step when a loss or the gradient is not finite."""
+        bad_losses = int(sums[SUMS.index("bad")])
+        if not bad_losses and torch.isfinite(norm):
+            self.progress.skipped_in_a_row = 0
+            return
+        self.progress.skipped_in_a_row += 1
+        scaled = self.accelerator.scaler is not None
+        if scaled and not bad_losses and self.progress.skipped_in_a_row <= MAX_SKIPPED_STEPS:
+            return  # fp16's gradient scaler leaves this step out and lowers its scale
+        pair_ids = gather_object(pair_ids) if self.accelerator.num_processes > 1 else pair_ids
+        what = f"{bad_losses} losses are" if bad_losses else "the gradient is"
+        shown = ", ".join(pair_ids[:8]) + (f" and {len(pair_ids) - 8} more" if len(pair_ids) > 8 else "")
+        raise NonFiniteError(
+            f"{what} not finite at step {self.progress.step + 1} (pairs {shown}); nothing was stepped. Lower "
+            f"training.optimizer.lr or objective.beta, or look at these pairs; checkpoints are in {self.run.checkpoints}"
+        )
+
+    def _leave(self) -> None:
+        """Save the last whole step and exit, asked to by a signal."""
+        self.save()
+        raise SystemExit(PREEMPTED_EXIT_CODE)
+
+    def _loader(self) -> DataLoader:
+        """This process's micro-batches from the present step on; nothing is read to be skipped."""
+        options, share = self.run.options, Share(self.accelerator.process_index, self.accelerator.num_processes)
+        dataset = MicroBatches(
+            self.run.pairs, self.run.cache, self.run.family, options=options, seed=self.run.seed, share=share
+        )
+        remaining = range(self.progress.step * self.accumulation, options.steps * self.accumulation)
+        return DataLoader(dataset, batch_size=None, sampler=remaining, num_workers=options.workers)
+
+    def _reference(self) -> torch.nn.Module | None:
+        if not self.run.objective.needs_reference and self.run.noising.network != "reference":
+            return None
+        reference = self.run.family.load_unet(self.run.ref_unet or self.run.init_unet)
+        return reference.requires_grad_(False).eval().to(self.accelerator.device)
+
+    def _samples(self) -> None:
+        if self.accelerator.is_main_process:
+            save_samples(self.run, self.unet, self.progress.step)
+        self.accelerator.wait_for_everyone()

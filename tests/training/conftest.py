@@ -1,0 +1,57 @@
+"""A small pair set on disk, labelled and cached for the random pipelines through the real stages."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from smpo.data.pair_set import PairSet
+from smpo.labels import LABELS
+from smpo.models import FAMILIES
+from smpo.preparation.cache import CacheOptions, cache_pairs
+from smpo.preparation.label import label_pairs
+from smpo.preparation.pairs import prepare_pairs
+
+NUM_PAIRS = 10
+
+
+def write_jsonl_pairs(folder: Path, *, count: int = NUM_PAIRS, size: tuple[int, int] = (40, 32)) -> Path:
+    """A jsonl pair set of smooth random images with `chosen` and `rejected`; every prompt occurs twice."""
+    folder.mkdir(parents=True, exist_ok=True)
+    draw = torch.Generator().manual_seed(0)
+    lines = []
+    for number in range(count):
+        for side in ("chosen", "rejected"):
+            coarse = (torch.rand(4, 4, 3, generator=draw) * 255).byte().numpy()
+            Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC).save(folder / f"{number}-{side}.png")
+        row = {"prompt": f"thing {number // 2}", "chosen": f"{number}-chosen.png", "rejected": f"{number}-rejected.png"}
+        lines.append(json.dumps(row))
+    (folder / "pairs.jsonl").write_text("\n".join(lines))
+    return folder / "pairs.jsonl"
+
+
+def prepare(root: Path, source: Path, model: Path, family: str) -> Path:
+    """`root`, holding pairs, label and cache artefacts."""
+    prepare_pairs(str(source), root / "pairs")
+    pairs = PairSet.open(root / "pairs")
+    label_pairs(pairs, None, LABELS.build({"name": "hard"}), root / "label")
+    cache_pairs(
+        pairs, FAMILIES.build({"name": family, "source": str(model)}), root / "cache", options=CacheOptions(resolution=32)
+    )
+    return root
+
+
+@pytest.fixture(scope="session")
+def sd_artefacts(tmp_path_factory: pytest.TempPathFactory, random_sd: Path) -> Path:
+    """Artefacts of ten pairs for the random SD pipeline."""
+    root = tmp_path_factory.mktemp("sd")
+    return prepare(root, write_jsonl_pairs(root / "source"), random_sd, "sd")
+
+
+@pytest.fixture(scope="session")
+def sdxl_artefacts(tmp_path_factory: pytest.TempPathFactory, random_sdxl: Path) -> Path:
+    """Artefacts of ten pairs for the random SDXL pipeline."""
+    root = tmp_path_factory.mktemp("sdxl")
+    return prepare(root, write_jsonl_pairs(root / "source"), random_sdxl, "sdxl")
