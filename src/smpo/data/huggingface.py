@@ -1,0 +1,85 @@
+"""Format `hf`: a Hugging Face dataset in Pick-a-Pic's schema, from a saved folder or from the hub."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import datasets
+
+from smpo.data.files import fingerprint_files
+from smpo.data.records import RawPair
+from smpo.data.schema import BATCH_ROWS, REQUIRED, check_columns, needed_columns, raw_pairs
+from smpo.errors import DataError
+
+
+@dataclass(frozen=True)
+class HuggingFacePairs:
+    """A dataset saved with `save_to_disk`, or one of the hub.
+
+    Attributes:
+        source: folder or hub id.
+        split: name of the split; needed where there are several.
+    """
+
+    source: str
+    split: str | None = None
+
+    def __post_init__(self) -> None:
+        check_columns(self._dataset.column_names, REQUIRED, source=self.source)
+
+    @cached_property
+    def _dataset(self) -> datasets.Dataset:
+        """The needed columns, memory-mapped; images stay encoded."""
+        loaded = _choose_split(_load(self.source, self.split), self.split, self.source)
+        loaded = loaded.select_columns(needed_columns(loaded.column_names))
+        for name in ("jpg_0", "jpg_1"):
+            if isinstance(loaded.features.get(name), datasets.Image):
+                loaded = loaded.cast_column(name, datasets.Image(decode=False))
+        return loaded
+
+    @property
+    def has_labels(self) -> bool:
+        """Whether there is a column label_0."""
+        return "label_0" in self._dataset.column_names
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def fingerprint(self) -> str:
+        """Digest of the arrow files' names, sizes, times and ends."""
+        files = [Path(entry["filename"]) for entry in self._dataset.cache_files]
+        return fingerprint_files(files, root=files[0].parent if files else Path(self.source))
+
+    def read(self, rows: Sequence[int]) -> Iterator[RawPair]:
+        """The pairs at the ascending positions `rows`; the rows before the first are not touched."""
+        if not rows:
+            return
+        wanted = rows if isinstance(rows, range) else frozenset(rows)
+        positions = range(rows[0], rows[-1] + 1)
+        table = self._dataset.select(positions).with_format("arrow")
+        for start in range(0, len(positions), BATCH_ROWS):
+            batch = table[start:start + BATCH_ROWS].combine_chunks().to_batches()[0]
+            yield from raw_pairs(batch, positions[start:start + BATCH_ROWS], wanted.__contains__)
+
+
+def _load(source: str, split: str | None) -> datasets.Dataset | datasets.DatasetDict:
+    try:
+        if Path(source).is_dir():
+            return datasets.load_from_disk(source)
+        return datasets.load_dataset(source, split=split)
+    except (OSError, ValueError) as error:  # not found, unreachable, no such split: all are of these two kinds
+        reason = str(error).partition("\n")[0]
+        raise DataError(f"'{source}' is neither a saved dataset nor one the hub delivers ({reason}); "
+                        "correct the path, id or split") from error
+
+
+def _choose_split(loaded: datasets.Dataset | datasets.DatasetDict, split: str | None, source: str) -> datasets.Dataset:
+    if isinstance(loaded, datasets.Dataset):
+        return loaded
+    if split is None and len(loaded) == 1:
+        return next(iter(loaded.values()))
+    if split not in loaded:
+        wanted = "choose one with split" if split is None else f"there is no split '{split}'"
+        raise DataError(f"{source} holds the splits {', '.join(loaded)}; {wanted}")
+    return loaded[split]

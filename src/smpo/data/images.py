@@ -1,0 +1,70 @@
+"""From encoded bytes to an RGB image, with every defect named."""
+
+import hashlib
+import io
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from smpo.errors import DataError
+
+MAX_PIXELS = 89_478_485  # pillow's own limit against decompression bombs (256 MiB of RGB), here an error, not a warning
+
+
+class ImageError(DataError):
+    """An image that cannot be used; `reason` is the code under which its pair is dropped."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+def content_uid(data: bytes) -> str:
+    """Name of an image by its content: the first 16 hex digits of the SHA-256 of its encoded bytes."""
+    return hashlib.sha256(data).hexdigest()[:16]
+
+
+def decode_image(data: bytes) -> Image.Image:
+    """The image of `data` in mode RGB, upright.
+
+    The EXIF orientation is applied. Transparent pixels are composited on white. Palette, grey, CMYK and 16-bit
+    images are converted; 16-bit grey is divided by 257, so that 65535 becomes 255. Animations give their first frame.
+
+    Raises:
+        ImageError: the bytes are no image, are truncated, or have more than MAX_PIXELS pixels.
+    """
+    image = _open(data)
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise ImageError("oversized_image", f"image has {width} x {height} px, the limit is {MAX_PIXELS} px; resize it")
+    try:
+        image.load()
+        return _to_rgb(ImageOps.exif_transpose(image))
+    except ImageError:
+        raise
+    except Exception as error:  # pillow's decoders raise almost anything on damaged input
+        raise ImageError("truncated_image", f"image is truncated or damaged ({error}); replace the file") from error
+
+
+def _open(data: bytes) -> Image.Image:
+    try:
+        return Image.open(io.BytesIO(data))
+    except Image.DecompressionBombError as error:
+        raise ImageError("oversized_image", f"image is above the limit of {MAX_PIXELS} px; resize it") from error
+    except Image.UnidentifiedImageError as error:
+        kind = f"{len(data)} bytes that start with {data[:8].hex()}" if data else "0 bytes"
+        raise ImageError("undecodable_image", f"no image that pillow can read ({kind}); replace the file") from error
+    except Exception as error:  # a header cut short fails inside a format's own parser
+        raise ImageError("truncated_image", f"image is truncated or damaged ({error}); replace the file") from error
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "F":
+        raise ImageError("undecodable_image", "image has float pixels, whose range is unknown; convert it to 8 bit")
+    if image.mode.startswith("I"):  # pillow would clip 16-bit values at 255 instead of scaling them
+        grey = np.asarray(image).astype(np.int64).clip(0, 65535)
+        image = Image.fromarray(((grey + 128) // 257).astype(np.uint8))
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        layer = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
+    return image.convert("RGB")

@@ -1,0 +1,117 @@
+"""A checked pair set: the index that `smpo pairs` wrote, and the images streamed from where they are."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor
+
+from smpo.artefacts import fingerprint_of
+from smpo.data.formats import open_source
+from smpo.data.records import PairImages, PairSource, RawPair
+from smpo.errors import DataError, StaleError
+
+STAGE = "pairs"
+INDEX = "pairs.parquet"
+SOURCE = "source.json"  # where the images are; outside the manifest, so that moving them changes no fingerprint
+
+INDEX_SCHEMA = pa.schema([
+    ("pair_id", pa.string()), ("row", pa.int64()), ("caption", pa.string()), ("label_0", pa.float64()),
+    ("uid_0", pa.string()), ("uid_1", pa.string()), ("bytes_0", pa.int64()), ("bytes_1", pa.int64()),
+    ("width_0", pa.int32()), ("height_0", pa.int32()), ("width_1", pa.int32()), ("height_1", pa.int32()),
+])
+
+
+@dataclass(frozen=True)
+class PairSet:
+    """The pairs kept by `smpo pairs`, in the order of the source. Only the index is in memory.
+
+    Attributes:
+        folder: the artefact.
+        fingerprint: what later stages record as their input.
+        index: one row per pair, columns as in INDEX_SCHEMA.
+    """
+
+    folder: Path
+    fingerprint: str
+    index: pa.Table
+
+    @classmethod
+    def open(cls, folder: Path | str) -> "PairSet":
+        """The pair set in `folder`.
+
+        Raises:
+            DataError: the folder holds no complete pair set.
+        """
+        folder = Path(folder)
+        return cls(folder, fingerprint_of(folder, stage=STAGE), pq.read_table(folder / INDEX, schema=INDEX_SCHEMA))
+
+    def __len__(self) -> int:
+        return self.index.num_rows
+
+    @cached_property
+    def pair_ids(self) -> tuple[str, ...]:
+        """Name of each pair."""
+        return tuple(self.index["pair_id"].to_pylist())
+
+    @cached_property
+    def captions(self) -> tuple[str, ...]:
+        """Prompt of each pair."""
+        return tuple(self.index["caption"].to_pylist())
+
+    @cached_property
+    def uids(self) -> tuple[tuple[str, str], ...]:
+        """Names of the two images of each pair; equal names are equal images."""
+        return tuple(zip(self.index["uid_0"].to_pylist(), self.index["uid_1"].to_pylist(), strict=True))
+
+    @cached_property
+    def human_labels(self) -> Tensor:
+        """label_0 of each pair, in {0, 0.5, 1} or NaN (unlabelled), shape (N,), float64."""
+        return torch.tensor(self.index["label_0"].to_numpy(), dtype=torch.float64)
+
+    @cached_property
+    def sizes(self) -> Tensor:
+        """Width and height in px of image 0 and image 1 of each pair, upright, shape (N, 2, 2), int64."""
+        columns = [self.index[f"{name}_{side}"].to_numpy() for side in (0, 1) for name in ("width", "height")]
+        return torch.stack([torch.tensor(column, dtype=torch.int64) for column in columns], dim=1).view(-1, 2, 2)
+
+    @cached_property
+    def source(self) -> PairSource:
+        """The reader of the images."""
+        place = json.loads((self.folder / SOURCE).read_text())
+        try:
+            return open_source(place["source"], format=place["format"], split=place["split"])
+        except DataError as error:
+            raise DataError(f"cannot read the images of {self.folder}: {error}; if they were moved, run `smpo pairs` "
+                            "again with their new path and the same output folder") from error
+
+    def iter_images(self, start: int = 0, stop: int | None = None) -> Iterator[PairImages]:
+        """The encoded images of the pairs [start, stop), in index order, in bounded memory.
+
+        Raises:
+            StaleError: a row of the source is no longer the one that was checked.
+        """
+        part = self.index.slice(start, None if stop is None else max(0, stop - start))
+        expected = part.select(["pair_id", "row", "caption", "bytes_0", "bytes_1"]).to_pylist()
+        raw_pairs = self.source.read(_rows(part["row"].to_pylist()))
+        for entry in expected:
+            raw = next(raw_pairs, None)
+            if raw is None or not _same(raw, entry):
+                raise StaleError(f"pair '{entry['pair_id']}' (row {entry['row']} of the source) has changed since "
+                                 f"{self.folder} was made; run `smpo pairs` into a new folder")
+            yield PairImages(entry["pair_id"], entry["caption"], raw.image_0, raw.image_1)
+
+
+def _rows(rows: list[int]) -> range | list[int]:
+    """`rows` as a range where it has no gap, which is what readers are fastest with."""
+    return range(rows[0], rows[-1] + 1) if rows and rows[-1] - rows[0] + 1 == len(rows) else rows
+
+
+def _same(raw: RawPair, entry: dict) -> bool:
+    sizes = (len(raw.image_0), len(raw.image_1))
+    return raw.row == entry["row"] and raw.caption == entry["caption"] and sizes == (entry["bytes_0"], entry["bytes_1"])

@@ -1,0 +1,1 @@
+"""One stage per module: raw pairs -> checked pairs -> scores -> labels -> cached latents."""

@@ -1,0 +1,177 @@
+"""Stage `pairs`: stream a source once, check every row, write the index of the sound pairs and the list of the rest."""
+
+import itertools
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from smpo.artefacts import Status, begin, finish, hash_file, read_manifest, write_atomically
+from smpo.data.formats import detect_format, open_source
+from smpo.data.pair_set import INDEX, INDEX_SCHEMA, SOURCE, STAGE
+from smpo.data.records import PairSource, RawPair
+from smpo.errors import DataError
+from smpo.preparation.row_checks import CHOICES, CheckedPair, PairOptions, check_pair
+
+Progress = Callable[[int, int | None], None]
+"""(units done, units in all or None) -> nothing; called after each piece of work."""
+
+DROPPED = "dropped.jsonl"
+INDEX_ROWS = 8192       # rows gathered as Python objects before they become one arrow table
+ROWS_PER_WORKER = 4     # encoded pairs waiting per decoding thread
+
+
+@dataclass(frozen=True)
+class PairReport:
+    """What the stage found.
+
+    Attributes:
+        folder: the artefact.
+        format: format of the source, and what it was recognised by.
+        rows: rows in the source.
+        kept: pairs in the pair set.
+        dropped: reason code -> number of rows, most frequent first.
+        reused: the artefact was complete already and nothing was done.
+    """
+
+    folder: Path
+    format: str
+    rows: int
+    kept: int
+    dropped: dict[str, int]
+    reused: bool
+
+
+def describe(report: PairReport) -> str:
+    """The report in two lines for a terminal."""
+    head = f"{report.kept} of {report.rows} pairs kept in {report.folder}"
+    reasons = ", ".join(f"{count} {reason}" for reason, count in report.dropped.items())
+    tail = f"dropped: {reasons}; listed in {report.folder / DROPPED}" if reasons else "dropped: none"
+    return f"{head}{' (already done)' if report.reused else ''}; format {report.format}\n{tail}"
+
+
+def prepare_pairs(source: str, out: Path, *, options: PairOptions | None = None, workers: int | None = None,
+                  progress: Progress | None = None) -> PairReport:
+    """The report on the pair set that this writes to `out`; images stay in the source.
+
+    Args:
+        source: path or hub id.
+        out: folder of the artefact.
+        options: what to keep; defaults are Pick-a-Pic's training set.
+        workers: decoding threads; None = one per core.
+        progress: called with (rows done, rows).
+
+    Raises:
+        DataError: the source cannot be read, lacks columns, has too many defective rows, or no sound pair.
+        StaleError: `out` was made from another source or with other options.
+    """
+    options, out = options or PairOptions(), Path(out)
+    format, reason = (options.format, "as given") if options.format != "auto" else detect_format(source)
+    reader = open_source(source, format=format, split=options.split)
+    _check_source(reader, source, options)
+    settings = {**asdict(options), "format": format}
+    settings.pop("max_dropped_fraction")  # decides whether the source is accepted, not what is kept
+    status = begin(out, stage=STAGE, settings=settings, inputs={"source": reader.fingerprint()})
+    place = str(Path(source).expanduser().resolve()) if Path(source).expanduser().exists() else source
+    write_atomically(out / SOURCE, json.dumps({"source": place, "format": format, "split": options.split}))
+    if status is not Status.DONE:
+        finish(out, _write(reader, out, options, workers or os.cpu_count() or 1, progress))
+    results = read_manifest(out, stage=STAGE)["results"]
+    return PairReport(out, f"{format} ({reason})", results["rows"], results["kept"], results["dropped"],
+                      reused=status is Status.DONE)
+
+
+def _check_source(reader: PairSource, source: str, options: PairOptions) -> None:
+    if options.labelled and not reader.has_labels:
+        raise DataError(f"{source} has no human labels (column label_0); add them, or set labelled to false")
+    if len(reader) == 0:
+        raise DataError(f"{source} holds no rows; correct the path or split")
+
+
+@dataclass
+class _Tally:
+    """What a pass over the source gathers."""
+
+    kept: int = 0
+    chunks: list[pa.Table] = field(default_factory=list)
+    pending: list[dict] = field(default_factory=list)
+    dropped: list[str] = field(default_factory=list)
+    reasons: Counter = field(default_factory=Counter)
+    seen: set[str] = field(default_factory=set)
+
+    def add(self, pair: CheckedPair) -> None:
+        """Count one checked row and keep or list it."""
+        raw, reason, detail = pair.raw, pair.reason, pair.detail
+        if not reason and raw.pair_id in self.seen:
+            reason, detail = "duplicate_pair_id", "an earlier row has this pair_id"
+        if reason:
+            self.reasons[reason] += 1
+            line = {"row": raw.row, "pair_id": raw.pair_id, "reason": reason, "detail": detail}
+            self.dropped.append(json.dumps(line) + "\n")
+            return
+        self.kept += 1
+        self.seen.add(raw.pair_id)
+        self.pending.append(_index_row(pair))
+        if len(self.pending) >= INDEX_ROWS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Turn the pending rows into an arrow table, which takes a tenth of their memory."""
+        self.chunks.append(pa.Table.from_pylist(self.pending, schema=INDEX_SCHEMA))
+        self.pending = []
+
+    @property
+    def defects(self) -> int:
+        """Number of rows dropped because the source is at fault."""
+        return sum(count for reason, count in self.reasons.items() if reason not in CHOICES)
+
+
+def _write(reader: PairSource, out: Path, options: PairOptions, workers: int, progress: Progress | None) -> dict:
+    """Check all rows, write the index and the list of dropped rows, and return the results."""
+    tally, total = _Tally(), len(reader)
+    for done, pair in enumerate(_checked(reader.read(range(total)), options, workers), start=1):
+        tally.add(pair)
+        if progress is not None:
+            progress(done, total)
+        if tally.defects > options.max_dropped_fraction * total:
+            break
+    write_atomically(out / DROPPED, "".join(tally.dropped))
+    _refuse_poor_source(tally, done, total, out, options)
+    tally.flush()
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.concat_tables(tally.chunks), sink)
+    write_atomically(out / INDEX, sink.getvalue().to_pybytes())
+    return {"rows": total, "kept": tally.kept, "dropped": dict(tally.reasons.most_common()),
+            "index_sha256": hash_file(out / INDEX)}
+
+
+def _checked(pairs: Iterable[RawPair], options: PairOptions, workers: int) -> Iterator[CheckedPair]:
+    """The checked pairs in order; decoding releases the interpreter lock, so threads help."""
+    pairs = iter(pairs)
+    with ThreadPoolExecutor(workers) as pool:
+        while window := list(itertools.islice(pairs, workers * ROWS_PER_WORKER)):
+            yield from pool.map(lambda pair: check_pair(pair, options), window)
+
+
+def _index_row(pair: CheckedPair) -> dict:
+    raw = pair.raw
+    (width_0, height_0), (width_1, height_1) = pair.sizes
+    return {"pair_id": raw.pair_id, "row": raw.row, "caption": raw.caption, "label_0": raw.label_0,
+            "uid_0": raw.uid_0, "uid_1": raw.uid_1, "bytes_0": len(raw.image_0), "bytes_1": len(raw.image_1),
+            "width_0": width_0, "height_0": height_0, "width_1": width_1, "height_1": height_1}
+
+
+def _refuse_poor_source(tally: _Tally, done: int, total: int, out: Path, options: PairOptions) -> None:
+    reasons = ", ".join(f"{count} {reason}" for reason, count in tally.reasons.most_common())
+    if tally.defects > options.max_dropped_fraction * total:
+        raise DataError(f"{tally.defects} of the first {done} rows are defective ({reasons}), more than "
+                        f"max_dropped_fraction {options.max_dropped_fraction} of all {total}; see {out / DROPPED}, "
+                        "then repair the source or raise the fraction")
+    if tally.kept == 0:
+        raise DataError(f"none of the {total} rows can be used ({reasons}); see {out / DROPPED}")

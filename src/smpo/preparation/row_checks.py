@@ -1,0 +1,82 @@
+"""The checks that a raw pair has to pass before it belongs to a pair set."""
+
+import math
+import re
+from dataclasses import dataclass
+
+from smpo.checks import check_fraction
+from smpo.data.images import ImageError, decode_image
+from smpo.data.records import RawPair
+
+DEFECTS = ("malformed_row", "missing_image", "empty_caption", "missing_label", "invalid_label", "duplicate_pair_id",
+           "identical_images", "undecodable_image", "truncated_image", "oversized_image")
+CHOICES = ("human_tie", "excluded_caption")  # dropped because the options say so; the source is sound
+
+
+@dataclass(frozen=True)
+class PairOptions:
+    """What a pair set is made of.
+
+    Attributes:
+        format: a name in `FORMATS`, or auto.
+        split: split of the source, where it has several.
+        drop_human_ties: drop pairs with label_0 = 0.5.
+        labelled: every pair must have a human label.
+        max_dropped_fraction: refuse a source with a larger fraction of defective rows, in [0, 1]; ties do not count.
+        exclude_words: drop pairs whose caption contains one of these as a whole word; case is ignored.
+    """
+
+    format: str = "auto"
+    split: str | None = None
+    drop_human_ties: bool = True
+    labelled: bool = True
+    max_dropped_fraction: float = 0.1
+    exclude_words: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_fraction(max_dropped_fraction=self.max_dropped_fraction)
+
+
+@dataclass(frozen=True)
+class CheckedPair:
+    """A raw pair with its upright image sizes (width, height) in px, or the reason and detail it is dropped for."""
+
+    raw: RawPair
+    sizes: tuple[tuple[int, int], tuple[int, int]] | None = None
+    reason: str = ""
+    detail: str = ""
+
+
+def check_pair(raw: RawPair, options: PairOptions) -> CheckedPair:
+    """`raw` with its image sizes, or with the first reason to drop it; the images are decoded last."""
+    reason, detail = raw.problem or _caption_problem(raw, options) or _label_problem(raw, options) or ("", "")
+    if not reason and (raw.image_0 == raw.image_1 or raw.uid_0 == raw.uid_1):
+        reason, detail = "identical_images", f"both images are {raw.uid_0}"
+    if reason:
+        return CheckedPair(raw, reason=reason, detail=detail)
+    sizes = []
+    for side, data in enumerate((raw.image_0, raw.image_1)):
+        try:
+            sizes.append(decode_image(data).size)
+        except ImageError as error:
+            return CheckedPair(raw, reason=error.reason, detail=f"image {side}: {error}")
+    return CheckedPair(raw, sizes=(sizes[0], sizes[1]))
+
+
+def _caption_problem(raw: RawPair, options: PairOptions) -> tuple[str, str] | None:
+    if not raw.caption.strip():
+        return "empty_caption", f"caption is {raw.caption!r}"
+    for word in options.exclude_words:
+        if re.search(rf"(?<!\w){re.escape(word)}(?!\w)", raw.caption, re.IGNORECASE):
+            return "excluded_caption", f"caption contains {word!r}"
+    return None
+
+
+def _label_problem(raw: RawPair, options: PairOptions) -> tuple[str, str] | None:
+    if math.isnan(raw.label_0):
+        return ("missing_label", "label_0 is empty or NaN") if options.labelled else None
+    if raw.label_0 not in (0.0, 0.5, 1.0):
+        return "invalid_label", f"label_0 is {raw.label_0}, expected 0, 0.5 or 1"
+    if raw.label_0 == 0.5 and options.drop_human_ties:
+        return "human_tie", "label_0 is 0.5"
+    return None
