@@ -77,7 +77,7 @@ def change_chart(comparison: Comparison, *, theme: Theme = LIGHT) -> Figure:
     if trained:
         marks = (("training reward", theme.muted), ("independent", theme.page))
         _legend(ax, [_mark(label, face, theme) for label, face in marks], theme)
-    heading(ax, "Change of every score", theme)
+    heading(ax, f"Against {comparison.baseline}", theme)
     return figure
 
 
@@ -101,7 +101,7 @@ def attribute_chart(comparison: Comparison, scorer: str, *, theme: Theme = LIGHT
         Line2D([], [], marker=MARKERS[i % len(MARKERS)], color=_model_colour(i, theme), markersize=6, label=model)
         for i, model in enumerate(models)
     ], theme)
-    heading(ax, f"Attributes that {scorer} finds right", theme)
+    heading(ax, "Images with the attribute right", theme)
     return figure
 
 

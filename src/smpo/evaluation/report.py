@@ -6,7 +6,7 @@ Equal content gives equal bytes: nothing of the machine or the moment enters tha
 import base64
 import io
 import mimetypes
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from smpo.evaluation.examples import Example
 from smpo.evaluation.figures import attribute_chart, before_after_grid, change_chart, win_rate_chart
 from smpo.evaluation.theme import LIGHT, THEMES, Theme, save
 from smpo.evaluation.training_figures import label_distribution, training_curves
-from smpo.evaluation.wording import decimals, headline, interval_text, percent, shortened, win_rate_text
+from smpo.evaluation.wording import decimals, headline, interval_text, percent, shortened, win_interval_text
 
 SMALL_PX = 160  # images up to this side are embedded as they are
 THUMBNAIL_PX = 320
@@ -73,8 +73,9 @@ class Cell:
     median: str
     interval: str
     rank: str  # "best", "second" or ""
-    win_rate: str
-    verdict: str
+    win_rate: str = ""
+    win_interval: str = ""
+    verdict: str = ""
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,7 @@ def score_table(comparison: Comparison) -> list[tuple[str, list[Cell]]]:
 def _ranks(comparison: Comparison, scorer: str) -> dict[str, str]:
     medians = {model: comparison.summaries[model][scorer].median.value for model in comparison.models}
     places = sorted(set(medians.values()), reverse=True)
-    names = {places[0]: "best"}
+    names = {places[0]: "best"} if len(places) > 1 else {}
     if len(places) > 2:
         names[places[1]] = "second"
     return {model: names.get(value, "") for model, value in medians.items()}
@@ -146,9 +147,9 @@ def _cell(comparison: Comparison, model: str, scorer: str, rank: str) -> Cell:
     median, digits = comparison.summaries[model][scorer].median, _digits(comparison, scorer)
     shown = (f"{median.value:.{digits}f}", interval_text(median, digits), rank)
     if model == comparison.baseline:
-        return Cell(*shown, win_rate="", verdict="")
+        return Cell(*shown)
     pairing = comparison.pairing(model, scorer)
-    return Cell(*shown, win_rate=win_rate_text(pairing.win_rate), verdict=pairing.verdict)
+    return Cell(*shown, percent(pairing.win_rate.rate), win_interval_text(pairing.win_rate), pairing.verdict)
 
 
 def _digits(comparison: Comparison, scorer: str) -> int:
@@ -171,7 +172,7 @@ def _plots(content: ReportContent, out: Path) -> list[Plot]:
     """Draw and write every figure that the content has numbers for."""
     comparison, model, baseline = content.comparison, content.model, content.comparison.baseline
     plots = [
-        _plot(out, "win-rates", "Win-rates", "Share of images that win, tie and lose against the baseline; the black "
+        _plot(out, "win-rates", "Win-rates", "Share of images that win, tie and lose against the baseline; the thin "
               "whisker is the 95 % Wilson interval of the wins, the dashed line is 50 %.",
               lambda theme: win_rate_chart(comparison, theme=theme)),
         _plot(out, "changes", "Change of every score", "Mean change in standard deviations of the baseline with 95 % "
@@ -202,20 +203,16 @@ def _plots(content: ReportContent, out: Path) -> list[Plot]:
     return plots
 
 
-def _plot(out: Path, name: str, title: str, caption: str, draw: Any) -> Plot:
+def _plot(out: Path, name: str, title: str, caption: str, draw: Callable[[Theme], Figure]) -> Plot:
     files = {theme.name: f"figures/{name}-{theme.name}.png" for theme in THEMES}
     for theme in THEMES:
-        _save_in(out, files[theme.name], draw(theme))
+        save(draw(theme), out / files[theme.name])
     return Plot(name, title, caption, files, width=_width_px(out / files[LIGHT.name]))
-
-
-def _save_in(out: Path, file: str, figure: Figure) -> None:
-    save(figure, out / file)
 
 
 def _width_px(path: Path) -> int:
     with Image.open(path) as image:
-        return image.width // 2  # drawn at twice the density of the page
+        return image.width * 5 // 8  # 100 px of the page per inch: sharp on dense screens too
 
 
 def _thumbnail(path: Path) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 from numpy.typing import ArrayLike
 
 from smpo.errors import DataError
@@ -72,6 +72,7 @@ def training_curves(metrics: Path, *, theme: Theme = LIGHT) -> Figure:
         if len(keys) > 1:
             ax.legend(fontsize=FONT_PT - 2, frameon=False, labelcolor=theme.ink, handlelength=1.2)
         ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+        ax.yaxis.set_major_formatter(StrMethodFormatter("{x:.3g}"))
     for ax in axes[len(panels):]:
         ax.set_visible(False)
     figure.supxlabel("optimizer step", fontsize=FONT_PT - 1, color=theme.muted)
@@ -126,7 +127,7 @@ def _histogram(ax: Axes, values: np.ndarray, *, title: str, theme: Theme) -> Non
     style(ax, theme)
     heading(ax, f"{title}, {len(values):,} pairs", theme)
     ax.hist(values, bins=40, color=theme.series[0], alpha=0.85, linewidth=0)
-    ax.set_ylim(top=ax.get_ylim()[1] * 1.18)  # room for the labels of the quantiles
+    ax.set_ylim(top=ax.get_ylim()[1] * 1.5)  # room for the labels of the quantiles
     for share, value in zip(QUANTILES, np.quantile(values, QUANTILES), strict=True):
         ax.axvline(value, color=theme.ink, linewidth=1.0, linestyle=(0, (3, 2)))
         ax.annotate(

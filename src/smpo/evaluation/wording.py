@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from smpo.evaluation.compare import Comparison, OverOptimisation, Pairing
 from smpo.evaluation.statistics import Interval, WinRate
 
+MANY_TIES = 0.05  # share of the pairs
+
 
 def shortened(text: str, length: int) -> str:
     """`text`, cut to at most `length` characters with an ellipsis."""
@@ -29,10 +31,10 @@ def interval_text(interval: Interval, digits: int) -> str:
     return f"[{interval.low:.{digits}f}, {interval.high:.{digits}f}]"
 
 
-def win_rate_text(shown: WinRate) -> str:
-    """A win-rate with its interval, and its ties where there are some: "63.1 % [58.0, 67.9], 4 ties"."""
+def win_interval_text(shown: WinRate) -> str:
+    """The interval of a win-rate in percent, and its ties where there are some: "[58.0, 67.9], 4 ties"."""
     ties = f", {shown.ties:,} tie{'s' if shown.ties > 1 else ''}" if shown.ties else ""
-    return f"{percent(shown.rate)} [{100 * shown.low:.1f}, {100 * shown.high:.1f}]{ties}"
+    return f"[{100 * shown.low:.1f}, {100 * shown.high:.1f}]{ties}"
 
 
 def joined(words: Sequence[str]) -> str:
@@ -92,8 +94,8 @@ def _by_verdict(pairings: Sequence[Pairing], baseline: str) -> list[Finding]:
 
 def _rate_note(shown: WinRate) -> str:
     note = f"wins {percent(shown.rate)}"
-    if shown.ties > 0.05 * shown.n:
-        note += f", ties {percent(shown.ties / shown.n)}"
+    if shown.ties > MANY_TIES * shown.n:  # 50 % is no yardstick where many images tie: show the losses instead
+        return f"{note}, loses {percent(shown.losses / shown.n)}, ties {percent(shown.ties / shown.n)}"
     return note + (", interval includes 50 %" if shown.low <= 0.5 <= shown.high else "")
 
 
@@ -104,4 +106,4 @@ def _over_optimisation_finding(entry: OverOptimisation) -> Finding:
         return Finding(f"Sign of over-optimisation: {reward} rises while {joined(falling)} {verb}.", "warning")
     if not entry.rises:
         return Finding(f"The training reward {reward} did not rise.", "warning")
-    return Finding(f"No sign of over-optimisation: {reward} rises and no independent scorer falls significantly.", "note")
+    return Finding(f"No sign of over-optimisation: {reward} rises, no independent scorer falls significantly.", "note")
