@@ -4,110 +4,63 @@ The seams' sections (`model`, `labels`, `noising`, `objective`, scorers) are map
 and completed by the dataclass that the name stands for. An unknown key anywhere is an error with the nearest name.
 """
 
+import dataclasses
 import re
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, get_type_hints
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, create_model, model_validator
 
 from smpo.checks import did_you_mean
 from smpo.errors import ConfigError
+from smpo.generation import GenerationOptions
 from smpo.labels import LABELS
 from smpo.models import FAMILIES
 from smpo.noising import NOISINGS
 from smpo.objectives import OBJECTIVES
+from smpo.preparation.cache import CacheOptions
+from smpo.preparation.row_checks import PairOptions
 from smpo.registry import one_line
 from smpo.rewards import SCORERS
+from smpo.sections import Section
+from smpo.training.options import TrainingOptions
 
 SEAMS = {"model": FAMILIES, "labels": LABELS, "noising": NOISINGS, "objective": OBJECTIVES}
 
 
-class Section(BaseModel):
-    """A frozen part of a recipe."""
+def section_of(options: type, name: str, **extra: Any) -> type[Section]:
+    """A section with the fields of the dataclass `options` and some more; its `.options` builds the dataclass."""
+    hints = get_type_hints(options)
+    own = {f.name: (hints[f.name], f.default) for f in dataclasses.fields(options)}
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    def build(self: Section) -> Any:
+        return options(**{field: getattr(self, field) for field in own})
 
+    def check(self: Section) -> Section:
+        build(self)
+        return self
 
-class DataSection(Section):
-    """Where the pairs come from and which are kept."""
-
-    source: str = Field(description="pair set: parquet shards, HF dataset, jsonl, or win/lose folders")
-    format: str = "auto"
-    split: str | None = None
-    labelled: bool = Field(True, description="whether a human label is required")
-    drop_human_ties: bool = True
-    max_dropped_fraction: float = Field(0.1, ge=0, le=1)
-
-
-class CacheSection(Section):
-    """What is stored of each image: posterior moments of its crops, with and without flip."""
-
-    resolution: int = Field(512, gt=0, description="px; shorter side, then a square crop")
-    crop: Literal["center", "random"] = "center"
-    crops: int = Field(1, gt=0, description="random crops stored of each image")
-    flips: bool = Field(True, description="store the mirrored image too")
-    sizes: Literal["constant", "real"] = Field("constant", description="SDXL's size conditioning")
-    empty_prompt: Literal["encode", "zeros"] = "encode"
-    dtype: Literal["float32", "float16"] = "float32"
-    vae_dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    batch_size: int = Field(8, gt=0)
+    validators = {"check": model_validator(mode="after")(check)}
+    section = create_model(name, __base__=Section, __validators__=validators, **own, **extra)
+    section.options = property(build)
+    return section
 
 
-class OptimizerSection(Section):
-    """AdamW or Adafactor, with the field's constants."""
-
-    name: Literal["adamw", "adafactor"] = "adamw"
-    lr: float = Field(gt=0, description="the effective learning rate: nothing is multiplied into it")
-    weight_decay: float = Field(1e-2, ge=0)
-    betas: tuple[float, float] = (0.9, 0.999)
-    eps: float = Field(1e-8, gt=0)
-    warmup_steps: int = Field(0, ge=0, description="optimizer steps of linear warm-up")
-    schedule: Literal["constant", "linear", "cosine"] = "constant"
-    max_grad_norm: float | None = Field(1.0, gt=0)
-
-
-class SamplesSection(Section):
-    """The grid of fixed prompts drawn during training."""
-
-    every: int = Field(0, ge=0, description="optimizer steps; 0 is never")
-    prompts: tuple[str, ...] = ()
-
-
-class TrainingSection(Section):
-    """The run. Batch sizes are in pairs."""
-
-    steps: int = Field(gt=0, description="optimizer steps")
-    batch_size: int = Field(gt=0, description="pairs an optimizer step, over all processes")
-    micro_batch_size: int = Field(1, gt=0, description="pairs a forward, on each process")
-    optimizer: OptimizerSection
-    caption_dropout: float = Field(0.2, ge=0, le=1)
-    flips: Literal["none", "shared", "independent"] = "independent"
-    latents: Literal["sample", "mean"] = "sample"
-    min_timestep: int = Field(1, ge=1)
-    max_timestep: int = Field(999, le=999)
-    mixed_precision: Literal["no", "bf16", "fp16"] = "no"
-    gradient_checkpointing: bool = False
-    ema_decay: float | None = Field(None, gt=0, lt=1)
-    checkpoint_every: int = Field(50, gt=0)
-    keep_checkpoints: int = Field(2, gt=0)
-    log_every: int = Field(1, gt=0)
-    trackers: tuple[str, ...] = ("tensorboard",)
-    samples: SamplesSection = SamplesSection()
-
-
-class GenerationSection(Section):
-    """Images of the base and the trained model, same prompts and seeds."""
-
-    prompts: tuple[str, ...] | str = Field((), description="prompts, or a file of them")
-    num_inference_steps: int = Field(50, gt=0)
-    guidance_scale: float = 7.5
-    seed: int = 0
-    images_per_prompt: int = Field(1, gt=0)
-    batch_size: int = Field(8, gt=0)
-    models: dict[str, str] = Field({}, description="further models to compare: name -> pipeline")
+SamplingSection = section_of(
+    GenerationOptions, "SamplingSection",
+    prompts=(tuple[str, ...] | str, Field(description="prompts, or a file of them")),
+)
+DataSection = section_of(
+    PairOptions, "DataSection", source=(str | None, Field(None, description="None is the output of `smpo sample`"))
+)
+GenerationSection = section_of(
+    GenerationOptions, "GenerationSection",
+    prompts=(tuple[str, ...] | str, Field((), description="prompts, or a file of them")),
+    models=(dict[str, str], Field({}, description="further models to compare: name -> pipeline")),
+)
 
 
 class EvaluationSection(Section):
@@ -121,13 +74,14 @@ class PathsSection(Section):
     """Where each artefact lives; None is a folder of that name under `workdir`. Share a cache by naming it here."""
 
     workdir: str | None = None
+    sample: str | None = None
     pairs: str | None = None
     score: str | None = None
     label: str | None = None
     cache: str | None = None
     train: str | None = None
-    images: str | None = None
-    evaluation: str | None = None
+    generate: str | None = None
+    evaluate: str | None = None
     report: str | None = None
 
 
@@ -139,38 +93,33 @@ class Recipe(Section):
     model: dict[str, Any]
     init_unet: str | None = Field(None, description="start weights of the policy; None is the model's own UNet")
     ref_unet: str | None = Field(None, description="weights of the reference; None is the policy's start")
-    data: DataSection
+    sampling: SamplingSection | None = Field(None, description="draw pairs from the model itself")  # type: ignore
+    data: DataSection  # type: ignore
     scorer: dict[str, Any] | None = Field(None, description="reward model of the labels")
     score_batch_size: int = Field(32, gt=0)
     labels: dict[str, Any]
     noising: dict[str, Any]
     objective: dict[str, Any]
-    cache: CacheSection = CacheSection()
-    training: TrainingSection
-    generation: GenerationSection = GenerationSection()
+    cache: CacheOptions = CacheOptions()
+    training: TrainingOptions
+    generation: GenerationSection = GenerationSection()  # type: ignore
     evaluation: EvaluationSection = EvaluationSection()
     paths: PathsSection = PathsSection()
 
     @model_validator(mode="after")
     def _consistent(self) -> "Recipe":
-        training = self.training
-        if training.min_timestep > training.max_timestep:
-            raise ConfigError(f"training.min_timestep {training.min_timestep} exceeds max {training.max_timestep}")
-        if training.flips != "none" and not self.cache.flips:
-            raise ConfigError(f"training.flips={training.flips} needs cache.flips=true, got false")
-        if training.batch_size % training.micro_batch_size:
-            raise ConfigError(
-                f"training.batch_size {training.batch_size} must be a multiple of micro_batch_size "
-                f"{training.micro_batch_size}; choose a divisor"
-            )
-        objective = OBJECTIVES.build(self.objective)
+        if self.training.flips != "none" and not self.cache.flips:
+            raise ConfigError(f"training.flips={self.training.flips} needs cache.flips=true, got false")
+        if (self.sampling is None) == (self.data.source is None):
+            raise ConfigError("give either data.source (existing pairs) or a sampling section (pairs to draw)")
+        objective, labels = OBJECTIVES.build(self.objective), LABELS.build(self.labels)
         if self.labels["name"] != "hard" and not objective.takes_smoothed_labels:
             raise ConfigError(
                 f"objective '{self.objective['name']}' takes hard labels, got labels.name={self.labels['name']}; "
                 "set labels.name=hard or objective.name=smpo"
             )
-        if LABELS.build(self.labels).needs_scores and self.scorer is None:
-            raise ConfigError("scorer: required by labels that use rewards, but missing")
+        if labels.needs_scores and self.scorer is None:
+            raise ConfigError(f"labels '{self.labels['name']}' need scores: add a scorer section")
         return self
 
     def folder(self, artefact: str) -> Path:
@@ -246,7 +195,7 @@ _Loader.add_implicit_resolver(
 
 def _parse(text: str, *, where: str) -> dict[str, Any]:
     try:
-        content = yaml.load(text, Loader=_Loader)  # noqa: S506  _Loader is a SafeLoader
+        content = yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
         raise ConfigError(f"{where}: not valid YAML ({' '.join(str(error).split())})") from error
     if not isinstance(content, dict):
@@ -255,7 +204,7 @@ def _parse(text: str, *, where: str) -> dict[str, Any]:
 
 
 def _apply(content: dict[str, Any], override: str) -> None:
-    """Set one `a.b.c=value`; the value is read as YAML. Naming another member of a seam drops the old one's settings."""
+    """Set one `a.b.c=value`; the value is read as YAML. A newly named member keeps only what it shares."""
     path, equals, value = override.partition("=")
     if not equals or not path:
         raise ConfigError(f"override must look like section.key=value, got '{override}'")
@@ -277,8 +226,8 @@ def _apply(content: dict[str, Any], override: str) -> None:
 
 def _shared_settings(section: str, old: Mapping[str, Any], name: str) -> dict[str, Any]:
     """The settings of `old` that the newly named member has too."""
-    member = SEAMS[section].resolve(name)
-    return {key: value for key, value in old.items() if key in member.__dataclass_fields__}
+    fields = {field.name for field in dataclasses.fields(SEAMS[section].resolve(name))}
+    return {key: value for key, value in old.items() if key in fields}
 
 
 def _explain(error: ValidationError) -> str:

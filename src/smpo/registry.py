@@ -62,8 +62,10 @@ def check_fields(member: Any, settings: Mapping[str, Any], *, section: str) -> N
 def one_line(error: ValidationError, *, section: str) -> str:
     """The first complaint of a pydantic error as "section.key: message, got value"."""
     first = error.errors()[0]
-    key = ".".join([section, *map(str, first["loc"])]).lstrip(".")
+    key = ".".join([section, *map(str, first["loc"])]).strip(".")
     message = first["msg"].removeprefix("Value error, ")
+    if not key:
+        return message
     if first["type"] == "missing":
         return f"{key}: required, but missing"
     given = "" if first["type"] == "value_error" else f", got {first['input']!r}"

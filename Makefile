@@ -1,0 +1,34 @@
+# Two commands do everything: `make demo` and `make test`. Both set up .venv on their first call.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# Two threads at most: tiny tensors get slower, not faster, with more; full-size runs set their own.
+export OMP_NUM_THREADS ?= 2
+export TOKENIZERS_PARALLELISM := false
+
+.PHONY: demo test test-all lint install clean
+
+demo: $(VENV)/.installed ## the whole job on the embedded tiny model
+	$(BIN)/smpo demo
+
+test: $(VENV)/.installed ## the fast suite
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow"
+
+test-all: $(VENV)/.installed ## every test
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+lint: $(VENV)/.installed ## style, types
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+install: $(VENV)/.installed ## the virtual environment
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "smpo needs Python >= 3.11, got " + sys.version)'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt torch==2.13.0
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+clean: ## remove the environment and all runs
+	rm -rf $(VENV) runs

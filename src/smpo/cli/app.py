@@ -1,0 +1,110 @@
+"""The verbs. Each stage verb takes a recipe (a file or a shipped name) and dotted overrides."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from smpo import __version__
+from smpo.cli.display import Display
+
+VERBS = {
+    "sample": "Draw pairs of images from the model itself.",
+    "pairs": "Check a pair set: Pick-a-Pic parquet, HF dataset, jsonl or win/lose folders.",
+    "score": "Score both images of every pair with a reward model.",
+    "label": "Name each pair's winner and its smoothed probability.",
+    "cache": "Encode every image and prompt once.",
+    "train": "Train the policy; the same command again resumes.",
+    "generate": "Paint prompts with the base and the trained model.",
+    "evaluate": "Score the images and compare the models.",
+    "report": "Write report.html, report.md and figures.",
+}
+
+RecipeArgument = Annotated[str, typer.Argument(help="A YAML file, or the name of a shipped recipe (`smpo show`).")]
+Overrides = Annotated[list[str] | None, typer.Argument(help="Overrides such as training.batch_size=4.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the resolved recipe and do nothing.")]
+
+app = typer.Typer(
+    name="smpo", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+    help="Align text-to-image diffusion models with image preferences: SmPO-Diffusion and its baselines.",
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(__version__)
+        raise typer.Exit
+
+
+VersionFlag = Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")]
+
+
+@app.callback()
+def options(version: VersionFlag = False) -> None:
+    """Options of the program itself."""
+
+
+def run_stages(names: list[str] | None, recipe_name: str, overrides: list[str] | None, *, dry_run: bool) -> None:
+    """Load the recipe and run these stages, or all that it needs, in order."""
+    from smpo.config import dump_recipe, load_recipe
+
+    recipe = load_recipe(recipe_name, overrides or [])
+    if dry_run:
+        print(dump_recipe(recipe), end="")
+        return
+    from smpo import stages
+
+    with Display() as display:
+        for name in names or stages.stages_of(recipe):
+            with display.stage(name) as progress:
+                said, seconds = stages.run_stage(name, recipe, progress)
+            display.done(name, said, seconds)
+
+
+def _add_verb(name: str, explanation: str) -> None:
+    def verb(recipe: RecipeArgument, overrides: Overrides = None, dry_run: DryRun = False) -> None:
+        run_stages([name], recipe, overrides, dry_run=dry_run)
+
+    app.command(name, help=explanation)(verb)
+
+
+for _name, _explanation in VERBS.items():
+    _add_verb(_name, _explanation)
+
+
+@app.command()
+def run(recipe: RecipeArgument, overrides: Overrides = None, dry_run: DryRun = False) -> None:
+    """Run all stages that the recipe needs, in order; what is done already is left alone."""
+    run_stages(None, recipe, overrides, dry_run=dry_run)
+
+
+@app.command()
+def show(
+    recipe: Annotated[str | None, typer.Argument(help="A recipe; without one, all shipped recipes are listed.")] = None,
+) -> None:
+    """List the shipped recipes, or print one with its comments."""
+    from smpo.config import recipe_path, shipped_recipes
+
+    if recipe is not None:
+        print(recipe_path(recipe).read_text(), end="")
+        return
+    for name in shipped_recipes():
+        first_line = recipe_path(name).read_text().splitlines()[0].removeprefix("# ")
+        print(f"{name:24} {first_line}")
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder of the demo's artefacts.")] = Path("runs/demo"),
+    seed: Annotated[int, typer.Option(help="Seed of pairs, training and images.")] = 0,
+) -> None:
+    """The whole job on the embedded tiny model, in minutes on two CPU cores."""
+    from smpo.tiny.demo import write_prompts
+
+    prompts = write_prompts(out, seed=seed)
+    overrides = [
+        f"paths.workdir={out}", f"seed={seed}", f"sampling.seed={seed + 1}", f"sampling.prompts={prompts.training}",
+        f"generation.prompts={prompts.held_out}",
+    ]
+    run_stages(None, "tiny-demo", overrides, dry_run=False)
+    print(f"\nOpen {out / 'report' / 'report.html'} in a browser.")

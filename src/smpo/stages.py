@@ -1,0 +1,251 @@
+"""One function per verb: open the recipe's artefacts, call the stage, say in one line what it did.
+
+Every stage may be run again: what is complete is left alone, what is unfinished is carried on, what was made from other
+settings or inputs is refused.
+"""
+
+import importlib.metadata
+import json
+import platform
+import resource
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from smpo import __version__
+from smpo.config import Recipe, dump_recipe
+from smpo.data.pair_set import PairSet
+from smpo.errors import ConfigError
+from smpo.evaluation.compare import Comparison, compare
+from smpo.evaluation.examples import paired_examples
+from smpo.evaluation.report import ReportContent, write_report
+from smpo.evaluation.scores import ScoreTable as ImageScores
+from smpo.evaluation.scores import evaluate_images
+from smpo.generation import ImageSet, generate_images
+from smpo.labels import LABELS
+from smpo.maths.smoothing import pair_weight
+from smpo.models import FAMILIES
+from smpo.noising import NOISINGS
+from smpo.objectives import OBJECTIVES
+from smpo.preparation import label, pairs, score
+from smpo.preparation.cache import LatentCache, cache_pairs
+from smpo.preparation.sampling import sample_pairs
+from smpo.prompts import read_prompts
+from smpo.rewards import SCORERS
+from smpo.training.batches import TrainingPairs
+from smpo.training.run import Run
+from smpo.training.trainer import train as train_policy
+
+Progress = Callable[..., None]
+"""(done, total) or (what, done, total), for a progress bar."""
+
+BASE = "base"
+TIMES = "stages.jsonl"
+MIB = 1 / 1024  # ru_maxrss counts KiB
+
+
+def sample(recipe: Recipe, progress: Progress) -> str:
+    """Draw two images a prompt from the model itself, as a pair set without labels."""
+    if recipe.sampling is None:
+        raise ConfigError("sampling: the recipe has no such section; add it, or give data.source")
+    prompts = read_prompts(recipe.sampling.prompts)
+    out = recipe.folder("sample")
+    report = sample_pairs(recipe.model["source"], prompts, out, options=recipe.sampling.options, progress=progress)
+    return f"{report.num_images // 2} pairs in {out}, {report.num_made} images drawn"
+
+
+def check_pairs(recipe: Recipe, progress: Progress) -> str:
+    """Check every row of the source and write the index of the sound pairs."""
+    source = recipe.data.source or str(recipe.folder("sample") / "pairs.jsonl")
+    report = pairs.prepare_pairs(source, recipe.folder("pairs"), options=recipe.data.options, progress=progress)
+    return pairs.describe(report)
+
+
+def score_images(recipe: Recipe, progress: Progress) -> str:
+    """Score both images of every pair with the recipe's reward model."""
+    if recipe.scorer is None:
+        raise ConfigError("scorer: the recipe has no such section; nothing to score with")
+    scorer = SCORERS.build(recipe.scorer)
+    pair_set = PairSet.open(recipe.folder("pairs"))
+    out = recipe.folder("score")
+    return score.describe(
+        score.score_pairs(pair_set, scorer, out, batch_size=recipe.score_batch_size, progress=progress)
+    )
+
+
+def label_winners(recipe: Recipe, progress: Progress) -> str:
+    """Name each pair's winner and its smoothed probability."""
+    member = LABELS.build(recipe.labels)
+    scores = score.ScoreTable.open(recipe.folder("score")) if member.needs_scores else None
+    pair_set = PairSet.open(recipe.folder("pairs"))
+    return label.describe(label.label_pairs(pair_set, scores, member, recipe.folder("label")))
+
+
+def cache_latents(recipe: Recipe, progress: Progress) -> str:
+    """Encode every image and prompt once."""
+    pair_set, family = PairSet.open(recipe.folder("pairs")), FAMILIES.build(recipe.model)
+    out = recipe.folder("cache")
+    report = cache_pairs(pair_set, family, out, options=recipe.cache, progress=progress)
+    size = f"{report.pairs} pairs x 2 images x {report.views} views and {report.prompts} prompts"
+    return f"{size} in {out}, {report.megabytes:.1f} MB"
+
+
+def train(recipe: Recipe, progress: Progress) -> str:
+    """Train the policy; the same call again resumes."""
+
+    def show(metrics: dict[str, Any]) -> None:
+        shown = {"loss": "loss", "implicit_accuracy": "acc", "grad_norm": "grad", "pairs_per_s": "pairs/s"}
+        text = "  ".join(f"{name} {metrics[key]:.3g}" for key, name in shown.items() if key in metrics)
+        progress(text, metrics["step"], recipe.training.steps)
+
+    run = training_run(recipe)
+    report = train_policy(run, report=show)
+    how = f", resumed from step {report.resumed_from}" if report.resumed_from and not report.skipped else ""
+    return f"{report.steps} steps{how}; model in {run.model_folder}"
+
+
+def generate(recipe: Recipe, progress: Progress) -> str:
+    """Paint the prompts with the base and the trained model, with the same seeds."""
+    prompts = read_prompts(recipe.generation.prompts)
+    made, models = 0, compared_models(recipe)
+    for name, model in models.items():
+        out = recipe.folder("generate") / name
+        report = generate_images(
+            model, prompts, out, options=recipe.generation.options,
+            progress=lambda done, total, name=name: progress(name, done, total),
+        )
+        made += report.num_made
+    return f"{len(models)} sets of {report.num_images} images in {recipe.folder('generate')}, {made} drawn"
+
+
+def evaluate(recipe: Recipe, progress: Progress) -> str:
+    """Score every image set and compare them with the base."""
+    scorers = {name: SCORERS.build(settings) for name, settings in recipe.evaluation.scorers.items()}
+    for name in compared_models(recipe):
+        images = ImageSet.open(recipe.folder("generate") / name)
+        evaluate_images(
+            images, scorers, recipe.folder("evaluate") / name, batch_size=recipe.evaluation.batch_size,
+            progress=lambda scorer, done, total, name=name: progress(f"{name}, {scorer}", done, total),
+        )
+    return summary_of(comparison(recipe), recipe.name)
+
+
+def report(recipe: Recipe, progress: Progress) -> str:
+    """Write report.html, report.md and the figures."""
+    compared = comparison(recipe)
+    opened = {
+        name: (ImageSet.open(recipe.folder("generate") / name), ImageScores.open(recipe.folder("evaluate") / name))
+        for name in (BASE, recipe.name)
+    }
+    table = label.LabelTable.open(recipe.folder("label"))
+    gamma = recipe.objective.get("gamma", 1.0)
+    content = ReportContent(
+        title=f"{recipe.name}: before and after alignment", comparison=compared, model=recipe.name,
+        facts=facts(recipe), examples=paired_examples(opened[BASE], opened[recipe.name]),
+        metrics=recipe.folder("train") / "metrics.jsonl", p_winner=table.p_winner.tolist(),
+        weight=pair_weight(table.p_winner, gamma=gamma).tolist(), recipe=dump_recipe(recipe),
+    )
+    return f"{write_report(recipe.folder('report'), content=content)}"
+
+
+STAGES: dict[str, Callable[[Recipe, Progress], str]] = {
+    "sample": sample, "pairs": check_pairs, "score": score_images, "label": label_winners, "cache": cache_latents,
+    "train": train, "generate": generate, "evaluate": evaluate, "report": report,
+}
+
+
+def stages_of(recipe: Recipe) -> list[str]:
+    """The verbs that a whole run of `recipe` needs, in order."""
+    unneeded = set()
+    if recipe.sampling is None:
+        unneeded.add("sample")
+    if not LABELS.build(recipe.labels).needs_scores:
+        unneeded.add("score")
+    return [name for name in STAGES if name not in unneeded]
+
+
+def run_stage(name: str, recipe: Recipe, progress: Progress) -> tuple[str, float]:
+    """What stage `name` says and how long it took, s; the time and peak memory are noted in the work folder."""
+    started = time.perf_counter()
+    said = STAGES[name](recipe, progress)
+    seconds = time.perf_counter() - started
+    recipe.workdir.mkdir(parents=True, exist_ok=True)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * MIB
+    with open(recipe.workdir / TIMES, "a") as file:
+        file.write(json.dumps({"stage": name, "seconds": round(seconds, 2), "peak_memory_mib": round(peak)}) + "\n")
+    return said, seconds
+
+
+def training_run(recipe: Recipe) -> Run:
+    """The resolved training run over the recipe's artefacts."""
+    pair_set, labels = PairSet.open(recipe.folder("pairs")), label.LabelTable.open(recipe.folder("label"))
+    cache = LatentCache(recipe.folder("cache"))
+    return Run(
+        name=recipe.name, folder=recipe.folder("train"), seed=recipe.seed, family=FAMILIES.build(recipe.model),
+        init_unet=recipe.init_unet, ref_unet=recipe.ref_unet, noising=NOISINGS.build(recipe.noising),
+        objective=OBJECTIVES.build(recipe.objective), options=recipe.training,
+        pairs=TrainingPairs(pair_set, labels, cache), cache=cache,
+        inputs={"pairs": pair_set.fingerprint, "label": labels.fingerprint, "cache": cache.fingerprint},
+        settings={key: getattr(recipe, key) for key in ("model", "init_unet", "ref_unet", "noising", "objective")},
+        recipe_yaml=dump_recipe(recipe),
+    )
+
+
+def compared_models(recipe: Recipe) -> dict[str, str]:
+    """Name -> pipeline of every image set: the base, the trained model, and the recipe's further ones."""
+    trained = str(recipe.folder("train") / "model")
+    return {BASE: recipe.model["source"], recipe.name: trained, **recipe.generation.models}
+
+
+def comparison(recipe: Recipe) -> Comparison:
+    """All evaluated sets against the base; the scorer that made the labels is the training reward."""
+    scorers = recipe.evaluation.scorers
+    reward = next((name for name, settings in scorers.items() if settings == recipe.scorer), None)
+    sets = {name: recipe.folder("evaluate") / name for name in compared_models(recipe)}
+    return compare(sets, BASE, training_reward=reward)
+
+
+def summary_of(compared: Comparison, model: str) -> str:
+    """Medians and win-rates of `model` against the base in one line."""
+    parts = []
+    for scorer in compared.units:
+        before, after = (compared.summaries[name][scorer].mean.value for name in (compared.baseline, model))
+        won = compared.pairing(model, scorer).win_rate
+        parts.append(f"{scorer} mean {before:.3f} -> {after:.3f}, wins {won.rate:.1%} [{won.low:.1%}, {won.high:.1%}]")
+    return "; ".join(parts)
+
+
+def facts(recipe: Recipe) -> dict[str, dict[str, str]]:
+    """What the report tells about the data, the run, its cost and the software."""
+    times = [json.loads(line) for line in _lines(recipe.workdir / TIMES)]
+    longest: dict[str, float] = {}
+    for entry in times:
+        longest[entry["stage"]] = max(entry["seconds"], longest.get(entry["stage"], 0))
+    packages = ("torch", "diffusers", "transformers", "accelerate")
+    training = recipe.training
+    return {
+        "Method": {
+            "objective": _settings_text(recipe.objective), "noising": _settings_text(recipe.noising),
+            "labels": _settings_text(recipe.labels),
+            "training": f"{training.steps} steps of {training.batch_size} pairs, lr {training.optimizer.lr:g}",
+        },
+        "Time (s)": {stage: f"{seconds:.1f}" for stage, seconds in longest.items()},
+        "Memory": {"peak": f"{max((entry['peak_memory_mib'] for entry in times), default=0)} MiB"},
+        "Versions": {
+            "smpo": __version__, "python": platform.python_version(),
+            **{name: importlib.metadata.version(name) for name in packages},
+            "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU",
+        },
+    }
+
+
+def _settings_text(settings: dict[str, Any]) -> str:
+    rest = ", ".join(f"{key}={value}" for key, value in settings.items() if key != "name" and value is not None)
+    return f"{settings['name']} ({rest})" if rest else settings["name"]
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text().splitlines() if path.exists() else []
