@@ -1,0 +1,87 @@
+"""Independent references in numpy float64, written from METHODS, not from the code under test."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+NUM_TRAIN_TIMESTEPS = 1000
+SD = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012, "num_train_timesteps": 1000}
+
+
+def draw(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+def doubles(*values: float) -> Tensor:
+    return torch.tensor(values, dtype=torch.float64)
+
+
+def alphas_cumprod() -> np.ndarray:
+    """alpha_bar of SD's scaled_linear schedule by a plain loop, shape (1000,)."""
+    first, last = np.sqrt(0.00085), np.sqrt(0.012)
+    product, table = 1.0, []
+    for i in range(NUM_TRAIN_TIMESTEPS):
+        beta = (first + (last - first) * i / (NUM_TRAIN_TIMESTEPS - 1)) ** 2
+        product *= 1.0 - beta
+        table.append(product)
+    return np.array(table)
+
+
+TABLE = torch.from_numpy(alphas_cumprod())
+
+
+def abar_at(level: int) -> float:
+    """alpha_bar of one level; 1 for the clean latent (-1)."""
+    return 1.0 if level == -1 else float(TABLE[level])
+
+
+def transfer(x: np.ndarray, eps: np.ndarray, a: int, b: int) -> np.ndarray:
+    """DDIM between levels by way of the predicted x_0, not of the boxed formula's closed coefficients."""
+    x_0 = (x - np.sqrt(1 - abar_at(a)) * eps) / np.sqrt(abar_at(a))
+    return np.sqrt(abar_at(b)) * x_0 + np.sqrt(1 - abar_at(b)) * eps
+
+
+def gaussian_model(variance: float) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    """Exact noise prediction for data N(0, variance): sqrt(1 - abar) / (abar variance + 1 - abar) x."""
+
+    def predict(x: Tensor, labels: Tensor, rows: Tensor) -> Tensor:
+        abar = TABLE[labels]
+        return ((1 - abar).sqrt() / (abar * variance + 1 - abar)).to(x.dtype)[:, None] * x
+
+    return predict
+
+
+def gaussian_solution(variance: float, t: int) -> float:
+    """Exact probability-flow solution at level t from x_0 = 1."""
+    return np.sqrt((abar_at(t) * variance + 1 - abar_at(t)) / variance)
+
+
+def released_levels(t: int, set_timesteps: int) -> list[int]:
+    """Levels that the released loop passes for t >= 1 under diffusers 0.20, clean latents being level 0 (METHODS 3.3).
+
+    Labels are -stride + 1, 1, 1 + stride, ...; all strictly below t are visited, each moves one stride up.
+    """
+    stride = NUM_TRAIN_TIMESTEPS // set_timesteps
+    labels = [1 - stride + stride * i for i in range(set_timesteps)]
+    return [0] + [label + stride for label in labels if label < t]
+
+
+def sigmoid(z: np.ndarray) -> np.ndarray:
+    return 1 / (1 + np.exp(-z))
+
+
+def smpo_loss(errors: np.ndarray, p: np.ndarray, *, beta: float, gamma: float) -> np.ndarray:
+    """Eq. 15-16 transcribed: rows of `errors` are L_w, L_l, L_ref_w, L_ref_l; alpha = gamma p; code beta with 1/2."""
+    l_w, l_l, ref_w, ref_l = errors
+    alpha = gamma * p
+    inside = -(2 * alpha - gamma) * 0.5 * beta * ((l_w - ref_w) - (l_l - ref_l))
+    return -np.log(sigmoid(inside))
+
+
+def softmax_of_scaled(r_w: float, r_l: float, low: float, high: float, *, offset: str) -> float:
+    """alpha / gamma by Eq. 11 (offset "max", the paper; "min", the code) and Eq. 12, literally."""
+    shift = {"max": high, "min": low}[offset]
+    r_w, r_l = (r_w - shift) / (high - low), (r_l - shift) / (high - low)
+    return np.exp(r_w) / (np.exp(r_w) + np.exp(r_l))
