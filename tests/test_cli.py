@@ -1,0 +1,68 @@
+"""The command line as a person meets it: real processes, exit codes, one-line errors."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+from typer.main import get_command
+
+from smpo import __version__
+from smpo.cli.app import VERBS, app
+
+
+def smpo(*arguments, cwd=None):
+    """The finished process of `python -m smpo ...`."""
+    return subprocess.run(
+        [sys.executable, "-m", "smpo", *map(str, arguments)], capture_output=True, text=True, cwd=cwd,
+        env={**os.environ, "COLUMNS": "120"}, timeout=120, check=False,
+    )
+
+
+def test_help_names_every_verb_and_imports_no_torch():
+    process = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "smpo", "--help"], capture_output=True, text=True, check=True
+    )
+    for verb in (*VERBS, "run", "show", "demo"):
+        assert f" {verb} " in process.stdout
+    assert " torch" not in process.stderr and "diffusers" not in process.stderr
+
+
+def test_the_flags_of_a_stage_are_frozen():
+    commands = get_command(app).commands
+    assert sorted(p.name for p in commands["train"].params) == ["dry_run", "overrides", "recipe"]
+    assert sorted(p.name for p in commands["demo"].params) == ["out", "seed"]
+
+
+def test_dry_run_prints_the_resolved_recipe_with_the_override():
+    process = smpo("train", "sd15-smpo", "training.batch_size=4", "--dry-run")
+    assert process.returncode == 0
+    assert "batch_size: 4\n" in process.stdout and "warmup_steps: 100" in process.stdout
+
+
+def test_a_users_mistake_is_one_line_and_exit_code_1(tmp_path):
+    process = smpo("train", "sd15-smpo", "training.stepz=4", cwd=tmp_path)
+    assert process.returncode == 1
+    assert process.stderr.startswith("error: training.stepz: unknown key;") and process.stderr.count("\n") == 1
+    process = smpo("train", "sd15-smpo", cwd=tmp_path)
+    assert process.returncode == 1
+    assert process.stderr == (
+        "error: runs/sd15-smpo/pairs holds no pairs artefact; run `smpo pairs` first, or correct the path\n"
+    )
+
+
+def test_wrong_usage_is_exit_code_2():
+    process = smpo("trian")
+    assert process.returncode == 2
+    assert "Did you mean 'train'?" in process.stderr
+
+
+def test_version():
+    assert smpo("--version").stdout.strip() == __version__
+
+
+@pytest.mark.parametrize("arguments", [("show",), ("show", "sd15-smpo")])
+def test_show_lists_and_prints_recipes(arguments):
+    process = smpo(*arguments)
+    assert process.returncode == 0
+    assert "SmPO-Diffusion on SD1.5" in process.stdout

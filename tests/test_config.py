@@ -1,0 +1,102 @@
+"""Recipes: strict, complete, and one line for every mistake."""
+
+import pytest
+import yaml
+
+from smpo.checks import did_you_mean
+from smpo.config import dump_recipe, load_recipe, recipe_path, resolve, shipped_recipes
+from smpo.errors import ConfigError
+
+MINIMAL = {
+    "name": "mine",
+    "model": {"name": "sd", "source": "somewhere"},
+    "data": {"source": "pairs.jsonl"},
+    "labels": {"name": "hard"},
+    "noising": {"name": "forward"},
+    "objective": {"name": "dpo"},
+    "training": {"steps": 1, "batch_size": 1, "optimizer": {"lr": 1e-5}},
+}
+
+
+@pytest.mark.parametrize("name", shipped_recipes())
+def test_every_shipped_recipe_loads_and_round_trips(name):
+    recipe = load_recipe(name)
+    assert resolve(yaml.safe_load(dump_recipe(recipe))) == recipe
+
+
+@pytest.mark.parametrize("name", shipped_recipes())
+def test_every_shipped_recipe_starts_with_what_it_is_and_the_command_that_runs_it(name):
+    first, second, *_ = recipe_path(name).read_text().splitlines()
+    assert first.startswith("# ") and second.startswith("#   smpo ")
+
+
+def test_resolving_fills_in_every_default_of_a_seam():
+    assert resolve(MINIMAL).objective == {"name": "dpo", "beta": 2000.0}
+    assert resolve(MINIMAL).noising == {"name": "forward", "noise": "shared"}
+
+
+def test_overrides_are_read_as_yaml_and_reach_nested_sections():
+    recipe = load_recipe("sd15-smpo", ["training.optimizer.lr=1e-5", "training.batch_size=8", "init_unet=some/where"])
+    assert recipe.training.optimizer.lr == 1e-5
+    assert recipe.training.batch_size == 8
+    assert recipe.init_unet == "some/where"
+
+
+def test_naming_another_member_keeps_only_the_settings_that_both_have():
+    recipe = load_recipe("sd15-smpo", ["noising.inversion_steps=4", "noising.name=released"])
+    assert recipe.noising["inversion_steps"] == 4
+    assert "grid" not in recipe.noising
+
+
+def test_exponent_without_a_point_is_a_number_in_a_recipe(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(MINIMAL).replace("1.0e-05", "1e-5"))
+    assert "1e-5" in path.read_text()
+    assert load_recipe(str(path)).training.optimizer.lr == 1e-5
+
+
+@pytest.mark.parametrize(("override", "message"), [
+    ("training.bach_size=8", "training.bach_size: unknown key; known: steps, batch_size, "),
+    ("training.optimizer.lrr=1", "training.optimizer.lrr: unknown key; known: name, lr, "),
+    ("noising.gird=subdivide", "noising.gird: unknown key; known: name, inversion_steps, grid, "),
+    ("noising.grid=foo", "noising: unknown noising.grid 'foo'; known: subdivide, fixed_stride."),
+    ("training.optimizer.lr=abc", "training.optimizer.lr: Input should be a valid number, unable to parse string as a "
+                                  "number, got 'abc'"),
+    ("training.steps=0", "training.steps: Input should be greater than 0, got 0"),
+    ("training.micro_batch_size=3", "training: batch_size must be a multiple of micro_batch_size 3, got 1024"),
+    ("objective.beta=-1", "objective: beta must be a finite number > 0, got -1.0"),
+    ("objective.name=smp", "unknown objective 'smp'; known: smpo, dpo, sft. Did you mean 'smpo'?"),
+    ("objective.name=dpo", "objective 'dpo' takes hard labels, got labels.name=smoothed; set labels.name=hard or "
+                           "objective.name=smpo"),
+    ("cache.flips=false", "training.flips=independent needs cache.flips=true, got false"),
+    ("data.source=null", "give either data.source (existing pairs) or a sampling section (pairs to draw)"),
+    ("scorer=null", "labels 'smoothed' need scores: add a scorer section"),
+    ("steps", "override must look like section.key=value, got 'steps'"),
+    ("name.first=x", "name.first: 'name' is a value, not a section"),
+])
+def test_a_wrong_override_is_one_line_that_says_what_and_what_to_do(override, message):
+    with pytest.raises(ConfigError) as caught:
+        load_recipe("sd15-smpo", [override])
+    assert str(caught.value).startswith(message)
+    assert "\n" not in str(caught.value)
+
+
+def test_nearest_name_is_offered_for_unknown_keys_and_recipes():
+    with pytest.raises(ConfigError, match=r"Did you mean 'batch_size'\?"):
+        load_recipe("sd15-smpo", ["training.bach_size=8"])
+    with pytest.raises(ConfigError, match=r"Did you mean 'sd15-smpo'\?"):
+        load_recipe("sd15-smp")
+    assert did_you_mean("xyz", ["beta"]) == ""
+
+
+def test_a_missing_section_and_bad_yaml_are_named(tmp_path):
+    path = tmp_path / "bad.yaml"
+    path.write_text(yaml.safe_dump({key: value for key, value in MINIMAL.items() if key != "training"}))
+    with pytest.raises(ConfigError, match="training: required, but missing"):
+        load_recipe(str(path))
+    path.write_text("a: [1,")
+    with pytest.raises(ConfigError, match="not valid YAML"):
+        load_recipe(str(path))
+    path.write_text("- a")
+    with pytest.raises(ConfigError, match="a recipe must be a mapping of sections, got list"):
+        load_recipe(str(path))
