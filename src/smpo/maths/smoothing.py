@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from smpo.checks import check_batch, check_positive
+from smpo.checks import check_batch, check_fraction, check_positive
 
 
 def smoothed_probability(score_w: Tensor, score_l: Tensor, *, score_min: float, score_max: float) -> Tensor:
@@ -32,3 +32,9 @@ def pair_weight(p_winner: Tensor, *, gamma: float) -> Tensor:
     """
     check_positive(gamma=gamma)
     return gamma * (2 * p_winner - 1)
+
+
+def smoothed_likelihood(p_w: float, p_l: float, *, alpha: float, gamma: float) -> float:
+    """Unnormalised smoothed likelihood p_w^alpha p_l^(gamma - alpha) of a winner (Eq. 8, left)."""
+    check_fraction(p_w=p_w, p_l=p_l)
+    return p_w**alpha * p_l ** (gamma - alpha)

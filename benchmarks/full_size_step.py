@@ -1,0 +1,109 @@
+"""One full SmPO optimizer step at real SD1.5 or SDXL size with random weights: does it fit, and in how much memory?
+
+    python benchmarks/full_size_step.py sd15 --out benchmarks/results
+    python benchmarks/full_size_step.py sdxl --latents 32
+
+Random weights at true shapes give true memory and time. The UNets are built from the published configurations; no text
+encoder or VAE takes part, since training reads their outputs from a cache.
+"""
+
+import argparse
+import contextlib
+import datetime
+import json
+import platform
+import resource
+import time
+from pathlib import Path
+
+import torch
+from diffusers import UNet2DConditionModel
+
+from smpo.maths.schedule import scaled_linear_alphas_cumprod
+from smpo.models.sd import StableDiffusion
+from smpo.models.sdxl import StableDiffusionXL
+from smpo.noising.inversion import ReNoise
+from smpo.objectives.smpo import SmPO
+from smpo.records import Conditioning, TrainingBatch
+from smpo.training.optimizers import build_optimizer
+from smpo.training.options import OptimizerOptions
+from smpo.training.step import StepParts, training_step
+
+SD15 = {
+    "sample_size": 64, "cross_attention_dim": 768, "attention_head_dim": 8,
+    "block_out_channels": (320, 640, 1280, 1280),
+}
+SDXL = {
+    "sample_size": 128, "cross_attention_dim": 2048, "attention_head_dim": (5, 10, 20),
+    "block_out_channels": (320, 640, 1280), "down_block_types": ("DownBlock2D", *["CrossAttnDownBlock2D"] * 2),
+    "up_block_types": (*["CrossAttnUpBlock2D"] * 2, "UpBlock2D"), "transformer_layers_per_block": (1, 2, 10),
+    "use_linear_projection": True, "addition_embed_type": "text_time", "addition_time_embed_dim": 256,
+    "projection_class_embeddings_input_dim": 2816,
+}
+GIB = 1 / 1024**2  # ru_maxrss counts KiB
+
+
+def random_batch(latents: int, width: int, *, xl: bool) -> TrainingBatch:
+    """One pair of random latents (2, 1, 4, latents, latents) with its conditioning."""
+    tensors = {"hidden": torch.randn(2, 77, width)}
+    if xl:
+        tensors |= {"pooled": torch.randn(2, 1280), "time_ids": torch.full((2, 6), 8.0 * latents)}
+    return TrainingBatch(
+        x_0=torch.randn(2, 1, 4, latents, latents), timesteps=torch.tensor([500]), p_winner=torch.tensor([0.55]),
+        conditioning=Conditioning(tensors), null_conditioning=Conditioning(tensors), seeds=torch.tensor([0]),
+        pair_ids=("random",),
+    )
+
+
+def measure(model: str, latents: int, steps: int, optimizer: str) -> dict:
+    """Peak memory and time of one optimizer step of one pair."""
+    torch.manual_seed(0)
+    xl = model == "sdxl"
+    config = SDXL if xl else SD15
+    family = (StableDiffusionXL if xl else StableDiffusion)(source="random")
+    family.__dict__ |= {"alphas_cumprod": scaled_linear_alphas_cumprod(), "scheduler_config": {}}
+    policy = UNet2DConditionModel(**config)
+    policy.enable_gradient_checkpointing()
+    reference = UNet2DConditionModel(**config)
+    reference.load_state_dict(policy.state_dict())
+    reference.requires_grad_(False).eval()
+    updates = build_optimizer(policy.parameters(), OptimizerOptions(name=optimizer, lr=1e-5))
+    parts = StepParts(
+        family=family, policy=policy, inverter=policy, reference=reference,
+        noising=ReNoise(inversion_steps=steps), objective=SmPO(), autocast=contextlib.nullcontext,
+    )
+    started = time.perf_counter()
+    output = training_step(random_batch(latents, config["cross_attention_dim"], xl=xl), parts)
+    output.loss.mean().backward()
+    norm = torch.nn.utils.clip_grad_norm_(policy.parameters(), 1.0)
+    updates.step()
+    return {
+        "model": model, "latents": latents, "inversion_steps": steps, "optimizer": optimizer, "precision": "float32",
+        "gradient_checkpointing": True, "parameters": sum(p.numel() for p in policy.parameters()),
+        "loss": output.loss.item(), "error_w": output.errors.policy_w.item(), "grad_norm": norm.item(),
+        "seconds": round(time.perf_counter() - started, 1),
+        "peak_memory_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * GIB, 2),
+        "threads": torch.get_num_threads(), "torch": torch.__version__, "python": platform.python_version(),
+        "device": platform.processor() or platform.machine(), "date": datetime.date.today().isoformat(),
+    }
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("model", choices=("sd15", "sdxl"))
+    parser.add_argument("--latents", type=int, help="side of the latents; default 64 (512 px) or 128 (1024 px)")
+    parser.add_argument("--inversion-steps", type=int, default=9)
+    parser.add_argument("--optimizer", choices=("adamw", "adafactor"), default="adafactor")
+    parser.add_argument("--out", type=Path, help="folder for the JSON result")
+    args = parser.parse_args()
+    latents = args.latents or (128 if args.model == "sdxl" else 64)
+    result = measure(args.model, latents, args.inversion_steps, args.optimizer)
+    print(json.dumps(result, indent=1))
+    if args.out:
+        args.out.mkdir(parents=True, exist_ok=True)
+        (args.out / f"full-size-step-{args.model}-{latents}.json").write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
