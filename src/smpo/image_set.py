@@ -48,10 +48,11 @@ class ImageSet:
 
     def images(self, start: int = 0, stop: int | None = None) -> list[Image.Image]:
         """The RGB images `start` to `stop` (exclusive); DataError names a file that cannot be read."""
-        return [_read_image(self.folder / file) for file in self.files[start:stop]]
+        return [read_image(self.folder / file) for file in self.files[start:stop]]
 
 
-def _read_image(path: Path) -> Image.Image:
+def read_image(path: Path) -> Image.Image:
+    """The RGB image in `path`; DataError when it cannot be read."""
     try:
         with Image.open(path) as image:
             return image.convert("RGB")

@@ -40,12 +40,14 @@ def test_parti_prompts_are_complete() -> None:
 @pytest.mark.parametrize(("name", "text", "message"), [
     ("p.txt", "a\n\nb\n", "{path}:2: expected a prompt, got ''; correct or delete the line"),
     ("p.txt", "", "{path}:1: expected a prompt, got ''; correct or delete the line"),
-    ("p.jsonl", '{"prompt": "a"}\n{"text": "b"}\n', "{path}:2: expected a prompt, got None; correct or delete the line"),
+    ("p.jsonl", '{"prompt": "a"}\n{"text": "b"}\n', "{path}:2: expected a prompt, got None; correct or delete "
+     "the line"),
     ("p.json", '["a", 3]', "{path}:2: expected a prompt, got 3; correct or delete the line"),
     ("p.json", "[]", "{path} holds no prompts; add at least one"),
     ("p.csv", "prompt,x\na,1\n ,2\n", "{path}:3: expected a prompt, got ' '; correct or delete the line"),
     ("p.tsv", "text\na\n", "{path} has no column named prompt, Prompt, caption, got text; rename one"),
-    ("p.jsonl", "a cat\n", "{path} is not valid JSONL of prompts (Expecting value: line 1 column 1 (char 0)); correct it"),
+    ("p.jsonl", "a cat\n", "{path} is not valid JSONL of prompts (Expecting value: line 1 column 1 (char 0)); "
+     "correct it"),
 ])
 def test_refusals_name_the_place(tmp_path: Path, name: str, text: str, message: str) -> None:
     path = tmp_path / name

@@ -7,12 +7,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from PIL import Image
 
 from smpo.evaluation.compare import AttributeChange, Comparison, Pairing
 from smpo.evaluation.examples import Example
 from smpo.evaluation.theme import FONT_PT, LIGHT, MARKERS, Theme, heading, new_figure, style
 from smpo.evaluation.wording import shortened
+from smpo.image_set import read_image
 
 DASHED = (0, (4, 3))
 BAR = 0.62
@@ -141,8 +141,7 @@ def before_after_grid(
 
 
 def _image(ax: Axes, path: Path) -> None:
-    with Image.open(path) as image:
-        ax.imshow(image.convert("RGB"), interpolation="antialiased")
+    ax.imshow(read_image(path), interpolation="antialiased")
     ax.set_xticks([])
     ax.set_yticks([])
     for spine in ax.spines.values():

@@ -24,6 +24,7 @@ from smpo.evaluation.figures import attribute_chart, before_after_grid, change_c
 from smpo.evaluation.theme import LIGHT, THEMES, Theme, save
 from smpo.evaluation.training_figures import label_distribution, training_curves
 from smpo.evaluation.wording import decimals, headline, interval_text, percent, shortened, win_interval_text
+from smpo.image_set import read_image
 
 SMALL_PX = 160  # images up to this side are embedded as they are
 THUMBNAIL_PX = 320
@@ -217,12 +218,7 @@ def _width_px(path: Path) -> int:
 
 def _thumbnail(path: Path) -> str:
     """A data URI of an image: itself when small, else a JPEG that fits THUMBNAIL_PX."""
-    try:
-        with Image.open(path) as image:
-            picture = image.convert("RGB")
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({error}); generate the images again") from error
-    buffer = io.BytesIO()
+    picture, buffer = read_image(path), io.BytesIO()
     if max(picture.size) <= SMALL_PX:
         picture.save(buffer, "PNG", optimize=True)
         return _encoded("image/png", buffer.getvalue())

@@ -1,0 +1,92 @@
+"""Image sets drawn with PIL and scorers that read their pixels: the real files, without a model."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageDraw
+
+from smpo.artefacts import begin, finish, write_atomically
+from smpo.evaluation.scores import evaluate_images
+from smpo.generation import ImageSet
+
+NUM_PROMPTS = 40
+WORDS = ("red", "green", "blue", "orange", "purple")
+
+
+class Brightness:
+    """Mean pixel, in 0 to 255; `sign` -1 makes it a reward for darkness."""
+
+    units = "grey levels"
+    bounds = (0.0, 255.0)
+
+    def __init__(self, name: str = "brightness", sign: float = 1.0) -> None:
+        self.name, self.sign, self.calls = name, sign, 0
+
+    def identity(self) -> dict[str, Any]:
+        return {"name": self.name, "sign": self.sign}
+
+    def __call__(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> torch.Tensor:
+        self.calls += 1
+        return torch.tensor([self.sign * float(np.asarray(image).mean()) for image in images])
+
+
+class Verifier(Brightness):
+    """Share of two attributes that are right: light, and square; the second only where the prompt says red."""
+
+    def __init__(self) -> None:
+        super().__init__("verifier")
+
+    def details(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> list[dict[str, bool]]:
+        found = [{"light": bool(np.asarray(image).mean() > 100)} for image in images]
+        return [
+            row | ({"square": image.width == image.height} if "red" in prompt else {})
+            for row, image, prompt in zip(found, images, prompts, strict=True)
+        ]
+
+    def __call__(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> torch.Tensor:
+        return torch.tensor([sum(row.values()) / len(row) for row in self.details(images, prompts)])
+
+
+def paint(folder: Path, *, light: float, prompts: Sequence[str] = (), per_prompt: int = 1, seed: int = 0) -> ImageSet:
+    """A complete image set of discs on a ground whose brightness scatters around `light`."""
+    prompts = prompts or [f"a {WORDS[i % 5]} disc, number {i}" for i in range(NUM_PROMPTS)]
+    settings = {"options": {"images_per_prompt": per_prompt}, "light": light}
+    begin(folder, stage="generate", settings=settings, inputs={})
+    (folder / "images").mkdir(exist_ok=True)
+    rows = []
+    for i in range(len(prompts) * per_prompt):
+        ground = int(np.clip(np.random.default_rng([i, int(light)]).normal(light, 25), 0, 255))
+        image = Image.new("RGB", (48, 48), (ground, ground, ground))
+        ImageDraw.Draw(image).ellipse((14, 14, 34, 34), fill=WORDS[i % 5])
+        image.save(folder / f"images/{i:05d}.png")
+        rows.append({"index": i, "prompt": prompts[i // per_prompt], "seed": seed + i, "file": f"images/{i:05d}.png"})
+    write_atomically(folder / "images.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    finish(folder, {"num_images": len(rows)})
+    return ImageSet.open(folder)
+
+
+@pytest.fixture(scope="session")
+def painted() -> Callable[..., ImageSet]:
+    return paint
+
+
+@pytest.fixture(scope="session")
+def sets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ImageSet]:
+    """base, twin (the same images) and ours (lighter)."""
+    root = tmp_path_factory.mktemp("painted")
+    return {name: paint(root / name, light=light) for name, light in (("base", 100), ("twin", 100), ("ours", 130))}
+
+
+@pytest.fixture(scope="session")
+def evaluations(sets: dict[str, ImageSet], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Scores of the three sets: brightness rises, darkness falls by as much, the verifier reads attributes."""
+    root = tmp_path_factory.mktemp("evaluations")
+    scorers = {"brightness": Brightness(), "darkness": Brightness("darkness", -1.0), "verifier": Verifier()}
+    for name, images in sets.items():
+        evaluate_images(images, scorers, root / name)
+    return {name: root / name for name in sets}

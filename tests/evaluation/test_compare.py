@@ -1,0 +1,160 @@
+"""Comparison: pairing, adjusted verdicts, attributes, and the sign of over-optimisation."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from smpo.errors import ConfigError, DataError
+from smpo.evaluation.compare import Comparison, compare
+from smpo.evaluation.examples import paired_examples
+from smpo.evaluation.scores import ScoreTable, evaluate_images
+from smpo.evaluation.statistics import holm_adjusted, win_rate
+from smpo.evaluation.wording import headline
+from smpo.generation import ImageSet
+from tests.evaluation.conftest import Brightness
+
+
+@pytest.fixture(scope="module")
+def comparison(evaluations: dict[str, Path]) -> Comparison:
+    return compare(evaluations, "base", training_reward="brightness")
+
+
+def test_summaries_are_those_of_the_columns(comparison: Comparison, evaluations: dict[str, Path]) -> None:
+    scores = ScoreTable.open(evaluations["ours"]).scores["brightness"]
+    shown = comparison.summaries["ours"]["brightness"]
+    assert shown.n == comparison.num_prompts == 40
+    assert shown.median.value == pytest.approx(np.median(scores)) and shown.mean.value == pytest.approx(scores.mean())
+    assert shown.median.low < shown.median.value < shown.median.high
+
+
+def test_every_ordered_pair_is_there_and_paired_by_row(
+    comparison: Comparison, evaluations: dict[str, Path]
+) -> None:
+    assert len(comparison.pairings) == 3 * 2 * 3
+    tables = {name: ScoreTable.open(folder) for name, folder in evaluations.items()}
+    for p in comparison.pairings:
+        assert p.win_rate == win_rate(tables[p.ours].scores[p.scorer], tables[p.theirs].scores[p.scorer])
+        assert (p.p_holm is None) == (p.median_difference is None) == (p.shift is None) == (p.theirs != "base")
+
+
+def test_identical_sets_tie_everywhere(comparison: Comparison) -> None:
+    for scorer in comparison.units:
+        p = comparison.pairing("twin", scorer)
+        assert (p.win_rate.ties, p.win_rate.rate, p.p_holm, p.verdict) == (40, 0.0, 1.0, "undecided")
+        assert (p.median_difference.value, p.shift.value) == (0.0, 0.0)
+
+
+def test_verdicts_are_holm_adjusted_over_sets_and_scorers(comparison: Comparison) -> None:
+    against = [p for p in comparison.pairings if p.theirs == "base"]
+    assert [p.p_holm for p in against] == holm_adjusted([p.win_rate.p_value for p in against])
+    assert comparison.pairing("ours", "brightness").verdict == "better"
+    assert comparison.pairing("ours", "darkness").verdict == "worse"
+    assert comparison.pairing("ours", "brightness", "twin").verdict == "undecided"  # not against the baseline
+
+
+def test_shift_is_in_standard_deviations_of_the_baseline(
+    comparison: Comparison, evaluations: dict[str, Path]
+) -> None:
+    ours, base = (ScoreTable.open(evaluations[name]).scores["brightness"] for name in ("ours", "base"))
+    expected = (ours.mean() - base.mean()) / base.std()
+    assert comparison.pairing("ours", "brightness").shift.value == pytest.approx(expected, rel=1e-4)
+
+
+def test_over_optimisation_is_flagged_only_where_another_scorer_falls(
+    comparison: Comparison, evaluations: dict[str, Path]
+) -> None:
+    twin, ours = comparison.over_optimisation
+    assert (ours.model, ours.rises, ours.falling, ours.flagged) == ("ours", True, ("darkness",), True)
+    assert (twin.model, twin.rises, twin.flagged) == ("twin", False, False)
+    fallen = compare(evaluations, "base", training_reward="darkness").over_optimisation[1]
+    assert (fallen.rises, fallen.falling, fallen.flagged) == (False, (), False)
+    assert compare(evaluations, "base").over_optimisation == ()
+
+
+def test_attributes_count_only_images_that_have_them(comparison: Comparison, sets: dict[str, ImageSet]) -> None:
+    found = {(c.model, c.attribute): c for c in comparison.attributes}
+    light = [np.asarray(image).mean() > 100 for image in sets["ours"].images()]
+    assert found["ours", "light"].n == 40 and found["ours", "square"].n == 8
+    assert found["ours", "light"].accuracy.value == np.mean(light)
+    assert found["ours", "square"].accuracy.value == 1.0
+    assert found["base", "light"].p_holm is None and found["ours", "light"].p_holm < 0.05
+    assert found["twin", "light"].p_holm == 1.0
+
+
+def test_json_holds_everything_and_is_deterministic(comparison: Comparison, evaluations: dict[str, Path]) -> None:
+    content = json.loads(comparison.to_json())
+    assert content["baseline"] == "base" and content["models"] == ["base", "twin", "ours"]
+    assert {p["verdict"] for p in content["pairings"]} == {"better", "worse", "undecided"}
+    assert [entry["flagged"] for entry in content["over_optimisation"]] == [False, True]
+    assert comparison.to_json() == compare(evaluations, "base", training_reward="brightness").to_json()
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    ({"seed": 5}, "'odd' and 'base' differ in seeds, first at image 0: 5 and 0; "
+     "generate both with the same prompts and seed"),
+    ({"prompts": ["a"] * 40}, "'odd' and 'base' differ in prompts, first at image 0: 'a' and 'a red disc, number 0'; "
+     "generate both with the same prompts and seed"),
+    ({"prompts": ["a"] * 3}, "'odd' has 3 images and 'base' 40; generate both from the same prompts"),
+    ({}, "'odd' was scored by darkness and 'base' by brightness, darkness, verifier; "
+     "evaluate both with the same scorers"),
+])
+def test_sets_that_cannot_be_paired_are_refused(
+    painted, evaluations: dict[str, Path], tmp_path: Path, change: dict, message: str
+) -> None:
+    odd = painted(tmp_path / "odd", light=90, **change)
+    evaluate_images(odd, {"darkness": Brightness("darkness", -1.0)}, tmp_path / "scores")
+    with pytest.raises(DataError) as refused:
+        compare({"base": evaluations["base"], "odd": tmp_path / "scores"}, "base")
+    assert str(refused.value) == message
+
+
+def test_unknown_names_are_refused(evaluations: dict[str, Path]) -> None:
+    with pytest.raises(ConfigError, match="unknown baseline 'bse'; known: base, twin, ours. Did you mean 'base'?"):
+        compare(evaluations, "bse")
+    with pytest.raises(ConfigError, match="unknown training reward 'pickscore'"):
+        compare(evaluations, "base", training_reward="pickscore")
+
+
+def test_several_images_of_a_prompt_are_one_unit(painted, tmp_path: Path) -> None:
+    for name, light in (("a", 90), ("b", 110)):
+        images = painted(tmp_path / name, light=light, per_prompt=4)
+        evaluate_images(images, {"brightness": Brightness()}, tmp_path / f"e-{name}")
+    found = compare({name: tmp_path / f"e-{name}" for name in "ab"}, "a")
+    assert (found.num_prompts, found.images_per_prompt) == (40, 4)
+    assert found.pairing("b", "brightness").win_rate.n == 160
+
+
+def test_headline_says_what_fell_and_what_is_open(comparison: Comparison) -> None:
+    texts = {finding.tone: finding.text for finding in headline(comparison, "ours")}
+    shown = comparison.pairing("ours", "brightness").win_rate
+    assert texts["lead"] == (
+        f"ours beats base on {100 * shown.rate:.1f} % of 40 images under brightness, the reward it was trained on "
+        f"(95 % interval {100 * shown.low:.1f} to {100 * shown.high:.1f} %): a significant improvement."
+    )
+    assert texts["worse"].startswith("Worse than base under 1 of 3 scorers: darkness (wins ")
+    assert texts["warning"] == "Sign of over-optimisation: brightness rises while darkness falls."
+    twin = {finding.tone: finding.text for finding in headline(comparison, "twin")}
+    assert twin["lead"].endswith("(95 % interval 0.0 to 8.8 %): too close to call.")
+    assert "brightness (wins 0.0 %, loses 0.0 %, ties 100.0 %)" in twin["undecided"]
+    assert twin["warning"] == "The training reward brightness did not rise."
+
+
+def test_headline_names_an_interval_that_includes_half(painted, tmp_path: Path) -> None:
+    for name, light in (("a", 100), ("b", 101)):
+        images = painted(tmp_path / name, light=light)
+        scorers = {"brightness": Brightness(), "darkness": Brightness("darkness", -1.0)}
+        evaluate_images(images, scorers, tmp_path / f"e-{name}")
+    open_text = headline(compare({n: tmp_path / f"e-{n}" for n in "ab"}, "a"), "b")[1]
+    assert open_text.tone == "undecided"
+    assert open_text.text.count("interval includes 50 %") == 2
+
+
+def test_examples_are_spread_by_place(sets: dict[str, ImageSet], evaluations: dict[str, Path]) -> None:
+    tables = {name: ScoreTable.open(folder) for name, folder in evaluations.items()}
+    found = paired_examples((sets["base"], tables["base"]), (sets["ours"], tables["ours"]), limit=4)
+    assert [example.index for example in found] == [0, 10, 20, 30]
+    assert found[1].after == sets["ours"].folder / "images/00010.png"
+    assert found[1].gap("darkness") == pytest.approx(-found[1].gap("brightness"))
+    assert len(paired_examples((sets["base"], tables["base"]), (sets["ours"], tables["ours"]))) == 40

@@ -1,0 +1,111 @@
+"""Score tables: what is stored, what is kept of an interrupted run, what is refused."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from smpo.errors import ConfigError, DataError, StaleError
+from smpo.evaluation.scores import ScoreTable, evaluate_images
+from smpo.generation import ImageSet
+from tests.evaluation.conftest import Brightness, Verifier
+
+
+def test_table_has_the_documented_columns(sets: dict[str, ImageSet], evaluations: dict[str, Path]) -> None:
+    table = pq.read_table(evaluations["base"] / "scores.parquet")
+    assert table.column_names == ["index", "prompt", "seed", "file", "brightness", "darkness", "verifier"]
+    assert table.schema.field("brightness").type == pa.float32()
+    expected = [np.asarray(image).mean() for image in sets["base"].images()]
+    np.testing.assert_allclose(table["brightness"].to_numpy(), expected, rtol=1e-6)
+    assert table["prompt"].to_pylist() == list(sets["base"].prompts)
+
+
+def test_opened_table_equals_the_scores(sets: dict[str, ImageSet], evaluations: dict[str, Path]) -> None:
+    table = ScoreTable.open(evaluations["ours"])
+    assert (table.prompts, table.seeds, table.files) == (
+        sets["ours"].prompts, sets["ours"].seeds, sets["ours"].files
+    )
+    assert table.units == {"brightness": "grey levels", "darkness": "grey levels", "verifier": "grey levels"}
+    np.testing.assert_array_equal(table.scores["darkness"], -table.scores["brightness"])
+    assert set(table.details) == {"verifier"}
+    assert table.details["verifier"] == tuple(Verifier().details(sets["ours"].images(), sets["ours"].prompts))
+
+
+def test_scores_do_not_depend_on_the_batch_size(
+    sets: dict[str, ImageSet], evaluations: dict[str, Path], tmp_path: Path
+) -> None:
+    scorers = {"brightness": Brightness(), "darkness": Brightness("darkness", -1.0), "verifier": Verifier()}
+    report = evaluate_images(sets["base"], scorers, tmp_path / "e", batch_size=7)
+    assert (tmp_path / "e/scores.parquet").read_bytes() == (evaluations["base"] / "scores.parquet").read_bytes()
+    assert report.fingerprint == ScoreTable.open(evaluations["base"]).fingerprint
+    assert not (tmp_path / "e/parts").exists()
+
+
+def test_second_run_calls_no_scorer(sets: dict[str, ImageSet], tmp_path: Path) -> None:
+    calls: list[tuple[str, int, int]] = []
+    first = evaluate_images(
+        sets["base"], {"brightness": Brightness()}, tmp_path / "e", batch_size=16,
+        progress=lambda *call: calls.append(call),
+    )
+    assert calls == [("brightness", 16, 40), ("brightness", 32, 40), ("brightness", 40, 40)]
+    again = Brightness()
+    second = evaluate_images(sets["base"], {"brightness": again}, tmp_path / "e")
+    assert (first.skipped, first.scored, second.skipped, second.scored, again.calls) == (
+        False, ("brightness",), True, (), 0
+    )
+    assert first.fingerprint == second.fingerprint
+
+
+def test_interrupted_run_keeps_the_finished_scorers(sets: dict[str, ImageSet], tmp_path: Path) -> None:
+    class Broken(Brightness):
+        def __call__(self, images, prompts):
+            raise KeyboardInterrupt
+
+    first, broken = Brightness(), Broken("darkness", -1.0)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate_images(sets["base"], {"brightness": first, "darkness": broken}, tmp_path / "e")
+    with pytest.raises(DataError, match="is unfinished; run `smpo evaluate` again to complete it"):
+        ScoreTable.open(tmp_path / "e")
+    again = Brightness()
+    report = evaluate_images(
+        sets["base"], {"brightness": again, "darkness": Brightness("darkness", -1.0)}, tmp_path / "e"
+    )
+    assert (again.calls, report.scored) == (0, ("darkness",))
+    table = ScoreTable.open(tmp_path / "e")
+    np.testing.assert_array_equal(table.scores["darkness"], -table.scores["brightness"])
+
+
+def test_other_scorers_or_images_are_stale(sets: dict[str, ImageSet], tmp_path: Path) -> None:
+    evaluate_images(sets["base"], {"brightness": Brightness()}, tmp_path / "e")
+    with pytest.raises(StaleError, match=r"scorers\.brightness\.sign=1\.0 \(now -1\.0\)"):
+        evaluate_images(sets["base"], {"brightness": Brightness(sign=-1.0)}, tmp_path / "e")
+    with pytest.raises(StaleError, match=r"input\.images="):
+        evaluate_images(sets["ours"], {"brightness": Brightness()}, tmp_path / "e")
+
+
+@pytest.mark.parametrize(("scores", "message"), [
+    (torch.zeros(40, 1), "scorer 'bad' returned shape (40, 1), expected (40,); correct it"),
+    (torch.tensor([0.0] * 39 + [float("nan")]), "scorer 'bad' gave nan for images/00039.png; check the scorer's dtype"),
+])
+def test_unusable_scores_are_refused(
+    sets: dict[str, ImageSet], tmp_path: Path, scores: torch.Tensor, message: str
+) -> None:
+    class Bad(Brightness):
+        def __call__(self, images, prompts):
+            return scores
+
+    with pytest.raises(DataError) as refused:
+        evaluate_images(sets["base"], {"bad": Bad()}, tmp_path / "e", batch_size=64)
+    assert str(refused.value) == message
+
+
+def test_unusable_names_are_refused(sets: dict[str, ImageSet], tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no scorers were given; name at least one"):
+        evaluate_images(sets["base"], {}, tmp_path / "e")
+    for name in ("prompt", "a/b"):
+        with pytest.raises(ConfigError, match=f"scorer name '{name}' cannot be a column"):
+            evaluate_images(sets["base"], {name: Brightness()}, tmp_path / "e")
+    assert not (tmp_path / "e").exists()
