@@ -46,7 +46,7 @@ def error_deltas(errors: PairErrors) -> tuple[Tensor | None, Tensor | None]:
 
 
 def summarise(sums: Tensor) -> dict[str, float]:
-    """Means over all pairs of an optimizer step from the summed SUMS; what has no meaning for the objective is left out."""
+    """Means over all pairs of an optimizer step; what has no meaning for the objective is left out."""
     total = dict(zip(SUMS, sums.tolist(), strict=True))
     pairs = total["pairs"]
     means = {"loss": total["loss"] / pairs, "error_w": total["error_w"] / pairs}

@@ -1,4 +1,4 @@
-"""The training section of a recipe. Batch sizes are in pairs, learning rates are effective, steps are optimizer steps."""
+"""The training section of a recipe: batch sizes in pairs, effective learning rates, optimizer steps."""
 
 from typing import Literal
 

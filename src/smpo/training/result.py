@@ -19,7 +19,7 @@ SPEED_ONLY = {"checkpoint_every", "keep_checkpoints", "log_every", "trackers", "
 def open_run(run: Run) -> Status:
     """The state of the run's folder; writes its resolved recipe.
 
-    A finished run whose recipe now asks for more steps is carried on, unless its learning rate depends on the last step.
+    A finished run whose recipe now asks for more steps is carried on, unless its learning rate knows the last step.
 
     Raises:
         StaleError: the folder belongs to another recipe or other inputs, or has already run longer.
@@ -78,7 +78,7 @@ def save_samples(run: Run, unet: UNet2DConditionModel, step: int) -> Path:
 
 def model_card(run: Run) -> str:
     """The README of the trained model: base, method, data, every setting."""
-    options = run.options
+    options, optimizer = run.options, run.options.optimizer
     return f"""---
 base_model: {run.family.source}
 library_name: diffusers
@@ -89,9 +89,9 @@ tags: [smpo, preference-alignment, {run.settings["objective"]["name"]}]
 # {run.name}
 
 The UNet of `{run.init_unet or run.family.source}`, trained on image preferences with smpo {__version__}:
-objective **{run.settings["objective"]["name"]}**, noising **{run.settings["noising"]["name"]}**, {len(run.pairs)} pairs,
-{options.steps} optimizer steps of {options.batch_size} pairs at an effective learning rate of {options.optimizer.lr:g}
-({options.optimizer.name}, {options.optimizer.warmup_steps} warm-up steps).
+objective **{run.settings["objective"]["name"]}**, noising **{run.settings["noising"]["name"]}**,
+{len(run.pairs)} pairs, {options.steps} optimizer steps of {options.batch_size} pairs at an effective learning rate
+of {optimizer.lr:g} ({optimizer.name}, {optimizer.warmup_steps} warm-up steps).
 The text encoders, the VAE and the scheduler are those of the base model, whose licence applies.
 
 ```python

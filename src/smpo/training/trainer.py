@@ -54,8 +54,8 @@ def train(run: Run, *, report: Report | None = None) -> TrainReport:
         SystemExit: code 75 after SIGTERM or SIGUSR1, with a checkpoint of the last whole step.
     """
     options = run.options
-    trackers = list(options.trackers)
-    accelerator = Accelerator(mixed_precision=options.mixed_precision, log_with=trackers or None, project_dir=run.folder)
+    trackers = list(options.trackers) or None
+    accelerator = Accelerator(mixed_precision=options.mixed_precision, log_with=trackers, project_dir=run.folder)
     with accelerator.main_process_first():
         status = open_run(run)
     if status is Status.DONE:
@@ -105,7 +105,7 @@ class Trainer:
 
     def __init__(self, run: Run, accelerator: Accelerator, preempted: list[int]) -> None:
         self.run, self.accelerator, self.preempted = run, accelerator, preempted
-        self.progress = Progress()
+        self.progress, self.leaving = Progress(), False
         self.accumulation = run.options.accumulation(accelerator.num_processes)
         unet = run.family.load_unet(run.init_unet)
         if run.options.gradient_checkpointing:
@@ -134,6 +134,8 @@ class Trainer:
                 self.accelerator.log({key: metrics[key] for key in metrics if key != "step"}, step=progress.step)
             if log and report:
                 report(metrics)
+            if self.leaving:
+                self._leave()
             if progress.step % options.checkpoint_every == 0 or progress.step == options.steps:
                 self.save()
             if options.samples.every and progress.step % options.samples.every == 0:
@@ -191,6 +193,7 @@ class Trainer:
             suspects.extend(batch.pair_ids)
         sums[-1] = float(bool(self.preempted))
         sums = self.accelerator.reduce(sums, reduction="sum")
+        self.leaving = bool(sums[-1])  # by agreement: a signal may have reached one process only
         norm = self.accelerator.clip_grad_norm_(self.parts.policy.parameters(), options.optimizer.max_grad_norm)
         self._check_finite(sums, norm, suspects)
         self.optimizer.step()
@@ -198,9 +201,6 @@ class Trainer:
         if self.ema:
             self.ema.step(self.unet.parameters())
         seconds = time.perf_counter() - started
-        if sums[-1] and self.accelerator.num_processes > 1:
-            self.progress.step += 1
-            self._leave()
         return {
             "step": self.progress.step + 1,
             "epoch": (self.progress.step + 1) * options.batch_size / len(self.run.pairs),
@@ -231,7 +231,7 @@ class Trainer:
         shown = ", ".join(pair_ids[:8]) + (f" and {len(pair_ids) - 8} more" if len(pair_ids) > 8 else "")
         raise NonFiniteError(
             f"{what} not finite at step {self.progress.step + 1} (pairs {shown}); nothing was stepped. Lower "
-            f"training.optimizer.lr or objective.beta, or look at these pairs; checkpoints are in {self.run.checkpoints}"
+            f"training.optimizer.lr or objective.beta, or look at these pairs; checkpoints: {self.run.checkpoints}"
         )
 
     def _leave(self) -> None:
