@@ -1,0 +1,82 @@
+"""Seam 3: objectives bind hyper-parameters to the losses."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from smpo.errors import ConfigError
+from smpo.objectives import OBJECTIVES
+from smpo.records import PairErrors
+from tests.maths import references
+from tests.maths.references import doubles, draw
+
+ROWS = 0.2 + 0.001 * draw(4, 5)
+ERRORS = PairErrors(policy_w=ROWS[0], policy_l=ROWS[1], reference_w=ROWS[2], reference_l=ROWS[3])
+P = torch.sigmoid(draw(5, seed=7))
+
+
+def test_smpo_equals_the_transcribed_formula() -> None:
+    loss = OBJECTIVES.build({"name": "smpo", "beta": 3000, "gamma": 5})(ERRORS, P)
+    np.testing.assert_allclose(loss, references.smpo_loss(ROWS.numpy(), P.numpy(), beta=3000, gamma=5), rtol=1e-9)
+
+
+def test_dpo_is_smpo_with_full_weight_and_ignores_p() -> None:
+    loss = OBJECTIVES.build({"name": "dpo", "beta": 3000})(ERRORS, P)
+    np.testing.assert_allclose(loss, references.smpo_loss(ROWS.numpy(), np.ones(5), beta=3000, gamma=1), rtol=1e-9)
+
+
+def test_sft_is_the_winners_error_and_ignores_losers() -> None:
+    sft = OBJECTIVES.build({"name": "sft"})
+    assert torch.equal(sft(PairErrors(policy_w=ROWS[0]), P), ROWS[0])
+    assert torch.equal(sft(ERRORS, P), ROWS[0])
+    assert sft.logit(ERRORS, P) is None
+
+
+@pytest.mark.parametrize(("name", "reference", "losers", "smoothed"), [
+    ("smpo", True, True, True), ("dpo", True, True, False), ("sft", False, False, False),
+])
+def test_objectives_say_what_they_need(name: str, reference: bool, losers: bool, smoothed: bool) -> None:
+    objective = OBJECTIVES.build({"name": name})
+    assert (objective.needs_reference, objective.needs_losers) == (reference, losers)
+    assert objective.takes_smoothed_labels == smoothed
+
+
+def test_logits_by_hand() -> None:
+    """Margin 0.02 (METHODS 18.2.7): DPO 0.5 * 2000 * 0.02 = 20; SmPO at p = 0.65, gamma = 10 three times that."""
+    errors = PairErrors(
+        policy_w=doubles(0.10), policy_l=doubles(0.20), reference_w=doubles(0.11), reference_l=doubles(0.19))
+    p = doubles(0.65)
+    assert OBJECTIVES.build({"name": "dpo", "beta": 2000}).logit(errors, p).item() == pytest.approx(20, abs=1e-11)
+    assert OBJECTIVES.build({"name": "smpo", "beta": 2000, "gamma": 10}).logit(errors, p).item() == pytest.approx(60)
+
+
+@pytest.mark.parametrize("name", ["smpo", "dpo"])
+def test_loss_is_minus_log_sigmoid_of_the_logit(name: str) -> None:
+    objective = OBJECTIVES.build({"name": name})
+    np.testing.assert_allclose(
+        objective(ERRORS, P), -np.log(references.sigmoid(objective.logit(ERRORS, P).numpy())), rtol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["smpo", "dpo"])
+def test_loss_at_the_start_is_log_two(name: str) -> None:
+    equal = PairErrors(policy_w=ROWS[0], policy_l=ROWS[1], reference_w=ROWS[0], reference_l=ROWS[1])
+    assert OBJECTIVES.build({"name": name})(equal, P).tolist() == pytest.approx([math.log(2)] * 5, abs=1e-15)
+
+
+def test_defaults_are_those_of_the_papers() -> None:
+    """METHODS 2.5: beta 2000 (SD1.5), gamma 10."""
+    smpo = OBJECTIVES.build({"name": "smpo"})
+    assert (smpo.beta, smpo.gamma) == (2000.0, 10.0) and OBJECTIVES.build({"name": "dpo"}).beta == 2000.0
+
+
+@pytest.mark.parametrize(("settings", "message"), [
+    ({"name": "smpo", "beta": -1}, "objective: beta must be a finite number > 0, got -1.0"),
+    ({"name": "smpo", "gamma": 0}, "objective: gamma must be a finite number > 0, got 0.0"),
+    ({"name": "dpo", "beta": float("nan")}, "objective: beta must be a finite number > 0, got nan"),
+])
+def test_unusable_hyper_parameters_are_one_line_errors(settings: dict, message: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        OBJECTIVES.build(settings)
+    assert str(error.value) == message
