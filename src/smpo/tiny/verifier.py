@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from smpo.tiny.scenes import BACKGROUNDS, COLOURS, IMAGE_SIZE_PX, Scene, SceneOb
 from smpo.tiny.segmentation import Segment, backdrop_colour, find_segments, to_lab, to_pixels
 from smpo.tiny.shapes import recognise
 
+VERSION = 1  # raise it whenever a verdict can change: score tables record it
 MAX_BACKDROP_DELTA = 14.0  # CIE76 distance to the nearest named background; farther is no named one
 CENTRE_REACH_PX = 5.5  # an object whose box is centred this near the middle stands in the centre
 DIAGONAL_SHARE = 0.62  # an object this far off along both axes stands in no named place
@@ -81,12 +83,18 @@ def verify(image: Image.Image, scene: Scene) -> dict[str, bool]:
     return {name: named.get(name, reading.background == scene.background) for name in attributes(scene)}
 
 
+@dataclass(frozen=True)
 class Verifier:
     """Scorer: the fraction of the attributes named in each prompt that its image has."""
 
-    name = "verifier"
-    units = "fraction of the prompt's attributes"
-    bounds = (0.0, 1.0)
+    name: ClassVar[str] = "verifier"
+    units: ClassVar[str] = "fraction of the prompt's attributes"
+    bounds: ClassVar[tuple[float, float]] = (0.0, 1.0)
+    higher_is_better: ClassVar[bool] = True
+
+    def identity(self) -> dict[str, str]:
+        """What decides a score: the rules of this version."""
+        return {"name": self.name, "units": self.units, "version": VERSION}
 
     def __call__(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> Tensor:
         """Scores in [0, 1], float32 (B,).
@@ -94,10 +102,10 @@ class Verifier:
         Raises:
             ValueError: a prompt is outside the world's grammar, or the counts differ.
         """
-        fractions = [sum(verdict.values()) / len(verdict) for verdict in self.verdicts(images, prompts)]
+        fractions = [sum(verdict.values()) / len(verdict) for verdict in self.details(images, prompts)]
         return torch.tensor(fractions, dtype=torch.float32)
 
-    def verdicts(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> list[dict[str, bool]]:
+    def details(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> list[dict[str, bool]]:
         """For each image whether it has each attribute that its prompt names."""
         if len(images) != len(prompts):
             got = f"{len(images)} images and {len(prompts)} prompts"
