@@ -2,9 +2,6 @@
 
 import json
 import math
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -294,36 +291,3 @@ def test_folders_end_to_end(tmp_path: Path):
     opened = PairSet.open(tmp_path / "pairs")
     assert [pair.image_1 for pair in opened.iter_images()] == [png(100), png(102)]
     assert opened.human_labels.tolist() == [1.0, 1.0]
-
-
-STREAM = """
-import resource, sys
-from pathlib import Path
-from smpo.data.pair_set import PairSet
-from smpo.preparation.pairs import prepare_pairs
-def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-source, out = sys.argv[1:]
-before = peak()
-kept = prepare_pairs(source, Path(out), workers=2).kept
-checked = peak()
-total = sum(len(pair.image_0) + len(pair.image_1) for pair in PairSet.open(out).iter_images())
-print(kept, total, checked - before, peak() - before)
-"""
-
-
-@pytest.mark.slow
-def test_memory_is_bounded(tmp_path: Path):
-    """One row group of 300 MB of incompressible images (100 pairs of 1.5 MB bitmaps) is streamed in < 120 MB."""
-    rows = [{**good_row(0), "jpg_0": _bitmap(2 * index), "jpg_1": _bitmap(2 * index + 1), "ranking_id": index,
-             "image_0_uid": "", "image_1_uid": ""} for index in range(100)]
-    source = write_parquet(tmp_path / "s.parquet", rows, row_group_size=100, compression="none")
-    del rows
-    run = subprocess.run([sys.executable, "-c", STREAM, str(source), str(tmp_path / "pairs")], capture_output=True,
-                         text=True, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    kept, total, checked_mb, streamed_mb = map(int, run.stdout.split())
-    assert kept == 100 and total > 290e6
-    assert checked_mb < 120 and streamed_mb < 120, run.stdout
-
-
-def _bitmap(seed: int) -> bytes:
-    return encoded(picture(seed, (700, 700)), "BMP")

@@ -34,6 +34,8 @@ class Shard:
 class ParquetPairs:
     """A parquet file, or a folder of them, read in the order of their names.
 
+    Memory does not grow with the number or size of the shards; it is a few times the largest row group.
+
     Attributes:
         source: path of the file or folder.
         split: prefix of the shards' names; needed only where a folder holds several splits.
@@ -99,7 +101,7 @@ def _read_groups(shard: Shard, groups: list[int], wanted: range | frozenset[int]
 
 @contextmanager
 def _open_parquet(file: Path) -> Iterator[pq.ParquetFile]:
-    """The open file. Without pre-buffering pages are read one by one, so that no row group is ever whole in memory."""
+    """The open file, read page by page; writers make a page as large as a row group, or smaller."""
     try:
         with pq.ParquetFile(file, buffer_size=BUFFER_BYTES, pre_buffer=False) as parquet:
             yield parquet

@@ -24,7 +24,7 @@ Progress = Callable[[int, int | None], None]
 
 DROPPED = "dropped.jsonl"
 INDEX_ROWS = 8192       # rows gathered as Python objects before they become one arrow table
-ROWS_PER_WORKER = 4     # encoded pairs waiting per decoding thread
+ROWS_PER_WORKER = 2     # encoded pairs waiting per decoding thread
 
 
 @dataclass(frozen=True)
