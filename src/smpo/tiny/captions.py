@@ -5,8 +5,8 @@ import numpy as np
 from smpo.tiny.prompts import POSITION_OF, SIZE_OF, phrase
 from smpo.tiny.scenes import BACKGROUNDS, COLOURS, KINDS, POSITIONS, SIZES, Scene, SceneObject
 
-WRONG_SHARE = 0.25  # of the attribute words, those replaced by a neighbour in their list
-MISSING_SHARE = 0.1  # of the remaining attribute words, those left out
+WRONG_SHARE = 0.15  # of the attribute words, those replaced by a neighbour in their list
+MISSING_SHARE = 0.08  # of the remaining attribute words, those left out
 EMPTY_SHARE = 0.12  # of the captions, those dropped whole for classifier-free guidance
 NAMING_WORDS = frozenset([*KINDS, *COLOURS, *BACKGROUNDS, *SIZE_OF])
 

@@ -55,7 +55,7 @@ def base_numbers(base: Path, rewards: Sequence[Path], args: argparse.Namespace) 
     start_s = time.monotonic()
     first = generate(pipeline, prompts, guidance_scale=args.guidance, num_steps=args.steps, seed=0)
     images_per_s = len(first) / (time.monotonic() - start_s)
-    verdicts = Verifier().verdicts(first, prompts)
+    verdicts = Verifier().details(first, prompts)
     truth = Verifier()(first, prompts)
     numbers = {
         "base": base.name,
