@@ -1,0 +1,61 @@
+"""The README and the docs cannot drift from the code."""
+
+import importlib
+import re
+from pathlib import Path
+
+import pytest
+
+from smpo.cli.app import VERBS
+from smpo.config import load_recipe, shipped_recipes
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+EQUATIONS = (ROOT / "docs" / "equations.md").read_text()
+
+
+@pytest.mark.parametrize("verb", [*VERBS, "run", "show", "demo"])
+def test_readme_explains_every_verb(verb):
+    assert f"| `smpo {verb}` |" in README
+
+
+def test_every_smpo_command_in_the_readme_has_a_recipe_and_overrides_that_resolve():
+    commands = re.findall(r"^(?:accelerate launch .* -m )?smpo (\w+) ([\w.-]+) ?([^\n]*)$", README, flags=re.MULTILINE)
+    assert len(commands) >= 4
+    for verb, recipe, rest in commands:
+        assert verb in (*VERBS, "run")
+        load_recipe(recipe, [word for word in rest.split() if "=" in word])
+
+
+def test_every_folder_of_the_readmes_tree_exists():
+    tree = README[README.index("```\nsrc/smpo/") :]
+    folders = re.findall(r"^  (\w+)/ ", tree, flags=re.MULTILINE)
+    assert set(folders) == {path.parent.name for path in (ROOT / "src" / "smpo").glob("*/__init__.py")}
+
+
+def test_every_make_target_that_the_readme_names_exists():
+    targets = re.findall(r"^(\S+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
+    for target in re.findall(r"\bmake ([\w-]+)", README):
+        assert target in targets
+
+
+def test_every_linked_file_and_picture_exists():
+    for link in re.findall(r"\]\(([^)#]+)\)", README):
+        assert link.startswith("http") or (ROOT / link).exists(), link
+
+
+@pytest.mark.parametrize("name", sorted(set(re.findall(r"`(maths\.\w+\.\w+)", EQUATIONS))))
+def test_every_function_on_the_equations_page_exists(name):
+    module, attribute = f"smpo.{name}".rsplit(".", 1)
+    assert callable(getattr(importlib.import_module(module), attribute))
+
+
+@pytest.mark.parametrize("path", sorted(set(re.findall(r"`(tests/[\w/]+\.py)`", EQUATIONS))))
+def test_every_test_on_the_equations_page_exists(path):
+    assert (ROOT / path).exists()
+
+
+def test_every_shipped_recipe_says_how_to_run_itself():
+    for name in shipped_recipes():
+        path = next((ROOT / "src" / "smpo" / "recipes").rglob(f"{name}.yaml"))
+        assert f"smpo run {name}" in path.read_text() or "smpo demo" in path.read_text()
