@@ -38,26 +38,33 @@ class TrainState:
 
 
 def save_checkpoint(folder: Path, state: TrainState, *, keep: int) -> Path:
-    """Write `folder`/step-XXXXXXXX and remove all but the newest `keep` checkpoints and every half-written one."""
+    """Write `folder`/step-XXXXXXXX, unless it is there intact, and remove every half-written or surplus checkpoint.
+
+    The newest `keep` up to this one stay. Those of later steps go: only damaged ones are ever resumed from behind.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     for leftover in folder.glob(".tmp-*"):
         shutil.rmtree(leftover)
     aside, final = folder / f".tmp-{state.step:08d}", folder / f"step-{state.step:08d}"
+    if final.exists() and damage(final) is None:  # a preempted run may ask for a step that has just been saved
+        return final
     aside.mkdir()
     for stem, tensors in state.tensors.items():
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, aside / f"{stem}.safetensors")
-    write_atomically(aside / "state.json", json.dumps({"step": state.step, **state.scalars}))
+    write_atomically(aside / "state.json", json.dumps({"step": state.step, **state.scalars}, sort_keys=True))
     files = sorted(aside.iterdir())
     for file in files:
         _sync_file(file)
     content = {file.name: {"bytes": file.stat().st_size, "sha256": hash_file(file)} for file in files}
     write_atomically(aside / MANIFEST, json.dumps(content, indent=1))
-    if final.exists():  # only a damaged one is ever written again
+    if final.exists():
         shutil.rmtree(final)
     os.rename(aside, final)
     sync_folder(folder)
-    for old in checkpoints(folder)[keep:]:
-        shutil.rmtree(old)
+    found = checkpoints(folder)
+    kept = [path for path in found if path.name <= final.name][:keep]
+    for path in set(found) - set(kept):
+        shutil.rmtree(path)
     return final
 
 
@@ -84,11 +91,16 @@ def damage(path: Path) -> str | None:
     """What is wrong with a checkpoint folder, or None: every file must have the manifest's size and hash."""
     if not (path / MANIFEST).exists():
         return "no manifest"
-    for name, expected in json.loads((path / MANIFEST).read_text()).items():
+    try:
+        manifest = json.loads((path / MANIFEST).read_text())
+        expected = {name: (entry["bytes"], entry["sha256"]) for name, entry in manifest.items()}
+    except (ValueError, TypeError, KeyError, AttributeError):  # whatever a damaged manifest may hold
+        return "unreadable manifest"
+    for name, (size, digest) in expected.items():
         file = path / name
         if not file.exists():
             return f"{name} is missing"
-        if file.stat().st_size != expected["bytes"] or hash_file(file) != expected["sha256"]:
+        if file.stat().st_size != size or hash_file(file) != digest:
             return f"{name} differs from its manifest"
     return None
 
