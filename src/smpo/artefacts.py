@@ -72,7 +72,7 @@ def begin(folder: Path, *, stage: str, settings: Mapping[str, Any], inputs: Mapp
     wanted = json.loads(json.dumps({"stage": stage, "settings": settings, "inputs": dict(inputs)}, default=str))
     path = folder / MANIFEST
     if not path.exists():
-        if folder.exists() and any(folder.iterdir()):
+        if folder.exists() and any(".tmp-" not in path.name for path in folder.iterdir()):
             raise StaleError(f"{folder} holds files but no {MANIFEST}; delete the folder or choose another path")
         _write_manifest(folder, {**wanted, "fingerprint": fingerprint(wanted), "complete": False, "results": {}})
         return Status.FRESH
