@@ -20,6 +20,7 @@ from torch import Tensor
 from smpo.artefacts import Status, begin, fingerprint_of, finish, read_manifest, write_atomically
 from smpo.data.images import decode_image
 from smpo.data.pair_set import PairImages, PairSet
+from smpo.errors import DataError
 from smpo.models.parts import posterior_moments
 from smpo.models.sd import StableDiffusion
 from smpo.preparation.crops import Crops, views_of
@@ -72,6 +73,7 @@ def cache_pairs(
 
     Raises:
         StaleError: `out` is a cache of other pairs or options.
+        DataError: a value does not fit into the stored type.
         ValueError: the VAE gave non-finite latents.
     """
     stored = options.model_dump(exclude={"batch_size"})
@@ -199,8 +201,12 @@ def _encode_block(
 
 
 def _save(path: Path, tensor: Tensor, *, dtype: str) -> None:
+    with np.errstate(over="ignore"):
+        stored = tensor.numpy().astype(dtype)
+    if not np.isfinite(stored).all():
+        raise DataError(f"{path.stem} has values beyond {dtype}; set cache.dtype=float32")
     buffer = io.BytesIO()
-    np.save(buffer, tensor.numpy().astype(dtype))
+    np.save(buffer, stored)
     write_atomically(path, buffer.getvalue())
 
 
