@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from smpo.data.pair_set import PairSet
-from smpo.errors import DataError
+from smpo.errors import ConfigError, DataError
 from smpo.models.sd import StableDiffusion
 from smpo.preparation.cache import LatentCache, prompt_rows
 from smpo.preparation.label import LabelTable
@@ -21,13 +21,12 @@ class TrainingPairs:
     """The labelled pairs, each with its place in the cache. Row r of this table is what an epoch shuffles."""
 
     def __init__(self, pairs: PairSet, labels: LabelTable, cache: LatentCache) -> None:
+        made_from = {"label": labels.pairs_fingerprint, "cache": cache.manifest["inputs"]["pairs"]}
+        foreign = [f"`smpo {stage}`" for stage, fingerprint in made_from.items() if fingerprint != pairs.fingerprint]
+        if foreign:
+            verbs = " and ".join(foreign)
+            raise DataError(f"{verbs} read other pairs than those of {pairs.folder}; run {verbs} again on these")
         place = {pair_id: row for row, pair_id in enumerate(pairs.pair_ids)}
-        missing = [pair_id for pair_id in labels.pair_ids if pair_id not in place]
-        if missing or len(cache) != len(pairs):
-            raise DataError(
-                f"labels, cache and pairs do not belong together ({len(missing)} labelled pairs are unknown, "
-                f"{len(cache)} cached of {len(pairs)}); run `smpo label` and `smpo cache` again"
-            )
         rows = prompt_rows(pairs.captions)
         self.pair_ids: list[str] = list(labels.pair_ids)
         self.cache_rows: list[int] = [place[pair_id] for pair_id in self.pair_ids]
@@ -54,6 +53,9 @@ class MicroBatches(Dataset):
         self, pairs: TrainingPairs, cache: LatentCache, family: StableDiffusion, *, options: TrainingOptions, seed: int,
         share: Share,
     ) -> None:
+        if options.flips != "none" and not cache.flips:
+            raise ConfigError(f"training.flips={options.flips} needs mirrored views, {cache.folder} has none; "
+                              "set training.flips=none, or cache.flips=true and run `smpo cache` again")
         self.pairs, self.cache, self.family = pairs, cache, family
         self.options, self.seed, self.share = options, seed, share
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from smpo.artefacts import write_atomically
 from smpo.records import PairErrors
 from smpo.training.step import StepOutput
 
@@ -73,8 +74,7 @@ class MetricsLog:
         if path.exists():
             lines = path.read_text().splitlines()
             kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= resume_step]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("".join(line + "\n" for line in kept))
+        write_atomically(path, "".join(line + "\n" for line in kept))
 
     def append(self, values: dict[str, Any]) -> None:
         """Write one line, through to the operating system."""

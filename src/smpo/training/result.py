@@ -31,15 +31,20 @@ def open_run(run: Run) -> Status:
     status = begin(run.folder, stage="train", settings=settings, inputs=run.inputs)
     if status is Status.DONE:
         done = read_manifest(run.folder, stage="train")["results"]["steps"]
-        if done > run.options.steps:
-            raise StaleError(
-                f"{run.folder} has been trained for {done} steps, asked for {run.options.steps}; choose another folder"
-            )
+        check_not_beyond(run, done)
         if done < run.options.steps:
             status = Status.PARTIAL
     if status is not Status.DONE:
         write_atomically(run.folder / "recipe.yaml", run.recipe_yaml)
     return status
+
+
+def check_not_beyond(run: Run, done: int) -> None:
+    """StaleError when `done` optimizer steps are more than the run asks for."""
+    if done > run.options.steps:
+        raise StaleError(
+            f"{run.folder} has been trained for {done} steps, asked for {run.options.steps}; choose another folder"
+        )
 
 
 def finish_run(run: Run, unet: UNet2DConditionModel) -> None:
@@ -49,9 +54,11 @@ def finish_run(run: Run, unet: UNet2DConditionModel) -> None:
         shutil.rmtree(aside)
     run.family.save_pipeline(unet.to("cpu"), aside)
     (aside / "README.md").write_text(model_card(run))
+    replaced = run.folder / ".tmp-replaced-model"
     if run.model_folder.exists():
-        shutil.rmtree(run.model_folder)
+        os.rename(run.model_folder, replaced)
     os.rename(aside, run.model_folder)
+    shutil.rmtree(replaced, ignore_errors=True)
     weights = sorted((run.model_folder / "unet").glob("*.safetensors"))
     finish(run.folder, {
         "steps": run.options.steps,
@@ -69,7 +76,7 @@ def save_samples(run: Run, unet: UNet2DConditionModel, step: int) -> Path:
         settings = GenerationOptions(
             num_inference_steps=options.num_inference_steps, guidance_scale=options.guidance_scale, seed=run.seed
         )
-        sheet = sample_grid(run.family.pipeline(unet), options.prompts, options=settings)
+        sheet = sample_grid(run.family.pipeline(unet).to(unet.device), options.prompts, options=settings)
     path = run.folder / "samples" / f"step-{step:08d}.png"
     path.parent.mkdir(parents=True, exist_ok=True)
     sheet.save(path)

@@ -32,9 +32,9 @@ from smpo.training.optimizers import (
     restore_optimizer,
     set_learning_rate,
 )
-from smpo.training.result import finish_run, open_run, save_samples
+from smpo.training.result import check_not_beyond, finish_run, open_run, save_samples
 from smpo.training.run import Run, TrainReport
-from smpo.training.step import StepParts, training_step
+from smpo.training.step import StepOutput, StepParts, training_step
 
 PREEMPTED_EXIT_CODE = 75  # EX_TEMPFAIL: "try again"
 MAX_SKIPPED_STEPS = 20  # fp16 only: gradient overflows in a row while the loss scale adapts
@@ -146,6 +146,7 @@ class Trainer:
         state = load_checkpoint(self.run.checkpoints)
         if state is None:
             return 0
+        check_not_beyond(self.run, state.step)
         self.unet.load_state_dict(state.tensors["unet"])
         restore_optimizer(self.optimizer.optimizer, state.tensors["optimizer"], state.scalars["optimizer"])
         if self.ema:
@@ -184,18 +185,19 @@ class Trainer:
         lr = learning_rate(self.progress.step, total=options.steps, options=options.optimizer)
         set_learning_rate(self.optimizer.optimizer, lr)
         sums = torch.zeros(len(SUMS) + 1, dtype=torch.float64, device=self.accelerator.device)
-        suspects: list[str] = []
+        losses: list[tuple[str, Tensor]] = []
         for micro_batch in range(self.accumulation):
             if self.preempted and self.accelerator.num_processes == 1:
                 self._leave()
             batch = next(batches).to(self.accelerator.device)
-            sums[:-1] += self._backward(batch, last=micro_batch == self.accumulation - 1)
-            suspects.extend(batch.pair_ids)
+            output = self._backward(batch, last=micro_batch == self.accumulation - 1)
+            sums[:-1] += step_sums(output, batch.p_winner)
+            losses.extend(zip(batch.pair_ids, output.loss.detach(), strict=True))
         sums[-1] = float(bool(self.preempted))
         sums = self.accelerator.reduce(sums, reduction="sum")
         self.leaving = bool(sums[-1])  # by agreement: a signal may have reached one process only
         norm = self.accelerator.clip_grad_norm_(self.parts.policy.parameters(), options.optimizer.max_grad_norm)
-        self._check_finite(sums, norm, suspects)
+        self._check_finite(sums, norm, losses)
         self.optimizer.step()
         self.optimizer.zero_grad()
         if self.ema:
@@ -208,16 +210,19 @@ class Trainer:
             "grad_norm": float(norm), "lr": lr, "pairs_per_s": options.batch_size / seconds, "seconds": seconds,
         }
 
-    def _backward(self, batch: TrainingBatch, *, last: bool) -> Tensor:
-        """Accumulate the gradient of a micro-batch; returns its metric sums."""
+    def _backward(self, batch: TrainingBatch, *, last: bool) -> StepOutput:
+        """Accumulate the gradient of a micro-batch; returns its per-pair results."""
         sync = contextlib.nullcontext() if last else self.accelerator.no_sync(self.parts.policy)
         with sync:
             output = training_step(batch, self.parts)
             self.accelerator.backward(output.loss.mean() / self.accumulation)
-        return step_sums(output, batch.p_winner)
+        return output
 
-    def _check_finite(self, sums: Tensor, norm: Tensor, pair_ids: list[str]) -> None:
-        """Stop every process before the optimizer step when a loss or the gradient is not finite."""
+    def _check_finite(self, sums: Tensor, norm: Tensor, losses: list[tuple[str, Tensor]]) -> None:
+        """Stop every process before the optimizer step when a loss or the gradient is not finite.
+
+        Named are the pairs of the losses that are not finite, or all pairs of the step where all losses are.
+        """
         bad_losses = int(sums[SUMS.index("bad")])
         if not bad_losses and torch.isfinite(norm):
             self.progress.skipped_in_a_row = 0
@@ -226,6 +231,7 @@ class Trainer:
         scaled = self.accelerator.scaler is not None
         if scaled and not bad_losses and self.progress.skipped_in_a_row <= MAX_SKIPPED_STEPS:
             return  # fp16's gradient scaler leaves this step out and lowers its scale
+        pair_ids = [pair_id for pair_id, loss in losses if not (bad_losses and torch.isfinite(loss))]
         pair_ids = gather_object(pair_ids) if self.accelerator.num_processes > 1 else pair_ids
         what = f"{bad_losses} losses are" if bad_losses else "the gradient is"
         shown = ", ".join(pair_ids[:8]) + (f" and {len(pair_ids) - 8} more" if len(pair_ids) > 8 else "")
