@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, ConfigMixin, UNet2DConditionModel
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from torch import Tensor
 from transformers import CLIPTokenizer, PreTrainedModel
 
@@ -35,12 +35,19 @@ def load_text_encoder(
 
 
 def load_tokenizer(source: str, subfolder: str, revision: str | None) -> CLIPTokenizer:
-    """A tokenizer of a pipeline."""
+    """A tokenizer of a pipeline.
+
+    Raises:
+        ConfigError: it cannot be loaded, or has no vocabulary (transformers 5 makes an empty one of missing files).
+    """
     path = resolve_source(source)
     try:
-        return CLIPTokenizer.from_pretrained(path, subfolder=subfolder, revision=revision)
+        tokenizer = CLIPTokenizer.from_pretrained(path, subfolder=subfolder, revision=revision)
     except OSError as error:
         raise ConfigError(_not_loadable(path, subfolder, error)) from error
+    if len(tokenizer) <= len(set(tokenizer.all_special_tokens)):
+        raise ConfigError(_not_loadable(path, subfolder, ValueError("no vocabulary found")))
+    return tokenizer
 
 
 def scheduler_config(source: str, *, revision: str | None) -> dict[str, Any]:
@@ -50,7 +57,7 @@ def scheduler_config(source: str, *, revision: str | None) -> dict[str, Any]:
     if local.exists():
         return json.loads(local.read_text())
     try:
-        return dict(ConfigMixin.load_config(path, subfolder="scheduler", revision=revision))
+        return dict(DDIMScheduler.load_config(path, subfolder="scheduler", revision=revision))
     except OSError as error:
         raise ConfigError(_not_loadable(path, "scheduler", error)) from error
 
@@ -99,9 +106,8 @@ def token_ids(tokenizer: CLIPTokenizer, prompts: Sequence[str]) -> Tensor:
 
 def _load(kind: Any, path: str, subfolder: str | None, *, revision: str | None, dtype: torch.dtype) -> Any:
     location = {"subfolder": subfolder} if subfolder else {}
-    keyword = "torch_dtype" if hasattr(kind, "load_config") else "dtype"  # diffusers and transformers >= 5 differ
     try:
-        return kind.from_pretrained(path, revision=revision, **{keyword: dtype}, **location)
+        return kind.from_pretrained(path, revision=revision, dtype=dtype, **location)
     except (OSError, KeyError) as error:
         raise ConfigError(_not_loadable(path, subfolder or ".", error)) from error
 
