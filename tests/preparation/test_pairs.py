@@ -237,9 +237,10 @@ def test_moved_source(tmp_path: Path):
     assert next(after.iter_images()).image_0 == png(0)
 
 
-def test_changed_source_is_noticed(tmp_path: Path):
+@pytest.mark.parametrize("change", [{"caption": "other"}, {"jpg_1": png(99, (30, 30))}])
+def test_changed_source_is_noticed(tmp_path: Path, change: dict):
     prepared(tmp_path, [good_row(0), good_row(1)])
-    write_parquet(tmp_path / "source.parquet", [good_row(0), {**good_row(1), "caption": "other"}])
+    write_parquet(tmp_path / "source.parquet", [good_row(0), {**good_row(1), **change}])
     with pytest.raises(StaleError) as caught:
         list(PairSet.open(tmp_path / "pairs").iter_images())
     assert str(caught.value) == (f"pair '1001' (row 1 of the source) has changed since {tmp_path / 'pairs'} was made; "

@@ -56,8 +56,8 @@ def test_repeated_images_are_scored_once(tmp_path: Path):
     write_parquet(tmp_path / "s.parquet", rows)
     prepare_pairs(str(tmp_path / "s.parquet"), tmp_path / "pairs")
     scorer = Brightness()
-    score_pairs(PairSet.open(tmp_path / "pairs"), scorer, tmp_path / "scores")
-    assert scorer.calls == [(6, ("p", "p", "p", "p", "q", "q"))]
+    score_pairs(PairSet.open(tmp_path / "pairs"), scorer, tmp_path / "scores", batch_size=2)
+    assert scorer.calls == [(2, ("p", "p")), (2, ("p", "p")), (2, ("q", "q"))]
     table = ScoreTable.open(tmp_path / "scores")
     assert table.score_0[0] == table.score_0[2] != table.score_0[3]
 
