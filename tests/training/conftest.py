@@ -1,7 +1,9 @@
 """A small pair set on disk, labelled and cached for the random pipelines through the real stages."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +15,10 @@ from smpo.models import FAMILIES
 from smpo.preparation.cache import CacheOptions, cache_pairs
 from smpo.preparation.label import label_pairs
 from smpo.preparation.pairs import prepare_pairs
+from smpo.training.run import Run
+from tests.tiny_pipelines import unet
+from tests.training.outcomes import QUICK
+from tests.training.runs import make_run
 
 NUM_PAIRS = 10
 
@@ -37,9 +43,8 @@ def prepare(root: Path, source: Path, model: Path, family: str) -> Path:
     prepare_pairs(str(source), root / "pairs")
     pairs = PairSet.open(root / "pairs")
     label_pairs(pairs, None, LABELS.build({"name": "hard"}), root / "label")
-    cache_pairs(
-        pairs, FAMILIES.build({"name": family, "source": str(model)}), root / "cache", options=CacheOptions(resolution=32)
-    )
+    built = FAMILIES.build({"name": family, "source": str(model)})
+    cache_pairs(pairs, built, root / "cache", options=CacheOptions(resolution=32))
     return root
 
 
@@ -55,3 +60,22 @@ def sdxl_artefacts(tmp_path_factory: pytest.TempPathFactory, random_sdxl: Path) 
     """Artefacts of ten pairs for the random SDXL pipeline."""
     root = tmp_path_factory.mktemp("sdxl")
     return prepare(root, write_jsonl_pairs(root / "source"), random_sdxl, "sdxl")
+
+
+@pytest.fixture
+def new_run(sd_artefacts: Path, random_sd: Path, tmp_path: Path) -> Callable[..., Run]:
+    """Makes quick runs in folders of these names."""
+
+    def make(name: str, **changes: Any) -> Run:
+        return make_run(sd_artefacts, tmp_path / name, random_sd, **{**QUICK, **changes})
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def other_unet(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A folder with a UNet alone, of other weights than the pipeline's, that has dropout."""
+    folder = tmp_path_factory.mktemp("unet")
+    torch.manual_seed(7)
+    unet(dropout=0.5).save_pretrained(folder)
+    return str(folder)

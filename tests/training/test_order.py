@@ -1,0 +1,97 @@
+"""Which pair is visited when: a pure function of (seed, epoch, index)."""
+
+from collections import Counter
+
+import pytest
+import torch
+
+from smpo.randomness import derive_seed, normal_per_seed
+from smpo.training.order import draws_of, micro_batch_positions, visit_at
+
+
+def epoch_rows(epoch: int, *, num_pairs: int = 10, seed: int = 0) -> list[int]:
+    start = epoch * num_pairs
+    return [visit_at(position, num_pairs=num_pairs, seed=seed).row for position in range(start, start + num_pairs)]
+
+
+@pytest.mark.parametrize("num_pairs", [1, 2, 7, 10, 101])
+def test_every_epoch_sees_every_pair_once(num_pairs: int) -> None:
+    for epoch in (0, 1, 5):
+        assert sorted(epoch_rows(epoch, num_pairs=num_pairs)) == list(range(num_pairs))
+
+
+def test_epochs_and_seeds_have_different_orders() -> None:
+    orders = [tuple(epoch_rows(epoch, num_pairs=50, seed=seed)) for epoch in range(4) for seed in range(3)]
+    assert len(set(orders)) == 12
+
+
+def test_a_visit_does_not_depend_on_the_visits_before_it() -> None:
+    forward = [visit_at(position, num_pairs=10, seed=3) for position in range(60)]
+    backward = [visit_at(position, num_pairs=10, seed=3) for position in reversed(range(60))]
+    torch.manual_seed(123)
+    assert backward[::-1] == forward
+
+
+def test_every_visit_has_its_own_seed() -> None:
+    assert len({visit_at(position, num_pairs=10, seed=0).seed for position in range(1000)}) == 1000
+
+
+@pytest.mark.parametrize("num_processes", [1, 2, 3])
+@pytest.mark.parametrize("micro_batch_size", [1, 2, 4])
+def test_processes_partition_the_same_positions_in_every_step(num_processes: int, micro_batch_size: int) -> None:
+    batch_size = 24
+    accumulation = batch_size // (num_processes * micro_batch_size)
+    for step in range(3):
+        covered = [
+            position
+            for rank in range(num_processes)
+            for micro_batch in range(step * accumulation, (step + 1) * accumulation)
+            for position in micro_batch_positions(
+                micro_batch, rank=rank, num_processes=num_processes, micro_batch_size=micro_batch_size
+            )
+        ]
+        assert sorted(covered) == list(range(step * batch_size, (step + 1) * batch_size))
+
+
+def test_no_pair_is_lost_where_the_batch_size_does_not_divide_the_number_of_pairs() -> None:
+    """Ten pairs in steps of four: after five steps every pair was seen twice, none thrown away at an epoch's end."""
+    rows = [visit_at(p, num_pairs=10, seed=0).row for step in range(5) for p in range(4 * step, 4 * step + 4)]
+    assert set(Counter(rows).values()) == {2}
+
+
+def draws(count: int, **options: float) -> list:
+    settings = {"min_timestep": 1, "max_timestep": 999, "caption_dropout": 0.2, **options}
+    return [draws_of(visit_at(position, num_pairs=7, seed=0), **settings) for position in range(count)]
+
+
+def test_timesteps_are_uniform_and_include_both_ends() -> None:
+    counts = Counter(draw.timestep for draw in draws(4000, min_timestep=5, max_timestep=8))
+    assert sorted(counts) == [5, 6, 7, 8]
+    assert all(abs(count - 1000) < 5 * 28 for count in counts.values())  # binomial deviation sqrt(4000 * 3/16) = 27.4
+
+
+@pytest.mark.parametrize(("rate", "deviation"), [(0.0, 0.0), (0.2, 0.0063), (1.0, 0.0)])
+def test_captions_are_dropped_at_the_given_rate(rate: float, deviation: float) -> None:
+    """Deviation of a binomial rate: sqrt(0.2 * 0.8 / 4000) = 0.0063."""
+    found = sum(draw.drop_caption for draw in draws(4000, caption_dropout=rate)) / 4000
+    assert abs(found - rate) <= 4 * deviation
+
+
+def test_the_draws_of_a_visit_are_independent_of_each_other() -> None:
+    numbers = torch.tensor([[d.timestep / 999, d.drop_caption, *d.flips, *d.crops] for d in draws(4000)]).T
+    correlation = torch.corrcoef(numbers.double()) - torch.eye(6)
+    assert correlation.abs().max() < 5 / 4000**0.5
+
+
+def test_noise_of_a_row_depends_on_its_seed_and_stream_alone() -> None:
+    together = normal_per_seed(torch.tensor([5, 6, 7]), (4, 8, 8), stream="noise")
+    alone = normal_per_seed(torch.tensor([6]), (4, 8, 8), stream="noise")
+    assert torch.equal(together[1:2], alone)
+    assert not torch.equal(alone, normal_per_seed(torch.tensor([6]), (4, 8, 8), stream="posterior-0"))
+
+
+def test_seeds_depend_on_every_part_and_its_place() -> None:
+    parts = [(1, 2), (2, 1), (1, 2, 0), (12,), ("1", "2", "x"), (0, 1, 2)]
+    assert len({derive_seed(*p) for p in parts}) == len(parts)
+    assert all(0 <= derive_seed(*p) < 2**63 for p in parts)
+    assert derive_seed(0, "visit", 1, 2) == 2950334966123193347  # changing this changes every run
