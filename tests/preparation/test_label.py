@@ -111,6 +111,12 @@ def test_human_labels_without_scores(scored: tuple[PairSet, ScoreTable], tmp_pat
     assert report.dropped == {"human_tie": 1, "no_human_label": 1}
 
 
+def test_score_ties_do_not_matter_to_human_labels(scored: tuple[PairSet, ScoreTable], tmp_path: Path):
+    """Scores may be given for the agreement alone; of the decided pairs 0 to 3 they tie on the last, 2 of 3 agree."""
+    report = label_pairs(*scored, LABELS.build({"name": "hard"}), tmp_path / "labels")
+    assert report.kept == 4 and report.agreement == pytest.approx(2 / 3)
+
+
 def test_scores_are_needed(scored: tuple[PairSet, ScoreTable], tmp_path: Path):
     with pytest.raises(DataError) as caught:
         label_pairs(scored[0], None, LABELS.build({"name": "smoothed"}), tmp_path / "labels")
