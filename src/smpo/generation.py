@@ -147,7 +147,7 @@ def load_pipeline(model: str, options: GenerationOptions) -> DiffusionPipeline:
     unwanted = {"safety_checker": None, "requires_safety_checker": False, "add_watermarker": False}
     extra = {name: value for name, value in unwanted.items() if name in accepted}
     with _without_bars():
-        pipeline = DiffusionPipeline.from_pretrained(folder, torch_dtype=getattr(torch, options.dtype), **extra)
+        pipeline = DiffusionPipeline.from_pretrained(folder, dtype=getattr(torch, options.dtype), **extra)
     device = options.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
