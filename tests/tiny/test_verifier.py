@@ -60,8 +60,9 @@ def test_a_missing_second_object_has_none_of_its_attributes():
 
 
 def test_an_unwanted_second_object_costs_the_object():
-    scene = Scene((SceneObject("fish", "red", "left", "small"),), "black")
-    assert not verify(draw(PAIR, 0), scene)["object"]
+    for thing in PAIR.objects:
+        scene = Scene((replace(thing, size="small"),), "black")
+        assert not verify(draw(PAIR, 0), scene)["object"]
 
 
 def test_an_empty_image_has_only_its_background():
