@@ -48,6 +48,9 @@ def test_an_empty_folder_is_fresh(tmp_path: Path) -> None:
     ({"settings": {"scale": {"low": 0.1}}}, "gamma=10.0 (now None)"),
     ({"inputs": {"pairs": "b" * 64}}, f"input.pairs='{'a' * 12}' (now '{'b' * 12}')"),
     ({"stage": "score"}, "stage='label' (now 'score')"),
+    ({"settings": {"gamma": 10, "scale": {"low": 0.1}}}, "gamma=10.0 (now 10)"),
+    ({"settings": {"gamma": 10.0, "scale": {"low": 0.1}, "new": None}}, "new=None (now None)"),
+    ({"settings": {}}, "gamma=10.0 (now None), scale.low=0.1 (now None)"),
     ({"settings": {"gamma": 1.0, "scale": {"low": 0.2}}}, "gamma=10.0 (now 1.0), scale.low=0.1 (now 0.2)"),
 ])
 @pytest.mark.parametrize("complete", [False, True])
@@ -90,6 +93,19 @@ def test_a_corrupted_manifest_is_one_line(tmp_path: Path, call: object) -> None:
     message = error_of(DataError, call, tmp_path)
     assert message.startswith(f"{path} is not valid JSON (") and "\n" not in message
     assert message.endswith("); delete the folder and run the stage again")
+
+
+@pytest.mark.parametrize("content", ["[]", "null", "{}", '{"stage": "label"}'])
+def test_a_foreign_manifest_is_one_line(tmp_path: Path, content: str) -> None:
+    (tmp_path / "manifest.json").write_text(content)
+    for call in (lambda: begin(tmp_path, **WORK), lambda: read_manifest(tmp_path, stage="label")):
+        assert error_of(DataError, call) == (
+            f"{tmp_path / 'manifest.json'} is no manifest of this toolkit; delete the folder or choose another path")
+
+
+def test_a_manifest_that_is_no_text_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_bytes(b"\xff\xfe{")
+    assert "is not valid JSON ('utf-8' codec can't decode" in error_of(DataError, begin, tmp_path, **WORK)
 
 
 def test_reading_says_what_is_wrong(tmp_path: Path) -> None:

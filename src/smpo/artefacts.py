@@ -111,9 +111,12 @@ def fingerprint_of(folder: Path, *, stage: str) -> str:
 
 def _load(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text())
-    except json.JSONDecodeError as error:
+        found = json.loads(path.read_text())
+    except ValueError as error:  # not JSON, or not UTF-8
         raise DataError(f"{path} is not valid JSON ({error}); delete the folder and run the stage again") from error
+    if not (isinstance(found, dict) and {"stage", "fingerprint", "complete", "results"} <= set(found)):
+        raise DataError(f"{path} is no manifest of this toolkit; delete the folder or choose another path")
+    return found
 
 
 def _write_manifest(folder: Path, content: Mapping[str, Any]) -> None:
@@ -123,7 +126,9 @@ def _write_manifest(folder: Path, content: Mapping[str, Any]) -> None:
 def _difference(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
     """The first settings that differ, as "key=old (now new)"."""
     old, new = _flat(found), _flat(wanted)
-    keys = [key for key in sorted({*old, *new}) if old.get(key) != new.get(key)]
+    keys = [  # by repr: JSON tells 1 from true and an absent key from null, == and .get do not
+        key for key in sorted({*old, *new}) if (key in old, repr(old.get(key))) != (key in new, repr(new.get(key)))
+    ]
     changed = [f"{key}={old.get(key)!r} (now {new.get(key)!r})" for key in keys]
     return ", ".join(changed[:3]) + (f" and {len(changed) - 3} more differences" if len(changed) > 3 else "")
 
@@ -133,7 +138,7 @@ def _flat(manifest: Mapping[str, Any]) -> dict[str, Any]:
     flat: dict[str, Any] = {"stage": manifest.get("stage")}
 
     def walk(prefix: str, value: Any) -> None:
-        if isinstance(value, dict) and value:
+        if isinstance(value, dict) and (value or not prefix):
             for key, item in value.items():
                 walk(f"{prefix}.{key}" if prefix else key, item)
         else:
