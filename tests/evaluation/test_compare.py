@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from smpo.errors import ConfigError, DataError
-from smpo.evaluation.compare import Comparison, compare
+from smpo.evaluation.compare import Comparison, OverOptimisation, compare
 from smpo.evaluation.examples import paired_examples
 from smpo.evaluation.scores import ScoreTable, evaluate_images
 from smpo.evaluation.statistics import holm_adjusted, win_rate
@@ -67,10 +67,11 @@ def test_over_optimisation_is_flagged_only_where_another_scorer_falls(
 ) -> None:
     twin, ours = comparison.over_optimisation
     assert (ours.model, ours.rises, ours.falling, ours.flagged) == ("ours", True, ("darkness",), True)
-    assert (twin.model, twin.rises, twin.flagged) == ("twin", False, False)
+    assert (twin.model, twin.rises, twin.falling, twin.flagged) == ("twin", False, (), False)
     fallen = compare(evaluations, "base", training_reward="darkness").over_optimisation[1]
     assert (fallen.rises, fallen.falling, fallen.flagged) == (False, (), False)
     assert compare(evaluations, "base").over_optimisation == ()
+    assert not OverOptimisation("all fell", "brightness", rises=False, falling=("darkness",)).flagged
 
 
 def test_attributes_count_only_images_that_have_them(comparison: Comparison, sets: dict[str, ImageSet]) -> None:

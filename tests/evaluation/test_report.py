@@ -27,6 +27,14 @@ from smpo.generation import ImageSet
 VOID = {"meta", "img", "source", "br"}
 
 
+@pytest.fixture(scope="module", autouse=True)
+def coarse_figures():
+    """A quarter of the pixels: drawing is most of this file's time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("smpo.evaluation.theme.DPI", 80)
+        yield
+
+
 @pytest.fixture(scope="module")
 def comparison(evaluations: dict[str, Path]) -> Comparison:
     return compare(evaluations, "base", training_reward="brightness")

@@ -125,7 +125,7 @@ def before_after_grid(
     """
     columns = min(columns, len(examples))
     rows = -(-len(examples) // columns)
-    figure = new_figure(4.3 * columns, 2.6 * rows, theme)
+    figure = new_figure(4.3 * columns, 2.75 * rows, theme)
     for cell, example in zip(figure.subfigures(rows, columns, squeeze=False).ravel(), examples, strict=False):
         cell.set_facecolor(theme.page)
         cell.suptitle(shortened(example.prompt, 62), fontsize=FONT_PT, color=theme.ink)
