@@ -49,12 +49,11 @@ def check_not_beyond(run: Run, done: int) -> None:
 
 def finish_run(run: Run, unet: UNet2DConditionModel) -> None:
     """Write the model folder, whole or not at all, with its card, and mark the run complete."""
-    aside = run.folder / ".tmp-model"
-    if aside.exists():
-        shutil.rmtree(aside)
+    aside, replaced = run.folder / ".tmp-model", run.folder / ".tmp-replaced-model"
+    for leftover in (aside, replaced):
+        shutil.rmtree(leftover, ignore_errors=True)
     run.family.save_pipeline(unet.to("cpu"), aside)
     (aside / "README.md").write_text(model_card(run))
-    replaced = run.folder / ".tmp-replaced-model"
     if run.model_folder.exists():
         os.rename(run.model_folder, replaced)
     os.rename(aside, run.model_folder)

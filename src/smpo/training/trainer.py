@@ -61,7 +61,7 @@ def train(run: Run, *, report: Report | None = None) -> TrainReport:
     if status is Status.DONE:
         return TrainReport(steps=options.steps, resumed_from=options.steps, seconds=0.0, skipped=True)
     if trackers:
-        accelerator.init_trackers("logs", config={})
+        accelerator.init_trackers("logs")
     started = time.perf_counter()
     with preemption() as preempted:
         trainer = Trainer(run, accelerator, preempted)
