@@ -1,0 +1,188 @@
+"""One micro-batch: independent of its company, the identity at step 0, modes and conditioning as they should be."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from smpo.models.sd import StableDiffusion
+from smpo.records import Conditioning, TrainingBatch
+from smpo.training.batches import MicroBatches, Share
+from smpo.training.order import visit_at
+from smpo.training.run import Run
+from smpo.training.step import StepParts, noised, training_step
+
+MakeRun = Callable[..., Run]
+OBJECTIVE_SETTINGS = {
+    "smpo": {"name": "smpo", "beta": 20.0, "gamma": 1.0}, "dpo": {"name": "dpo", "beta": 20.0}, "sft": {"name": "sft"},
+}
+NOISING_SETTINGS = {
+    "forward": {"name": "forward"},
+    "renoise": {"name": "renoise", "inversion_steps": 3, "grid": "subdivide"},
+    "fixed stride": {"name": "renoise", "inversion_steps": 4, "grid": "fixed_stride"},
+    "released": {"name": "released", "inversion_steps": 4},
+    "guided": {"name": "ddim", "inversion_steps": 2, "inversion_cfg": 2.0},
+}
+
+
+def micro_batches(run: Run, **changes: Any) -> MicroBatches:
+    options = run.options.model_copy(update=changes)
+    return MicroBatches(run.pairs, run.cache, run.family, options=options, seed=0, share=Share(0, 1))
+
+
+def parts_of(run: Run, *, moved: float = 0.0, **replaced: Any) -> StepParts:
+    """Parts whose policy differs from the reference by normal draws of deviation `moved`."""
+    policy, reference = run.family.load_unet(run.init_unet), run.family.load_unet(run.init_unet)
+    draw = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in policy.parameters():
+            parameter += moved * torch.randn(parameter.shape, generator=draw)
+    parts = StepParts(
+        family=run.family, policy=policy, inverter=policy, reference=reference.eval().requires_grad_(False),
+        noising=run.noising, objective=run.objective, autocast=lambda: torch.autocast("cpu", enabled=False),
+    )
+    return replace(parts, **replaced)
+
+
+def with_weights(run: Run) -> Run:
+    """`run` with another weight for every pair."""
+    run.pairs.p_winner = torch.linspace(0.05, 0.95, len(run.pairs))
+    return run
+
+
+def batch_of(run: Run, positions: range, **changes: Any) -> TrainingBatch:
+    visits = [visit_at(position, num_pairs=len(run.pairs), seed=0) for position in positions]
+    return micro_batches(run, **changes).collate(visits)
+
+
+@pytest.mark.parametrize("objective", OBJECTIVE_SETTINGS)
+@pytest.mark.parametrize("noising", NOISING_SETTINGS)
+def test_the_losses_of_a_batch_are_those_of_its_pairs_alone(new_run: MakeRun, objective: str, noising: str) -> None:
+    """Weights, timesteps and dropped captions differ from pair to pair; one taken from the first would show."""
+    run = with_weights(
+        new_run("run", objective=OBJECTIVE_SETTINGS[objective], noising=NOISING_SETTINGS[noising], caption_dropout=0.5)
+    )
+    parts = parts_of(run, moved=0.03)
+    together = training_step(batch_of(run, range(5)), parts).loss
+    alone = torch.cat([training_step(batch_of(run, range(i, i + 1)), parts).loss for i in range(5)])
+    assert together.shape == (5,)
+    assert len(set(together.tolist())) == 5
+    torch.testing.assert_close(together, alone, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("objective", ["smpo", "dpo"])
+@pytest.mark.parametrize("noising", ["forward", "renoise", "released"])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_at_step_0_the_loss_is_ln_2_for_every_pair(
+    new_run: MakeRun, objective: str, noising: str, precision: str
+) -> None:
+    """Policy and reference are equal, in value and in arithmetic, autocast or not (METHODS 18.2.1, D37)."""
+    settings = {**OBJECTIVE_SETTINGS[objective], "beta": 5000.0}
+    run = with_weights(new_run("run", objective=settings, noising=NOISING_SETTINGS[noising]))
+    bfloat16 = precision == "bfloat16"
+    parts = parts_of(run, autocast=lambda: torch.autocast("cpu", dtype=torch.bfloat16, enabled=bfloat16))
+    output = training_step(batch_of(run, range(4)), parts)
+    errors = output.errors
+    assert (errors.policy_w - errors.reference_w).abs().max() < 1e-6
+    assert (errors.policy_l - errors.reference_l).abs().max() < 1e-6
+    assert output.logit.abs().max() < 1e-4
+    assert output.loss.tolist() == pytest.approx([math.log(2)] * 4, abs=1e-4)
+
+
+def test_smpo_of_certain_labels_is_dpo(new_run: MakeRun) -> None:
+    """p_winner = 1 and gamma = 1: weight 2 alpha - gamma = 1 (METHODS 18.2.4)."""
+    smpo = new_run("smpo", objective=OBJECTIVE_SETTINGS["smpo"])
+    dpo = new_run("dpo", objective=OBJECTIVE_SETTINGS["dpo"])
+    ours, theirs = (training_step(batch_of(run, range(4)), parts_of(run, moved=0.03)).loss for run in (smpo, dpo))
+    assert torch.equal(ours, theirs)
+
+
+def test_pairs_of_weight_zero_give_no_gradient(new_run: MakeRun) -> None:
+    run = new_run("run", objective=OBJECTIVE_SETTINGS["smpo"])
+    run.pairs.p_winner = torch.full((len(run.pairs),), 0.5)
+    parts = parts_of(run, moved=0.03)
+    training_step(batch_of(run, range(3)), parts).loss.mean().backward()
+    assert all(not parameter.grad.any() for parameter in parts.policy.parameters())
+
+
+@pytest.mark.parametrize("objective", ["smpo", "dpo"])
+def test_a_gradient_step_raises_the_margin(new_run: MakeRun, objective: str) -> None:
+    """Down the loss the winner's error falls against the loser's (METHODS 18.2.2)."""
+    run = new_run("run", objective=OBJECTIVE_SETTINGS[objective])
+    parts, batch = parts_of(run), batch_of(run, range(4))
+    training_step(batch, parts).loss.mean().backward()
+    with torch.no_grad():
+        for parameter in parts.policy.parameters():
+            parameter -= 1e-3 * parameter.grad
+    assert training_step(batch, parts).logit.mean() > 0
+
+
+@dataclass
+class Spy:
+    """A model family that notes who was asked for noise, in which mode, with gradient or not, given what."""
+
+    family: StableDiffusion
+    calls: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def alphas_cumprod(self) -> Tensor:
+        return self.family.alphas_cumprod
+
+    def predict(self, unet: nn.Module, x_t: Tensor, timesteps: Tensor, given: Conditioning) -> Tensor:
+        self.calls.append({"unet": unet, "training": unet.training, "gradient": torch.is_grad_enabled(),
+                           "hidden": given.tensors["hidden"]})
+        return self.family.predict(unet, x_t, timesteps, given)
+
+
+def test_inversion_policy_and_reference_share_captions_and_dropped_ones(new_run: MakeRun) -> None:
+    run = new_run("run", noising=NOISING_SETTINGS["renoise"], caption_dropout=0.5)
+    batch, spy = batch_of(run, range(8)), Spy(run.family)
+    empty = run.cache.prompts([0])["hidden"][0]
+    dropped = [torch.equal(hidden, empty) for hidden in batch.conditioning.tensors["hidden"][:8]]
+    assert 0 < sum(dropped) < 8
+    training_step(batch, parts_of(run, family=spy))
+    assert len(spy.calls) == 3 + 1 + 2  # three steps of inversion, one ReNoise, policy, reference
+    for call in spy.calls:
+        winners, losers = call["hidden"].chunk(2)
+        assert torch.equal(winners, losers)
+        assert [torch.equal(hidden, empty) for hidden in winners] == dropped
+
+
+@pytest.mark.parametrize("network", ["policy", "reference"])
+def test_modes_and_gradients(new_run: MakeRun, other_unet: str, network: str) -> None:
+    """The inverting network in eval mode without gradient, the policy in train mode with, the reference without."""
+    noising = {**NOISING_SETTINGS["renoise"], "network": network}
+    run = new_run("run", noising=noising, init_unet=other_unet)
+    spy = Spy(run.family)
+    parts = parts_of(run, family=spy)
+    inverter = {"policy": parts.policy, "reference": parts.reference}[network]
+    for _ in range(2):
+        spy.calls.clear()
+        training_step(batch_of(run, range(2)), parts)
+        *inversion, policy, reference = spy.calls
+        assert all(call["unet"] is inverter and not call["training"] and not call["gradient"] for call in inversion)
+        assert policy["unet"] is parts.policy and policy["training"] and policy["gradient"]
+        assert reference["unet"] is parts.reference and not reference["training"] and not reference["gradient"]
+
+
+def test_inversion_does_not_feel_dropout(new_run: MakeRun, other_unet: str) -> None:
+    """While the policy's own prediction does: the UNet has dropout 1/2."""
+    run = new_run("run", noising=NOISING_SETTINGS["renoise"], init_unet=other_unet)
+    parts, batch = parts_of(run), batch_of(run, range(2))
+    first, first_loss = noised(batch, parts), training_step(batch, parts).loss
+    second, second_loss = noised(batch, parts), training_step(batch, parts).loss
+    assert torch.equal(first.x_t, second.x_t) and torch.equal(first.target, second.target)
+    assert not torch.equal(first_loss, second_loss)
+    assert not first.x_t.requires_grad and not first.target.requires_grad
+
+
+def test_sft_sees_the_winners_alone(new_run: MakeRun) -> None:
+    run = new_run("run", objective={"name": "sft"})
+    spy = Spy(run.family)
+    output = training_step(batch_of(run, range(4)), parts_of(run, family=spy, reference=None))
+    assert [len(call["hidden"]) for call in spy.calls] == [4]
+    assert output.errors.policy_l is None and output.logit is None
