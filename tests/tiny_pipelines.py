@@ -34,7 +34,8 @@ def text_config(vocabulary: CLIPTokenizer, *, width: int = 16, projection: int =
     return CLIPTextConfig(
         vocab_size=len(vocabulary), hidden_size=width, intermediate_size=32, num_hidden_layers=2,
         num_attention_heads=2, max_position_embeddings=16, projection_dim=projection,
-        bos_token_id=vocabulary.bos_token_id, eos_token_id=vocabulary.eos_token_id, pad_token_id=vocabulary.eos_token_id,
+        bos_token_id=vocabulary.bos_token_id, eos_token_id=vocabulary.eos_token_id,
+        pad_token_id=vocabulary.eos_token_id,
     )
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def derive_seed(*parts: int | str) -> int:
-    """A seed in [0, 2^63) that depends on every part and on their order."""
+    """A seed in [0, 2^63) of the parts in their order, as joined by "/"; torch's CPU generator uses its low 32 bits."""
     digest = hashlib.blake2b("/".join(map(str, parts)).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
 

@@ -226,12 +226,12 @@ def test_released_labels_are_the_grid_clamped_at_zero() -> None:
 
 
 def test_snapping_t_removes_the_mismatch() -> None:
-    """snap_t: timesteps are the levels reached and tau of a constant-noise model is that noise, but for D19's level 0.
+    """timestep: timesteps are the levels reached and tau of a constant-noise model is that noise, but for D19's level 0.
 
     Clean latents count as level 0, so x_e = r x_0 + (sqrt(1 - abar_e) - r sqrt(1 - abar_0)) eps, r^2 = abar_e / abar_0.
     """
     batch = batch_of()
-    noisy = Released(snap_t="yes")(lambda x, t, given: torch.full_like(x, 0.7), batch, TABLE)
+    noisy = Released(timestep="reached")(lambda x, t, given: torch.full_like(x, 0.7), batch, TABLE)
     assert noisy.timesteps.tolist() == [101, 101, 701, 901]
     abar = TABLE[noisy.timesteps].view(1, -1, 1, 1, 1)
     r = (abar / TABLE[0]).sqrt()
@@ -258,7 +258,7 @@ def test_released_target_is_wrong_where_level_and_label_differ() -> None:
     ({"name": "heun", "network": "ref"}, "noising: unknown noising.network 'ref'; known: policy, reference."
                                          " Did you mean 'reference'?"),
     ({"name": "ddim", "inversion_steps": 0}, "noising: noising.inversion_steps must be >= 1, got 0"),
-    ({"name": "released", "snap_t": "true"}, "noising: unknown noising.snap_t 'true'; known: no, yes."),
+    ({"name": "released", "timestep": "true"}, "noising: unknown noising.timestep 'true'; known: drawn, reached."),
 ])
 def test_unusable_settings_are_one_line_errors(settings: dict, message: str) -> None:
     with pytest.raises(ConfigError) as error:

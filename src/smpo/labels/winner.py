@@ -14,7 +14,7 @@ def check_judge(winner_by: str) -> None:
 
 
 def winner_by_reward(score_0: Tensor, score_1: Tensor) -> Tensor:
-    """Index of the image with the higher score, shape (B,), int64; a tie names image 0 and must weigh 0."""
+    """Index of the image with the higher score, shape (B,), int64; a tie names image 0 (drop ties first)."""
     check_batch(score_0=score_0, score_1=score_1)
     return (score_1 > score_0).long()
 

@@ -41,7 +41,7 @@ def ddim_transfer(x: Tensor, noise: Tensor, abar_from: Tensor, abar_to: Tensor) 
 def inversion_levels(timesteps: Tensor, *, num_steps: int, grid: str, num_train_timesteps: int = 1000) -> Tensor:
     """Levels from clean to noisy of each sample, shape (B, K + 1), int64; a repeated level is no step.
 
-    subdivide: `num_steps` equal parts of [0, t]; every sample takes as many steps, the batch is dense.
+    subdivide: `num_steps` equal parts of [0, t]; every sample with t >= num_steps takes as many steps.
     fixed_stride: multiples of s = ceil(T / num_steps), the last cut at t; "at most" num_steps steps, about half of
         that on average over t.
     released: the grid 0, 1, 1 + s, 1 + 2 s, ... with s = T // (num_steps + 1), ending on its first level >= t (its

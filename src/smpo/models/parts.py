@@ -107,7 +107,7 @@ def token_ids(tokenizer: CLIPTokenizer, prompts: Sequence[str]) -> Tensor:
 def _load(kind: Any, path: str, subfolder: str | None, *, revision: str | None, dtype: torch.dtype) -> Any:
     location = {"subfolder": subfolder} if subfolder else {}
     try:
-        return kind.from_pretrained(path, revision=revision, dtype=dtype, **location)
+        return kind.from_pretrained(path, revision=revision, dtype=dtype, use_safetensors=True, **location)
     except (OSError, KeyError) as error:
         raise ConfigError(_not_loadable(path, subfolder or ".", error)) from error
 

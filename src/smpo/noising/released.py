@@ -25,18 +25,19 @@ class Released:
         inversion_steps: strides of the grid; 9 is `set_timesteps(10)` (SDXL), 4 is `set_timesteps(5)` (SD1.5).
         inversion_cfg: guidance scale; the release knows only 1.
         network: which UNet inverts.
-        snap_t: "no" as released; "yes" replaces t by the level reached, which removes the mismatch at no cost.
+        timestep: the UNet's label and tau's level, "drawn" (t, as released) or "reached" (where the latents really are,
+            which removes the mismatch at no cost).
     """
 
     inversion_steps: int = 9
     inversion_cfg: float = 1.0
     network: str = "policy"
-    snap_t: str = "no"
+    timestep: str = "drawn"
     refine: ClassVar[str] = "every_average"
 
     def __post_init__(self) -> None:
         check_known(self.network, NETWORKS, what="noising.network")
-        check_known(self.snap_t, ("no", "yes"), what="noising.snap_t")
+        check_known(self.timestep, ("drawn", "reached"), what="noising.timestep")
         if self.inversion_steps < 1:
             raise ConfigError(f"noising.inversion_steps must be >= 1, got {self.inversion_steps}")
 
@@ -51,6 +52,6 @@ class Released:
         x_t = invert(
             guided(predict, batch, self.inversion_cfg), x_0, levels, alphas_cumprod=alphas_cumprod, refine=self.refine
         )
-        timesteps = levels[: len(batch.timesteps), -1] if self.snap_t == "yes" else batch.timesteps
+        timesteps = levels[: len(batch.timesteps), -1] if self.timestep == "reached" else batch.timesteps
         tau = target_noise(x_t, x_0, alpha_bar(alphas_cumprod, timesteps.repeat(sides)))
         return NoisyPair(unflatten_sides(x_t, sides), unflatten_sides(tau, sides), timesteps)
