@@ -226,7 +226,7 @@ def test_released_labels_are_the_grid_clamped_at_zero() -> None:
 
 
 def test_snapping_t_removes_the_mismatch() -> None:
-    """timestep: timesteps are the levels reached and tau of a constant-noise model is that noise, but for D19's level 0.
+    """timestep="reached": labels are the levels reached; tau of a constant-noise model is that noise, but for D19.
 
     Clean latents count as level 0, so x_e = r x_0 + (sqrt(1 - abar_e) - r sqrt(1 - abar_0)) eps, r^2 = abar_e / abar_0.
     """
