@@ -1,13 +1,15 @@
 """A small pair set on disk, labelled and cached for the random pipelines through the real stages."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from PIL import Image
+from torch.optim import Optimizer
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from smpo.data.pair_set import PairSet
 from smpo.labels import LABELS
@@ -79,3 +81,18 @@ def other_unet(tmp_path_factory: pytest.TempPathFactory) -> str:
     torch.manual_seed(7)
     unet(dropout=0.5).save_pretrained(folder)
     return str(folder)
+
+
+@pytest.fixture
+def updates() -> Iterator[list[dict[str, float]]]:
+    """Learning rate and gradient norm at every optimizer step, as the optimizer sees them."""
+    seen: list[dict[str, float]] = []
+
+    def spy(optimizer: Optimizer, *_: Any) -> None:
+        gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        norm = torch.stack([gradient.norm() for gradient in gradients]).norm()
+        seen.append({"lr": optimizer.param_groups[0]["lr"], "norm": float(norm)})
+
+    handle = register_optimizer_step_pre_hook(spy)
+    yield seen
+    handle.remove()

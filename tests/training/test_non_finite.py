@@ -51,13 +51,17 @@ def damaged(run: Run, *, position: int) -> tuple[Run, str]:
     return replace(run, cache=cache), run.pairs.pair_ids[row]
 
 
-def test_nan_latents_stop_the_run_and_name_step_and_pair_alone(new_run: MakeRun) -> None:
+def test_nan_latents_stop_the_run_and_name_step_and_pair_alone(
+    new_run: MakeRun, updates: list[dict[str, float]]
+) -> None:
     """The pair at position 6 comes in step 2 (of four pairs each), in its second micro-batch."""
     good = new_run("good", steps=1)
     bad, pair_id = damaged(new_run("bad", steps=3), position=6)
     train(good)
+    updates.clear()
     with pytest.raises(NonFiniteError, match=f"1 losses are not finite at step 2 .pairs {pair_id}.;"):
         train(bad)
+    assert len(updates) == 1  # that of step 1
     assert same_weights(bad, good)
     assert not bad.model_folder.exists()
     with pytest.raises(NonFiniteError, match="at step 2"):  # and trying again changes nothing

@@ -1,13 +1,12 @@
 """Learning rate by hand, and what the optimizer is really given."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from torch.optim import Optimizer
-from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from smpo.training.optimizers import build_optimizer, learning_rate, optimizer_tensors, restore_optimizer
 from smpo.training.options import OptimizerOptions
@@ -39,21 +38,6 @@ def test_cosine_schedule() -> None:
 
 def test_a_warm_up_longer_than_the_run_never_reaches_the_rate() -> None:
     assert rates(2, warmup_steps=4) == [2, 4]
-
-
-@pytest.fixture
-def updates() -> Iterator[list[dict[str, float]]]:
-    """Learning rate and gradient norm at every optimizer step, as the optimizer sees them."""
-    seen: list[dict[str, float]] = []
-
-    def spy(optimizer: Optimizer, *_: Any) -> None:
-        gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-        norm = torch.stack([gradient.norm() for gradient in gradients]).norm()
-        seen.append({"lr": optimizer.param_groups[0]["lr"], "norm": float(norm)})
-
-    handle = register_optimizer_step_pre_hook(spy)
-    yield seen
-    handle.remove()
 
 
 def logged(run: Run, key: str) -> list[float]:

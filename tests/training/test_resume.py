@@ -97,6 +97,7 @@ def test_a_power_cut_at_any_call_from_a_save_to_the_result_changes_nothing(new_r
     assert code == 0 and at > 30
 
 
+@pytest.mark.slow
 def test_a_power_cut_while_the_folder_is_opened_does_not_block_it(new_run: MakeRun) -> None:
     for at in range(5):
         run = new_run(f"cut-{at}", steps=1)
@@ -110,7 +111,7 @@ def test_a_power_cut_while_the_folder_is_opened_does_not_block_it(new_run: MakeR
 
 
 @pytest.mark.filterwarnings("ignore:.*is damaged")
-@pytest.mark.parametrize("damaged", [1, 2])
+@pytest.mark.parametrize("damaged", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_damaged_checkpoints_cost_steps_but_change_no_weights(new_run: MakeRun, damaged: int) -> None:
     """One damaged: the one before is used; all damaged: the run starts from scratch."""
     straight, killed = new_run("straight"), new_run("killed")
@@ -139,6 +140,7 @@ def test_more_steps_carry_on_to_the_straight_longer_run(new_run: MakeRun) -> Non
     assert outcome(extended) == outcome(straight)
 
 
+@pytest.mark.slow
 def test_a_torn_metrics_line_is_dropped_and_written_again(new_run: MakeRun) -> None:
     straight, killed = new_run("straight"), new_run("killed")
     train(straight)

@@ -1,0 +1,149 @@
+"""Two processes (gloo) do what one does; a run may change their number whenever it resumes."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from accelerate.state import AcceleratorState, GradientState
+
+from smpo.errors import NonFiniteError
+from smpo.training.checkpoint import checkpoints, damage, load_checkpoint
+from smpo.training.run import Run
+from smpo.training.trainer import train
+from tests.training.outcomes import QUICK, die, exit_code, metrics_of, outcome, start_child
+from tests.training.test_non_finite import DamagedCache, row_at
+from tests.training.test_trajectories import GENTLE, assert_same_trajectory
+
+MakeRun = Callable[..., Run]
+ROOT = Path(__file__).parents[2]
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+def on_two_processes(work: Callable[[], Any], *, timeout: float = 120) -> list[int]:
+    """The exit codes of two ranks that do `work`."""
+    place = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+
+    def start(rank: int) -> Any:
+        def ranked() -> None:
+            os.environ.update(place, RANK=str(rank), LOCAL_RANK=str(rank), ACCELERATE_USE_CPU="true")
+            AcceleratorState._reset_state(reset_partial_state=True)
+            GradientState._reset_state()
+            work()
+
+        return start_child(ranked)
+
+    children = [start(rank) for rank in (0, 1)]
+    for child in children:
+        child.join(timeout=timeout)
+    hanging = [child for child in children if child.is_alive()]
+    for child in hanging:
+        child.kill()
+    assert not hanging, "a process hangs"
+    return [child.exitcode for child in children]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("optimizer", ["adamw", "adafactor"])
+def test_two_processes_train_what_one_trains(new_run: MakeRun, optimizer: str) -> None:
+    """Equal training.batch_size; two micro-batches on each process against four on one."""
+    settings = {**GENTLE, "micro_batch_size": 1, "optimizer": {**GENTLE["optimizer"], "name": optimizer}}
+    one, two = new_run("one", **settings), new_run("two", **settings)
+    train(one)
+    assert on_two_processes(lambda: train(two)) == [0, 0]
+    assert_same_trajectory(two, one)
+
+
+@pytest.mark.slow
+def test_a_run_changes_its_number_of_processes_when_it_resumes(new_run: MakeRun) -> None:
+    settings = {**GENTLE, "micro_batch_size": 2, "steps": 6}
+    straight, changing = new_run("straight", **settings), new_run("changing", **settings)
+    train(straight)
+
+    def until(step: int) -> Callable[[], Any]:
+        return lambda: train(changing, report=lambda metrics: die() if metrics["step"] == step else None)
+
+    assert exit_code(until(3)) == -9
+    assert -9 in on_two_processes(until(5))
+    assert load_checkpoint(changing.checkpoints).step == 4
+    assert train(changing).resumed_from == 4
+    assert_same_trajectory(changing, straight)
+
+
+@pytest.mark.slow
+def test_a_bad_loss_on_one_process_stops_both_and_names_its_pair(new_run: MakeRun, tmp_path: Path) -> None:
+    """The pair at position 7 is the second process's, in step 2."""
+    run = new_run("run", micro_batch_size=2, steps=3)
+    row = row_at(run, 7)
+    bad = replace(run, cache=DamagedCache(run.cache.folder, run.pairs.cache_rows[row]))
+
+    def complain() -> None:
+        try:
+            train(bad)
+        except NonFiniteError as error:
+            (tmp_path / f"error-{os.environ['RANK']}").write_text(str(error))
+
+    assert on_two_processes(complain) == [0, 0]
+    for rank in (0, 1):
+        message = (tmp_path / f"error-{rank}").read_text()
+        assert re.search(rf"1 losses are not finite at step 2 \(pairs {re.escape(run.pairs.pair_ids[row])}\);", message)
+    assert load_checkpoint(run.checkpoints).step == 1
+
+
+@pytest.mark.slow
+def test_a_signal_to_one_process_makes_both_leave_after_the_same_step(new_run: MakeRun) -> None:
+    settings = {**GENTLE, "steps": 5, "micro_batch_size": 2, "checkpoint_every": 100}
+    straight, preempted = new_run("straight", **settings), new_run("preempted", **settings)
+    train(straight)
+
+    def signalled() -> None:
+        train(preempted, report=lambda m: os.kill(os.getpid(), signal.SIGTERM) if m["step"] == 2 else None)
+
+    assert on_two_processes(signalled) == [75, 75]
+    assert [path.name for path in checkpoints(preempted.checkpoints)] == ["step-00000003"]
+    assert damage(checkpoints(preempted.checkpoints)[0]) is None
+    assert [line["step"] for line in metrics_of(preempted)] == [1, 2, 3]
+    assert on_two_processes(lambda: train(preempted)) == [0, 0]
+    assert_same_trajectory(preempted, straight)
+
+
+@pytest.mark.slow
+def test_the_launcher_and_a_killed_process_of_its_own(
+    new_run: MakeRun, sd_artefacts: Path, random_sd: Path
+) -> None:
+    """From a shell: two processes by torchrun, killed after step 2, then one process."""
+    settings = {**GENTLE, "micro_batch_size": 2}
+    straight, shell = new_run("straight", **settings), new_run("shell", **settings)
+    train(straight)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2",
+                "--master_port", str(free_port()), "-m"]
+    killed = in_shell(launcher, sd_artefacts, shell, random_sd, settings, kill_after=2)
+    assert killed != 0 and load_checkpoint(shell.checkpoints).step == 1
+    assert in_shell([sys.executable, "-m"], sd_artefacts, shell, random_sd, settings) == 0
+    assert_same_trajectory(shell, straight)
+    assert outcome(shell)["metrics"][-1]["step"] == 3
+
+
+def in_shell(
+    launcher: list[str], artefacts: Path, run: Run, model: Path, settings: dict, kill_after: int | None = None
+) -> int:
+    """The exit code of `tests.training.worker` under `launcher`."""
+    task = json.dumps({"artefacts": str(artefacts), "folder": str(run.folder), "model": str(model),
+                       "settings": {**QUICK, **settings}, "kill_after": kill_after})
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}", "OMP_NUM_THREADS": "1",
+                   "ACCELERATE_USE_CPU": "true"}
+    command = [*launcher, "tests.training.worker", task]
+    return subprocess.run(command, env=environment, cwd=ROOT, timeout=300, check=False).returncode
