@@ -1,7 +1,7 @@
 """One full SmPO optimizer step at real SD1.5 or SDXL size with random weights: does it fit, and in how much memory?
 
     python benchmarks/full_size_step.py sd15 --out benchmarks/results
-    python benchmarks/full_size_step.py sdxl --latents 32
+    python benchmarks/full_size_step.py sdxl --latents 32 --dtype bfloat16
 
 Random weights at true shapes give true memory and time. The UNets are built from the published configurations; no text
 encoder or VAE takes part, since training reads their outputs from a cache.
@@ -10,16 +10,17 @@ encoder or VAE takes part, since training reads their outputs from a cache.
 import argparse
 import contextlib
 import datetime
+import functools
 import json
 import platform
 import resource
+import tempfile
 import time
 from pathlib import Path
 
 import torch
-from diffusers import UNet2DConditionModel
+from diffusers import DDIMScheduler, UNet2DConditionModel
 
-from smpo.maths.schedule import scaled_linear_alphas_cumprod
 from smpo.models.sd import StableDiffusion
 from smpo.models.sdxl import StableDiffusionXL
 from smpo.noising.inversion import ReNoise
@@ -55,22 +56,28 @@ def random_batch(latents: int, width: int, *, xl: bool) -> TrainingBatch:
     )
 
 
-def measure(model: str, latents: int, steps: int, optimizer: str) -> dict:
-    """Peak memory and time of one optimizer step of one pair."""
+def measure(model: str, latents: int, *, steps: int, optimizer: str, dtype: str) -> dict:
+    """Peak memory and time of one optimizer step of one pair; `dtype` is that of weights and gradients."""
     torch.manual_seed(0)
+    torch.set_default_dtype(getattr(torch, dtype))
     xl = model == "sdxl"
     config = SDXL if xl else SD15
-    family = (StableDiffusionXL if xl else StableDiffusion)(source="random")
-    family.__dict__ |= {"alphas_cumprod": scaled_linear_alphas_cumprod(), "scheduler_config": {}}
+    folder = tempfile.mkdtemp()
+    schedule = DDIMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012)
+    schedule.save_pretrained(f"{folder}/scheduler")
+    family = (StableDiffusionXL if xl else StableDiffusion)(source=folder)
     policy = UNet2DConditionModel(**config)
     policy.enable_gradient_checkpointing()
     reference = UNet2DConditionModel(**config)
     reference.load_state_dict(policy.state_dict())
     reference.requires_grad_(False).eval()
+    torch.set_default_dtype(torch.float32)
     updates = build_optimizer(policy.parameters(), OptimizerOptions(name=optimizer, lr=1e-5))
+    half = functools.partial(torch.autocast, "cpu", torch.bfloat16)
+    precision = half if dtype == "bfloat16" else contextlib.nullcontext
     parts = StepParts(
         family=family, policy=policy, inverter=policy, reference=reference,
-        noising=ReNoise(inversion_steps=steps), objective=SmPO(), autocast=contextlib.nullcontext,
+        noising=ReNoise(inversion_steps=steps), objective=SmPO(), autocast=precision,
     )
     started = time.perf_counter()
     output = training_step(random_batch(latents, config["cross_attention_dim"], xl=xl), parts)
@@ -78,7 +85,7 @@ def measure(model: str, latents: int, steps: int, optimizer: str) -> dict:
     norm = torch.nn.utils.clip_grad_norm_(policy.parameters(), 1.0)
     updates.step()
     return {
-        "model": model, "latents": latents, "inversion_steps": steps, "optimizer": optimizer, "precision": "float32",
+        "model": model, "latents": latents, "inversion_steps": steps, "optimizer": optimizer, "dtype": dtype,
         "gradient_checkpointing": True, "parameters": sum(p.numel() for p in policy.parameters()),
         "loss": output.loss.item(), "error_w": output.errors.policy_w.item(), "grad_norm": norm.item(),
         "seconds": round(time.perf_counter() - started, 1),
@@ -95,10 +102,11 @@ def main() -> None:
     parser.add_argument("--latents", type=int, help="side of the latents; default 64 (512 px) or 128 (1024 px)")
     parser.add_argument("--inversion-steps", type=int, default=9)
     parser.add_argument("--optimizer", choices=("adamw", "adafactor"), default="adafactor")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--out", type=Path, help="folder for the JSON result")
     args = parser.parse_args()
     latents = args.latents or (128 if args.model == "sdxl" else 64)
-    result = measure(args.model, latents, args.inversion_steps, args.optimizer)
+    result = measure(args.model, latents, steps=args.inversion_steps, optimizer=args.optimizer, dtype=args.dtype)
     print(json.dumps(result, indent=1))
     if args.out:
         args.out.mkdir(parents=True, exist_ok=True)
