@@ -1,5 +1,7 @@
 """From the latent cache and the labels to training batches."""
 
+import os
+import signal
 from dataclasses import dataclass
 
 import torch
@@ -36,6 +38,16 @@ class TrainingPairs:
 
     def __len__(self) -> int:
         return len(self.pair_ids)
+
+
+def outlive_preemption(worker: int) -> None:
+    """Let this loader process survive the signals that a scheduler sends to every process of a job.
+
+    The training process decides what to do about them, and needs its batches meanwhile. It ends the loader itself, at
+    worst by a second SIGTERM.
+    """
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, lambda *_: os._exit(0)))
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from smpo.artefacts import Status
 from smpo.errors import NonFiniteError
 from smpo.randomness import derive_seed
 from smpo.records import TrainingBatch
-from smpo.training.batches import MicroBatches, Share
+from smpo.training.batches import MicroBatches, Share, outlive_preemption
 from smpo.training.checkpoint import TrainState, load_checkpoint, save_checkpoint
 from smpo.training.metrics import SUMS, MetricsLog, step_sums, summarise
 from smpo.training.optimizers import (
@@ -252,7 +252,9 @@ class Trainer:
             self.run.pairs, self.run.cache, self.run.family, options=options, seed=self.run.seed, share=share
         )
         remaining = range(self.progress.step * self.accumulation, options.steps * self.accumulation)
-        return DataLoader(dataset, batch_size=None, sampler=remaining, num_workers=options.workers)
+        return DataLoader(
+            dataset, batch_size=None, sampler=remaining, num_workers=options.workers, worker_init_fn=outlive_preemption
+        )
 
     def _reference(self) -> torch.nn.Module | None:
         if not self.run.objective.needs_reference and self.run.noising.network != "reference":
