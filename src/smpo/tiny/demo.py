@@ -6,7 +6,7 @@ from pathlib import Path
 from smpo.artefacts import write_atomically
 from smpo.tiny.prompts import sample_prompts
 
-NUM_TRAINING = 800
+NUM_TRAINING = 400
 NUM_HELD_OUT = 200
 
 
