@@ -4,8 +4,9 @@ import pytest
 import yaml
 
 from smpo.checks import did_you_mean
-from smpo.config import dump_recipe, load_recipe, recipe_path, resolve, shipped_recipes
+from smpo.config import dump_recipe, load_recipe, resolve
 from smpo.errors import ConfigError
+from smpo.recipes import recipe_path, shipped_recipes
 
 MINIMAL = {
     "name": "mine",

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from smpo.cli.app import VERBS
-from smpo.config import load_recipe, shipped_recipes
+from smpo.config import load_recipe
+from smpo.recipes import shipped_recipes
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

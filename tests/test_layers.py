@@ -14,15 +14,15 @@ ROOT = Path(smpo.__file__).parent
 # only turns a source into a path, and rewards need it, so it stands above the seams to the outside. Preparation samples
 # pairs with `generation`, which knows nothing of it. The demo of the command line imports the tiny world.
 ROWS = (
-    ("", "errors", "checks", "registry", "records", "artefacts", "randomness", "sections", "prompts", "contact_sheet",
-     "image_set"),
+    ("", "errors", "checks", "registry", "records", "artefacts", "randomness", "sections", "recipes", "prompts",
+     "contact_sheet", "image_set"),
     ("maths",),
     ("labels", "noising", "objectives", "models.sources"),
     ("models", "rewards", "data"),
     ("generation",),
     ("preparation",),
     ("training", "evaluation"),
-    ("config", "recipes"),
+    ("config",),
     ("stages",),
     ("tiny",),
     ("cli", "study"),

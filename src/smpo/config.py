@@ -7,7 +7,6 @@ and completed by the dataclass that the name stands for. An unknown key anywhere
 import dataclasses
 import re
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -23,6 +22,7 @@ from smpo.noising import NOISINGS
 from smpo.objectives import OBJECTIVES
 from smpo.preparation.cache import CacheOptions
 from smpo.preparation.row_checks import PairOptions
+from smpo.recipes import recipe_path
 from smpo.registry import one_line
 from smpo.rewards import SCORERS
 from smpo.sections import Section
@@ -161,27 +161,6 @@ def resolve(content: Mapping[str, Any]) -> Recipe:
 def dump_recipe(recipe: Recipe) -> str:
     """The resolved recipe as YAML that `load_recipe` reads back to the same recipe."""
     return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, width=120)
-
-
-def shipped_recipes() -> list[str]:
-    """Names of the recipes that come with the package."""
-    return sorted(path.stem for path in _shipped().rglob("*.yaml"))
-
-
-def recipe_path(source: str) -> Path:
-    """The file of a recipe given as a path or as a shipped name."""
-    if Path(source).is_file():
-        return Path(source)
-    for path in _shipped().rglob("*.yaml"):
-        if path.stem == source:
-            return path
-    known = shipped_recipes()
-    hint = did_you_mean(source, known)
-    raise ConfigError(f"no recipe file and no shipped recipe '{source}'; shipped: {', '.join(known)}.{hint}")
-
-
-def _shipped() -> Path:
-    return Path(str(files("smpo.recipes")))
 
 
 class _Loader(yaml.SafeLoader):

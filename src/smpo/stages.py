@@ -18,7 +18,7 @@ import torch
 from smpo import __version__
 from smpo.config import Recipe, dump_recipe
 from smpo.data.pair_set import PairSet
-from smpo.errors import ConfigError
+from smpo.errors import ConfigError, StaleError
 from smpo.evaluation.compare import Comparison, compare
 from smpo.evaluation.examples import paired_examples
 from smpo.evaluation.report import ReportContent, write_report
@@ -183,6 +183,12 @@ def training_run(recipe: Recipe) -> Run:
     """The resolved training run over the recipe's artefacts."""
     pair_set, labels = PairSet.open(recipe.folder("pairs")), label.LabelTable.open(recipe.folder("label"))
     cache = LatentCache(recipe.folder("cache"))
+    cached_for = cache.manifest["settings"]["model"]
+    if cached_for != recipe.model["source"]:
+        raise StaleError(
+            f"{recipe.folder('cache')} was made with {cached_for}, the recipe trains {recipe.model['source']}; "
+            "set paths.cache to another folder and run `smpo cache`"
+        )
     return Run(
         name=recipe.name, folder=recipe.folder("train"), seed=recipe.seed, family=FAMILIES.build(recipe.model),
         init_unet=recipe.init_unet, ref_unet=recipe.ref_unet, noising=NOISINGS.build(recipe.noising),

@@ -7,6 +7,7 @@ import typer
 
 from smpo import __version__
 from smpo.cli.display import Display
+from smpo.recipes import recipe_path, shipped_recipes
 
 VERBS = {
     "sample": "Draw pairs of images from the model itself.",
@@ -83,8 +84,6 @@ def show(
     recipe: Annotated[str | None, typer.Argument(help="A recipe; without one, all shipped recipes are listed.")] = None,
 ) -> None:
     """List the shipped recipes, or print one with its comments."""
-    from smpo.config import recipe_path, shipped_recipes
-
     if recipe is not None:
         print(recipe_path(recipe).read_text(), end="")
         return

@@ -10,7 +10,7 @@ from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from torch import Tensor
 from transformers import CLIPTokenizer, PreTrainedModel
 
-from smpo.errors import ConfigError
+from smpo.errors import ConfigError, DataError
 from smpo.maths.schedule import scaled_linear_alphas_cumprod
 from smpo.models.sources import resolve_source
 
@@ -88,12 +88,12 @@ def posterior_moments(vae: AutoencoderKL, images: Tensor) -> tuple[Tensor, Tenso
         images: in [-1, 1], shape (n, 3, H, W).
 
     Raises:
-        ValueError: the encoder gave NaN or infinite values (SDXL's VAE does in fp16; use float32).
+        DataError: the encoder gave NaN or infinite values (SDXL's VAE does in fp16; use float32).
     """
     posterior = vae.encode(images.to(vae.device, vae.dtype)).latent_dist
     mean, std = posterior.mean.float(), posterior.std.float()
     if not (torch.isfinite(mean).all() and torch.isfinite(std).all()):
-        raise ValueError(f"the VAE gave non-finite latents in {vae.dtype}; set cache.vae_dtype=float32")
+        raise DataError(f"the VAE gave non-finite latents in {vae.dtype}; set cache.vae_dtype=float32")
     return mean * vae.config.scaling_factor, std * vae.config.scaling_factor
 
 
