@@ -10,7 +10,7 @@ from tests.test_cli import smpo
 
 SMALL = [
     "training.steps=2", "training.batch_size=4", "training.micro_batch_size=2", "training.optimizer.warmup_steps=0",
-    "sampling.num_inference_steps=2", "generation.num_inference_steps=2", "training.trackers=[]",
+    "sampling.num_inference_steps=2", "generation.num_inference_steps=2", "training.trackers=[]", "objective.beta=2000",
 ]
 
 
