@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +19,7 @@ from PIL import Image
 from smpo.artefacts import Status, begin, fingerprint_of, finish, hash_file, read_manifest, write_atomically
 from smpo.errors import ConfigError, DataError
 from smpo.generation import ImageSet
+from smpo.rewards.scorer import Scorer
 
 STAGE = "evaluate"
 TABLE = "scores.parquet"
@@ -26,20 +27,6 @@ COLUMNS = ("index", "prompt", "seed", "file")
 PARTS = "parts"  # finished columns of an interrupted run
 Progress = Callable[[str, int, int], None]
 """Called with (scorer, images done, images in all)."""
-
-
-class Scorer(Protocol):
-    """What `evaluate_images` needs of a scorer; higher is better."""
-
-    name: str
-    units: str
-    bounds: Any
-
-    def __call__(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> torch.Tensor:
-        """Scores of B images for their prompts, shape (B,), float32."""
-
-    def identity(self) -> dict[str, Any]:
-        """What determines the scores: weights, revision, preprocessing."""
 
 
 @runtime_checkable
