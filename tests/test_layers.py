@@ -15,7 +15,7 @@ ROOT = Path(smpo.__file__).parent
 # pairs with `generation`, which knows nothing of it. The demo of the command line imports the tiny world.
 ROWS = (
     ("", "errors", "checks", "registry", "records", "artefacts", "randomness", "sections", "recipes", "prompts",
-     "contact_sheet", "image_set"),
+     "processes", "contact_sheet", "image_set"),
     ("maths",),
     ("labels", "noising", "objectives", "models.sources"),
     ("models", "rewards", "data"),

@@ -19,3 +19,7 @@ class StaleError(SmpoError):
 
 class NonFiniteError(SmpoError):
     """A loss or gradient that is NaN or infinite; training stops before the optimizer step."""
+
+
+class ProcessError(SmpoError):
+    """Another of the processes that share the work has ended, so that the work cannot be finished."""
