@@ -107,7 +107,7 @@ def test_half_precision_checkpoint_runs_in_float32(clip_folder: Path, tmp_path: 
     """transformers 5 would otherwise take over the checkpoint's own dtype."""
     folder = shutil.copytree(clip_folder, tmp_path / "half")
     CLIPModel.from_pretrained(clip_folder, dtype=torch.float16).save_pretrained(folder)
-    assert ClipScore(source=str(folder))._loaded.model.dtype == torch.float32
+    assert ClipScore(source=str(folder))._model.model.dtype == torch.float32
 
 
 def test_features_of_both_transformers_generations():

@@ -28,14 +28,14 @@ def config(folder: Path, **changes) -> Path:
 def test_bit_equal_to_transformers(tmp_path: Path, size: tuple[int, int]):
     image = picture(7, size)
     expected = CLIPImageProcessor()(images=[image], return_tensors="pt")["pixel_values"]
-    assert torch.equal(ClipPreprocessing.load(config(tmp_path))([image]), expected)
+    assert torch.equal(ClipPreprocessing.load(config(tmp_path))(image), expected[0])
 
 
 @pytest.mark.parametrize("mode", ["L", "RGBA", "P"])
 def test_other_modes_are_converted_first(tmp_path: Path, mode: str):
     image = picture(8, (300, 260)).convert(mode)
     expected = CLIPImageProcessor()(images=[image], return_tensors="pt")["pixel_values"]
-    assert torch.equal(ClipPreprocessing.load(config(tmp_path))([image]), expected)
+    assert torch.equal(ClipPreprocessing.load(config(tmp_path))(image), expected[0])
 
 
 def test_crop_larger_than_the_image_is_black(tmp_path: Path):
@@ -44,13 +44,13 @@ def test_crop_larger_than_the_image_is_black(tmp_path: Path):
     folder = config(tmp_path, size={"shortest_edge": 20}, crop_size={"height": 24, "width": 24})
     processor = CLIPImageProcessor(size={"shortest_edge": 20}, crop_size={"height": 24, "width": 24})
     expected = processor(images=[image], return_tensors="pt")["pixel_values"]
-    assert torch.equal(ClipPreprocessing.load(folder)([image]), expected)
+    assert torch.equal(ClipPreprocessing.load(folder)(image), expected[0])
 
 
 def test_a_white_pixel(tmp_path: Path):
     """White is (1 - mean) / std; for red (1 - 0.48145466) / 0.26862954 = 1.930336."""
-    values = ClipPreprocessing.load(config(tmp_path))([Image.fromarray(np.full((224, 224, 3), 255, np.uint8))])
-    assert values[0, 0].unique().tolist() == pytest.approx([1.930336], abs=1e-6)
+    values = ClipPreprocessing.load(config(tmp_path))(Image.fromarray(np.full((224, 224, 3), 255, np.uint8)))
+    assert values[0].unique().tolist() == pytest.approx([1.930336], abs=1e-6)
 
 
 def test_integer_sizes_of_old_configurations(tmp_path: Path):

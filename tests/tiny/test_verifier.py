@@ -92,6 +92,15 @@ def test_scores_are_fractions_in_one_float32_tensor():
     assert (verifier.name, verifier.units) == ("verifier", "fraction of the prompt's attributes")
 
 
+def test_preprocessed_pixels_give_the_same_scores_as_images():
+    rng = np.random.default_rng(0)
+    images = [draw(SCENE, 0), draw(PAIR, 1).resize((96, 96), Image.Resampling.BICUBIC)]
+    prompts = [phrase(SCENE, rng), phrase(PAIR, rng)]
+    inputs = torch.stack([Verifier().preprocessing(image) for image in images])
+    assert (inputs.shape, inputs.dtype) == ((2, 64, 64, 3), torch.uint8)
+    assert torch.equal(Verifier().score(inputs, prompts), Verifier()(images, prompts))
+
+
 def test_a_wrong_count_and_a_foreign_prompt_are_refused():
     with pytest.raises(ValueError, match="one prompt per image, got 1 images and 0 prompts"):
         Verifier()([draw(SCENE, 0)], [])

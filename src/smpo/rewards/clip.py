@@ -1,7 +1,6 @@
 """PickScore and CLIP score: the cosine of a CLIP model's image and text features."""
 
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -10,23 +9,21 @@ from typing import Any, ClassVar
 import torch
 import torch.nn.functional as F
 from huggingface_hub import snapshot_download
-from PIL import Image
 from torch import Tensor
 from transformers import CLIPModel, CLIPTokenizer
 
 from smpo.artefacts import hash_file
-from smpo.checks import check_known
 from smpo.errors import DataError
 from smpo.models.sources import resolve_source
+from smpo.rewards.learnt import LearntScorer
 from smpo.rewards.preprocessing import ClipPreprocessing
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 PROMPTS_KEPT = 8192  # 33 MB of embeddings of width 1024
 LAION_VIT_H = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClipCosine:
+class ClipCosine(LearntScorer):
     """Cosine of the L2-normalised image and text features of a CLIPModel. Not an entry of `SCORERS` itself.
 
     The raw cosine, without logit_scale, is what the papers of the DPO family report (times 100). Prompts are
@@ -36,46 +33,24 @@ class ClipCosine:
     Attributes:
         source: hub id, local folder or package:// of the model; safetensors only.
         processor: the same of tokenizer and preprocessor_config.json; None = `source`.
-        revision: commit or branch of a hub model.
-        dtype: of weights and activations; the cosine itself is always float32. bfloat16 moves a cosine by about 3.5e-4.
-        device: "auto" = cuda where there is one.
+        dtype: of weights and activations; bfloat16 moves a cosine by about 3.5e-4.
     """
 
-    source: str
     processor: str | None = None
-    revision: str | None = None
-    dtype: str = "float32"
-    device: str = "auto"
 
-    name: ClassVar[str]
     units: ClassVar[str] = "cosine"
     bounds: ClassVar[tuple[float, float]] = (-1.0, 1.0)
-    higher_is_better: ClassVar[bool] = True
 
-    def __post_init__(self) -> None:
-        check_known(self.dtype, DTYPES, what="scorer.dtype")
-
-    def __call__(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> Tensor:
-        """Cosine of each image with its prompt, shape (B,), float32, on the CPU.
-
-        Args:
-            images: B images of any mode and size.
-            prompts: B prompts; longer ones are cut at the tokenizer's limit, keeping the end token.
-
-        Raises:
-            ValueError: the numbers of images and prompts differ, or are 0.
-            DataError: the model or its files cannot be loaded.
-        """
-        if len(images) != len(prompts) or not images:
-            raise ValueError(f"expected one prompt per image, got {len(images)} images and {len(prompts)} prompts")
-        return self._loaded.score(images, prompts)
+    @cached_property
+    def preprocessing(self) -> ClipPreprocessing:
+        """The image part, as the processor's preprocessor_config.json sets it."""
+        return ClipPreprocessing.load(self._processor_folder)
 
     def identity(self) -> dict[str, Any]:
         """Name, source, revision, SHA-256 of the weights, dtype, tokenizer and preprocessing: what decides a score."""
-        preprocessing = ClipPreprocessing.load(self._processor_folder).describe()
         return {"name": self.name, "source": self.source, "processor": self.processor, "revision": self.revision,
                 "weights": self._weight_hashes, "tokenizer": self._tokenizer_hashes, "dtype": self.dtype,
-                "preprocessing": preprocessing, "units": self.units}
+                "preprocessing": self.preprocessing.describe(), "units": self.units}
 
     @cached_property
     def _model_folder(self) -> Path:
@@ -100,11 +75,8 @@ class ClipCosine:
         files = [self._processor_folder / name for name in names]
         return {file.name: hash_file(file) for file in files if file.exists()}
 
-    @cached_property
-    def _loaded(self) -> "LoadedClip":
-        automatic = "cuda" if torch.cuda.is_available() else "cpu"
-        device = torch.device(automatic if self.device == "auto" else self.device)
-        return LoadedClip(self._model_folder, self._processor_folder, dtype=DTYPES[self.dtype], device=device)
+    def _load(self, device: torch.device, dtype: torch.dtype) -> "LoadedClip":
+        return LoadedClip(self._model_folder, self._processor_folder, dtype=dtype, device=device)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,27 +97,21 @@ class ClipScore(ClipCosine):
 
 
 class LoadedClip:
-    """A CLIPModel with its tokenizer and preprocessing, in evaluation mode on one device."""
+    """A CLIPModel with its tokenizer, in evaluation mode on one device."""
 
     def __init__(self, folder: Path, processor: Path, *, dtype: torch.dtype, device: torch.device) -> None:
         self.device = device
-        self.preprocess = ClipPreprocessing.load(processor)
         self.tokenizer = _load_tokenizer(processor)
         self.model = _load_model(folder, dtype).to(device).eval().requires_grad_(False)
         positions = self.model.config.text_config.max_position_embeddings
         self.max_length = min(self.tokenizer.model_max_length, positions)  # the former is unset in some checkpoints
         self._encode_prompt = lru_cache(maxsize=PROMPTS_KEPT)(self._encode_prompt)
 
-    @torch.no_grad()
-    def score(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> Tensor:
-        """Cosine of each image with its prompt, shape (B,), float32, on the CPU."""
-        with ExitStack() as precision:
-            for context in _full_precision(self.device):
-                precision.enter_context(context)
-            text = torch.stack([self._encode_prompt(prompt) for prompt in prompts])
-            pixel_values = self.preprocess(images).to(self.device, self.model.dtype)
-            image = F.normalize(_projected(self.model.get_image_features(pixel_values=pixel_values)).float(), dim=-1)
-            return (image * text).sum(dim=-1).cpu()
+    def score(self, inputs: Tensor, prompts: Sequence[str]) -> Tensor:
+        """Cosine of each image's pixel values (B, 3, H, W) with its prompt, shape (B,), float32."""
+        text = torch.stack([self._encode_prompt(prompt) for prompt in prompts])
+        features = _projected(self.model.get_image_features(pixel_values=inputs.to(self.model.dtype)))
+        return (F.normalize(features.float(), dim=-1) * text).sum(dim=-1)
 
     def _encode_prompt(self, prompt: str) -> Tensor:
         """L2-normalised text features of one prompt, shape (D,), float32."""
@@ -153,12 +119,6 @@ class LoadedClip:
         tokens = tokens.to(self.device)
         features = self.model.get_text_features(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"])
         return F.normalize(_projected(features).float(), dim=-1)[0]
-
-
-def _full_precision(device: torch.device) -> tuple:
-    """Contexts that keep a caller's autocast, and TF32 in the patch convolution, away from the scores."""
-    autocast_off = torch.autocast(device.type, enabled=False)
-    return (autocast_off, torch.backends.cudnn.flags(allow_tf32=False)) if device.type == "cuda" else (autocast_off,)
 
 
 def _projected(output: Any) -> Tensor:

@@ -1,8 +1,6 @@
-"""From PIL images to the pixel values of a CLIP model, as transformers does it (REWARDS, pipeline P1)."""
+"""From a PIL image to the pixel values of a CLIP model, as transformers does it (REWARDS, pipeline P1)."""
 
 import json
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,6 @@ from torch import Tensor
 from smpo.errors import DataError
 
 VERSION = "p1-transformers/1"  # raise it with any change that moves a pixel
-THREADS = 8                    # pillow's resize releases the interpreter lock
 REQUIRED_STEPS = ("do_resize", "do_center_crop", "do_rescale", "do_normalize")
 
 
@@ -65,12 +62,8 @@ class ClipPreprocessing:
         return {"version": VERSION, "shortest_px": self.shortest_px, "crop_px": list(self.crop_px),
                 "mean": list(self.mean), "std": list(self.std), "resample": self.resample}
 
-    def __call__(self, images: Sequence[Image.Image]) -> Tensor:
-        """Pixel values, shape (B, 3, height, width), float32; bit-equal to transformers' CLIPImageProcessor (PIL)."""
-        with ThreadPoolExecutor(THREADS) as pool:
-            return torch.stack(list(pool.map(self._pixel_values, images)))
-
-    def _pixel_values(self, image: Image.Image) -> Tensor:
+    def __call__(self, image: Image.Image) -> Tensor:
+        """Pixel values, shape (3, height, width), float32; bit-equal to transformers' CLIPImageProcessor (PIL)."""
         image = _crop_centre(self._resize(image.convert("RGB")), self.crop_px)
         # Scaling happens in float64 and normalising in float32, as in transformers; otherwise last bits differ.
         unit = torch.from_numpy((np.asarray(image).astype(np.float64) * self.scale).astype(np.float32))

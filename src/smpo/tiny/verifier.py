@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -84,6 +84,19 @@ def verify(image: Image.Image, scene: Scene) -> dict[str, bool]:
 
 
 @dataclass(frozen=True)
+class WorldPixels:
+    """Preprocessing: the RGB pixels at the world's size, uint8."""
+
+    def __call__(self, image: Image.Image) -> Tensor:
+        """Pixels in 0..255, shape (64, 64, 3), uint8."""
+        return torch.from_numpy(to_pixels(image).astype(np.uint8))
+
+    def describe(self) -> dict[str, Any]:
+        """The size and the version."""
+        return {"version": f"world-pixels/{VERSION}", "size_px": IMAGE_SIZE_PX}
+
+
+@dataclass(frozen=True)
 class Verifier:
     """Scorer: the fraction of the attributes named in each prompt that its image has."""
 
@@ -92,7 +105,12 @@ class Verifier:
     bounds: ClassVar[tuple[float, float]] = (0.0, 1.0)
     higher_is_better: ClassVar[bool] = True
 
-    def identity(self) -> dict[str, str]:
+    @property
+    def preprocessing(self) -> WorldPixels:
+        """The image part."""
+        return WorldPixels()
+
+    def identity(self) -> dict[str, Any]:
         """What decides a score: the rules of this version."""
         return {"name": self.name, "units": self.units, "version": VERSION}
 
@@ -104,6 +122,10 @@ class Verifier:
         """
         fractions = [sum(verdict.values()) / len(verdict) for verdict in self.details(images, prompts)]
         return torch.tensor(fractions, dtype=torch.float32)
+
+    def score(self, inputs: Tensor, prompts: Sequence[str]) -> Tensor:
+        """`__call__` for preprocessed images, stacked to (B, 64, 64, 3), uint8."""
+        return self([Image.fromarray(pixels) for pixels in inputs.cpu().numpy()], prompts)
 
     def details(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> list[dict[str, bool]]:
         """For each image whether it has each attribute that its prompt names."""

@@ -1,0 +1,110 @@
+"""What every scorer with weights shares: its settings, its device, full precision, images in and scores out."""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import ClassVar, Protocol
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from smpo.checks import check_known
+from smpo.rewards.scorer import Preprocessing
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+THREADS = 8  # pillow's resize releases the interpreter lock
+
+
+class Model(Protocol):
+    """Loaded weights on one device."""
+
+    device: torch.device
+
+    def score(self, inputs: Tensor, prompts: Sequence[str]) -> Tensor:
+        """Score of each stacked input (B, ...) on `device` for its prompt: (B,), float32, on `device`."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearntScorer:
+    """A reward model of the hub or of local files. Not an entry of `SCORERS` itself.
+
+    Attributes:
+        source: hub id, local path or package:// of the weights.
+        revision: commit or branch of a hub model.
+        dtype: of weights and activations; normalisation, dot products and heads are always float32.
+        device: "auto" = cuda where there is one.
+    """
+
+    source: str
+    revision: str | None = None
+    dtype: str = "float32"
+    device: str = "auto"
+
+    name: ClassVar[str]
+    higher_is_better: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        check_known(self.dtype, DTYPES, what="scorer.dtype")
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """The image part; loads no weights."""
+        raise NotImplementedError
+
+    def __call__(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> Tensor:
+        """Score of each image for its prompt, shape (B,), float32, on the CPU.
+
+        Args:
+            images: B images of any mode and size.
+            prompts: B prompts; longer ones than the scorer reads are cut as its original does.
+
+        Raises:
+            ValueError: the numbers of images and prompts differ, or are 0.
+            DataError: the model or its files cannot be loaded, or an image cannot be used.
+        """
+        check_counts(len(images), prompts)
+        with ThreadPoolExecutor(THREADS) as pool:
+            return self.score(torch.stack(list(pool.map(self.preprocessing, images))), prompts)
+
+    @torch.no_grad()
+    def score(self, inputs: Tensor, prompts: Sequence[str]) -> Tensor:
+        """Score of each preprocessed image, stacked to (B, ...), for its prompt: (B,), float32, on the CPU.
+
+        Raises:
+            ValueError: the numbers of inputs and prompts differ, or are 0.
+            DataError: the model or its files cannot be loaded.
+        """
+        check_counts(len(inputs), prompts)
+        model = self._model
+        with full_precision(model.device):
+            return model.score(inputs.to(model.device, non_blocking=True), prompts).float().cpu()
+
+    @cached_property
+    def _model(self) -> Model:
+        automatic = "cuda" if torch.cuda.is_available() else "cpu"
+        return self._load(torch.device(automatic if self.device == "auto" else self.device), DTYPES[self.dtype])
+
+    def _load(self, device: torch.device, dtype: torch.dtype) -> Model:
+        raise NotImplementedError
+
+
+def check_counts(num_images: int, prompts: Sequence[str]) -> None:
+    """Raise ValueError unless there are as many images as prompts, and at least one."""
+    if num_images != len(prompts) or not num_images:
+        raise ValueError(f"expected one prompt per image, got {num_images} images and {len(prompts)} prompts")
+
+
+@contextmanager
+def full_precision(device: torch.device) -> Iterator[None]:
+    """Keeps a caller's autocast, and TF32 in products and the patch convolution, away from the scores."""
+    caller = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        with torch.autocast(device.type, enabled=False), torch.backends.cudnn.flags(allow_tf32=False):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(caller)
