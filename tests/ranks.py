@@ -1,4 +1,4 @@
-"""Several processes that know their ranks, as a launcher would start them; forked, for importing torch takes seconds."""
+"""Several processes that know their ranks, as a launcher would start them; forked: importing torch takes seconds."""
 
 import multiprocessing
 import os
