@@ -8,7 +8,7 @@ import pytest
 
 from smpo import processes
 from smpo.errors import ConfigError, ProcessError
-from smpo.processes import Process, shard, this_process, wait_for_all
+from smpo.processes import Process, main_first, shard, this_process, wait_for_all
 from tests.ranks import ranked
 
 
@@ -61,6 +61,23 @@ def test_no_process_passes_before_the_last_has_come(tmp_path: Path) -> None:
             (tmp_path / f"{turn}-{rank}").touch()
             wait_for_all("touch a file")
             assert len(list(tmp_path.glob(f"{turn}-*"))) == 3
+
+    assert ranked(work, 3) == [0, 0, 0]
+
+
+def test_the_main_process_goes_first_and_nobody_leaves_before_all_are_through(tmp_path: Path) -> None:
+    def work() -> None:
+        rank = this_process().rank
+
+        def open_folder() -> int:
+            if rank != 0:
+                assert (tmp_path / "0").exists()
+            time.sleep(0.2)
+            (tmp_path / str(rank)).touch()
+            return rank
+
+        assert main_first("open the folder", open_folder) == rank
+        assert len(list(tmp_path.iterdir())) == 3
 
     assert ranked(work, 3) == [0, 0, 0]
 

@@ -15,7 +15,7 @@ The group is the stage's own: it is no default process group, and accelerate fin
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
@@ -29,6 +29,7 @@ from smpo.errors import ConfigError, ProcessError
 MEETING = timedelta(minutes=30)  # from the first process's start to the last one's
 WAITING = timedelta(days=7)      # for a living process to end its share; a dead one ends the wait at once
 Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,24 @@ def wait_for_all(task: str) -> None:
             "ended or cannot be reached; see its own message, then run the same command again, with any number of them "
             f"({str(error).splitlines()[0][:200]})"
         ) from error
+
+
+def main_first(task: str, action: Callable[[], Result]) -> Result:
+    """What `action` returns; the main process calls it, and when it is through, the others do.
+
+    So an artefact is opened once and then found by the others, and is refused once and for all.
+
+    Raises:
+        ProcessError: the main process, or another, ended before it was through.
+    """
+    process = this_process()
+    if process.is_main:
+        result = action()
+    wait_for_all(task)
+    if not process.is_main:
+        result = action()
+    wait_for_all(task)
+    return result
 
 
 def local_device() -> str:
