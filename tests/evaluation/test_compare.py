@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from smpo.errors import ConfigError, DataError
+from smpo.evaluation.categories import read_categories
 from smpo.evaluation.compare import Comparison, OverOptimisation, compare
 from smpo.evaluation.examples import paired_examples
 from smpo.evaluation.scores import ScoreTable, evaluate_images
@@ -36,13 +37,14 @@ def test_every_ordered_pair_is_there_and_paired_by_row(
     tables = {name: ScoreTable.open(folder) for name, folder in evaluations.items()}
     for p in comparison.pairings:
         assert p.win_rate == win_rate(tables[p.ours].scores[p.scorer], tables[p.theirs].scores[p.scorer])
-        assert (p.p_holm is None) == (p.median_difference is None) == (p.shift is None) == (p.theirs != "base")
+        effects = (p.p_holm, p.median_difference, p.mean_difference, p.shift, p.p_signed_rank, p.cliffs_delta)
+        assert {value is None for value in effects} == {p.theirs != "base"}
 
 
 def test_identical_sets_tie_everywhere(comparison: Comparison) -> None:
     for scorer in comparison.units:
         p = comparison.pairing("twin", scorer)
-        assert (p.win_rate.ties, p.win_rate.rate, p.p_holm, p.verdict) == (40, 0.0, 1.0, "undecided")
+        assert (p.win_rate.ties, p.win_rate.rate, p.p_holm, p.verdict) == (40, 0.5, 1.0, "undecided")
         assert (p.median_difference.value, p.shift.value) == (0.0, 0.0)
 
 
@@ -122,9 +124,56 @@ def test_several_images_of_a_prompt_are_one_unit(painted, tmp_path: Path) -> Non
     for name, light in (("a", 90), ("b", 110)):
         images = painted(tmp_path / name, light=light, per_prompt=4)
         evaluate_images(images, {"brightness": Brightness()}, tmp_path / f"e-{name}")
-    found = compare({name: tmp_path / f"e-{name}" for name in "ab"}, "a")
+    styles = ["Arts"] * 12 + ["Food"] * 148
+    found = compare({name: tmp_path / f"e-{name}" for name in "ab"}, "a", categories=styles)
+    assert [(r.category, r.prompts, r.win_rate.n) for r in found.categories] == [("Arts", 3, 12), ("Food", 37, 148)]
     assert (found.num_prompts, found.images_per_prompt) == (40, 4)
-    assert found.pairing("b", "brightness").win_rate.n == 160
+    shown = found.pairing("b", "brightness").win_rate
+    assert shown.n == 160 and shown.prompts_won + shown.prompts_lost <= 40
+
+
+def test_median_image_stands_for_its_prompt(painted, tmp_path: Path) -> None:
+    """Diffusion-KTO's protocol: of three images a prompt, the middle one under each scorer is compared."""
+    for name, light in (("a", 90), ("b", 110)):
+        images = painted(tmp_path / name, light=light, per_prompt=3)
+        evaluate_images(images, {"brightness": Brightness()}, tmp_path / f"e-{name}")
+    folders = {name: tmp_path / f"e-{name}" for name in "ab"}
+    found = compare(folders, "a", protocol="median-image")
+    middle = {n: np.median(ScoreTable.open(folder).rows("brightness"), axis=1) for n, folder in folders.items()}
+    assert (found.protocol, found.summaries["a"]["brightness"].n) == ("median-image", 40)
+    assert found.pairing("b", "brightness").win_rate == win_rate(middle["b"], middle["a"])
+    with pytest.raises(ConfigError, match="unknown protocol 'median'; known: all, median-image."):
+        compare(folders, "a", protocol="median")
+
+
+def test_categories_are_compared_apart(evaluations: dict[str, Path]) -> None:
+    categories = ["Animals" if i % 4 == 0 else "Vehicles" for i in range(40)]
+    found = compare(evaluations, "base", categories=categories).categories
+    assert [(r.category, r.model, r.scorer) for r in found] == [
+        (c, m, s) for c in ("Animals", "Vehicles") for m in ("twin", "ours")
+        for s in ("brightness", "darkness", "verifier")
+    ]
+    assert {(r.category, r.prompts) for r in found} == {("Animals", 10), ("Vehicles", 30)}
+    tables = {name: ScoreTable.open(folder) for name, folder in evaluations.items()}
+    ours, base = (tables[name].scores["brightness"][::4] for name in ("ours", "base"))
+    animals = next(r for r in found if (r.category, r.model, r.scorer) == ("Animals", "ours", "brightness"))
+    assert animals.win_rate == win_rate(ours, base)
+    assert (animals.median, animals.baseline_median) == pytest.approx((np.median(ours), np.median(base)))
+    assert animals.mean_difference.value == pytest.approx(ours.mean() - base.mean(), rel=1e-4)
+    assert [r.p_holm for r in found] == holm_adjusted([r.win_rate.p_value for r in found])
+    with pytest.raises(DataError, match="got 3 categories for 40 images; give each image one"):
+        compare(evaluations, "base", categories=["a"] * 3)
+
+
+def test_categories_are_read_from_the_image_set(tmp_path: Path) -> None:
+    table = tmp_path / "images.jsonl"
+    table.write_text('{"prompt": "a", "category": "Arts"}\n{"prompt": "b", "category": "Food"}\n')
+    assert read_categories(tmp_path) == ("Arts", "Food")
+    table.write_text('{"prompt": "a"}\n{"prompt": "b"}\n')
+    assert read_categories(tmp_path) == ()
+    table.write_text('{"prompt": "a", "category": "Arts"}\n{"prompt": "b"}\n')
+    with pytest.raises(DataError, match="image 1 has no category, others have; give all prompts one"):
+        read_categories(tmp_path)
 
 
 def test_headline_says_what_fell_and_what_is_open(comparison: Comparison) -> None:
@@ -137,8 +186,8 @@ def test_headline_says_what_fell_and_what_is_open(comparison: Comparison) -> Non
     assert texts["worse"].startswith("Worse than base under 1 of 3 scorers: darkness (wins ")
     assert texts["warning"] == "Sign of over-optimisation: brightness rises while darkness falls."
     twin = {finding.tone: finding.text for finding in headline(comparison, "twin")}
-    assert twin["lead"].endswith("(95 % interval 0.0 to 8.8 %): too close to call.")
-    assert "brightness (wins 0.0 %, loses 0.0 %, ties 100.0 %)" in twin["undecided"]
+    assert twin["lead"].endswith("(95 % interval 35.2 to 64.8 %): too close to call.")
+    assert "brightness (wins 50.0 %: 0.0 % won, 0.0 % lost, 100.0 % tied)" in twin["undecided"]
     assert twin["warning"] == "The training reward brightness did not rise."
 
 

@@ -6,47 +6,154 @@ from scipy import stats
 
 from smpo.evaluation.statistics import (
     bootstrap_interval,
+    cliffs_delta,
+    effective_size,
     holm_adjusted,
     median_difference,
-    proportion_interval,
+    median_images,
+    share_interval,
+    signed_rank_p,
+    wilson_interval,
     win_rate,
 )
 
 
 def test_win_rate_by_hand() -> None:
-    """6 wins, 2 losses, 2 ties of 10.
+    """6 wins, 2 losses, 2 ties of 10: p = (6 + 1) / 10.
 
-    Wilson, p = 0.6, n = 10, z = 1.959964, z^2 = 3.841459: centre (0.6 + 0.192073) / 1.384146 = 0.572246, half width
-    1.959964 sqrt(0.024 + 3.841459 / 400) / 1.384146 = 1.959964 * 0.183314 / 1.384146 = 0.259573.
+    Wilson, p = 0.7, n = 10, z = 1.959964, z^2 = 3.841459: centre (0.7 + 0.192073) / 1.384146 = 0.644493, half width
+    1.959964 sqrt(0.021 + 3.841459 / 400) / 1.384146 = 1.959964 * 0.174939 / 1.384146 = 0.247714.
     Sign test, 6 of 8: 2 (C(8,6) + C(8,7) + C(8,8)) / 256 = 2 * 37 / 256 = 0.2890625.
     """
     shown = win_rate([2, 2, 2, 2, 2, 2, 0, 0, 1, 1], [1] * 10)
     assert (shown.wins, shown.losses, shown.ties, shown.n) == (6, 2, 2, 10)
-    assert shown.rate == 0.6 and shown.rate_half_ties == 0.7
-    assert shown.low == pytest.approx(0.572246 - 0.259573, abs=2e-6)
-    assert shown.high == pytest.approx(0.572246 + 0.259573, abs=2e-6)
+    assert (shown.prompts_won, shown.prompts_lost) == (6, 2)
+    assert shown.rate == pytest.approx(0.7) and shown.share_won == 0.6
+    assert shown.low == pytest.approx(0.644493 - 0.247714, abs=2e-6)
+    assert shown.high == pytest.approx(0.644493 + 0.247714, abs=2e-6)
     assert shown.p_value == pytest.approx(0.2890625, abs=1e-12)
 
 
-def test_win_rate_is_antisymmetric_and_holds_the_published_half_widths() -> None:
-    """REWARDS.md 9.3: at 50 % the half width is 6.9 points for n = 200 and 2.4 for n = 1,632."""
+@pytest.mark.parametrize("shape", [(300,), (60, 5)])
+def test_win_rate_is_antisymmetric_and_knows_no_order(shape: tuple[int, ...]) -> None:
     rng = np.random.default_rng(0)
-    a, b = rng.integers(0, 5, size=(2, 300))
+    a, b = rng.integers(0, 5, size=(2, *shape))
     there, back = win_rate(a, b), win_rate(b, a)
     assert (there.wins, there.losses, there.ties) == (back.losses, back.wins, back.ties)
+    assert (there.prompts_won, there.prompts_lost) == (back.prompts_lost, back.prompts_won)
     assert there.p_value == back.p_value
-    assert there.rate_half_ties + back.rate_half_ties == pytest.approx(1)
-    for n, half_width in ((200, 6.9), (1632, 2.4)):
-        bounds = proportion_interval(n // 2, n)
-        assert 50 * (bounds.high - bounds.low) == pytest.approx(half_width, abs=0.05)
+    assert [there.rate, there.low, there.high] == pytest.approx([1 - back.rate, 1 - back.high, 1 - back.low])
+    order = rng.permutation(shape[0])
+    again = win_rate(a[order], b[order])
+    assert (again.prompts_won, again.low) == (there.prompts_won, pytest.approx(there.low))
+    if len(shape) > 1:  # the images of a prompt have no order either
+        assert win_rate(a[:, ::-1], b[:, ::-1]) == there
+        flat = win_rate(a.ravel(), b.ravel(), groups=np.repeat(np.arange(60), 5))
+        assert (flat.p_value, flat.low) == (there.p_value, pytest.approx(there.low))
+
+
+@pytest.mark.parametrize(("n", "half_width"), [(200, 6.9), (1632, 2.4)])
+def test_wilson_holds_the_published_half_widths_and_equals_scipy(n: int, half_width: float) -> None:
+    """REWARDS.md 9.3: at 50 % the half width is 6.9 points for n = 200 and 2.4 for n = 1,632."""
+    bounds = wilson_interval(n // 2, n)
+    assert 50 * (bounds.high - bounds.low) == pytest.approx(half_width, abs=0.05)
+    for wins in (0, 3, n):
+        theirs = stats.binomtest(wins, n).proportion_ci(0.9, method="wilson")
+        ours = wilson_interval(wins, n, level=0.9)
+        assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=1e-12)
+
+
+def test_paper_claims_that_are_ties() -> None:
+    """REWARDS.md 9.3: CLIP 50.5 % of 3,200 is [48.8, 52.2], 51.5 % of 1,632 is [49.1, 53.9]."""
+    for share, n, low, high in ((0.505, 3200, 0.488, 0.522), (0.515, 1632, 0.491, 0.539)):
+        bounds = wilson_interval(share * n, n)
+        assert (bounds.low, bounds.high) == pytest.approx((low, high), abs=5e-4)
+
+
+def test_copies_of_an_image_are_one_image() -> None:
+    """Five equal images a prompt say what one says: interval, test and rate are those of one image a prompt."""
+    a, b = np.random.default_rng(8).integers(0, 4, size=(2, 90))
+    single, copied = win_rate(a, b), win_rate(*(np.repeat(x[:, None], 5, axis=1) for x in (a, b)))
+    assert copied.wins == 5 * single.wins and copied.prompts_won == single.prompts_won
+    assert (copied.rate, copied.p_value) == (pytest.approx(single.rate), single.p_value)
+    decided = (a != b) * (1 + np.sign(a - b)) / 2 + (a == b) * (a % 2)  # without ties: exactly n effective images
+    assert effective_size(np.repeat(decided[:, None], 5, axis=1)) == pytest.approx(90)
+    assert effective_size(decided) == pytest.approx(90)
+
+
+def test_effective_size_by_hand() -> None:
+    """Rows (1,1), (1,0), (0,0), (1,0): p = 1/2, group residuals 1, 0, -1, 0, Var = 2/64, so 1/4 / (2/64) = 8 of 8.
+
+    Rows (1,1), (0,0), (1,1), (1,0): p = 5/8, residuals 3/4, -5/4, 3/4, -1/4, squares 9/16 + 25/16 + 9/16 + 1/16 =
+    44/16, Var = 44/16/64; 15/64 / (44/1024) = 240/44.
+    """
+    assert effective_size([[1, 1], [1, 0], [0, 0], [1, 0]]) == pytest.approx(8)
+    assert effective_size([[1, 1], [0, 0], [1, 1], [1, 0]]) == pytest.approx(240 / 44)
+    assert effective_size([[1, 1], [1, 1], [1, 1]]) == 3  # nothing varies: no more than the prompts
+    assert effective_size([1, 1, 1, 1], [0, 0, 0, 1]) == pytest.approx(16 / 10)
+    assert effective_size([0.5] * 6) == 6
+
+
+def test_intervals_cover_the_truth_with_correlated_images() -> None:
+    """Prompts differ in how often they are won (Beta(1/2, 1/3), mean 0.6), five images each: nominal 95 %.
+
+    Taking the images as independent would cover about 75 % of the time.
+    """
+    rng = np.random.default_rng(9)
+    ours, naive = [], []
+    for _ in range(1000):
+        won = rng.random((60, 5)) < rng.beta(1 / 2, 1 / 3, size=(60, 1))
+        ours.append(share_interval(won))
+        naive.append(wilson_interval(int(won.sum()), 300))
+    covered = [np.mean([b.low <= 0.6 <= b.high for b in found]) for found in (ours, naive)]
+    assert 0.93 <= covered[0] <= 0.97 and covered[1] < 0.80
+
+
+def test_sign_test_keeps_its_level_with_correlated_images() -> None:
+    """No difference between the models, but all images of a prompt go the same way most of the time."""
+    rng = np.random.default_rng(10)
+    p_values = []
+    for _ in range(1000):
+        tilt = rng.choice([-1.0, 1.0], size=(40, 1))
+        p_values.append(win_rate(tilt + rng.normal(size=(40, 5)), np.zeros((40, 5))).p_value)
+    assert np.mean(np.array(p_values) < 0.05) < 0.06
+
+
+def test_signed_rank_by_hand_and_against_scipy() -> None:
+    """Differences 1, 2, 3, 4, 5: all positive, exact two-sided p = 2 / 2^5."""
+    assert signed_rank_p([1, 2, 3, 4, 5], [0] * 5) == pytest.approx(2 / 32)
+    assert signed_rank_p([1.0, 2.0], [1.0, 2.0]) == 1.0
+    rng = np.random.default_rng(11)
+    a, b = rng.integers(0, 9, size=(2, 70, 3)).astype(float)
+    expected = stats.wilcoxon(a.sum(axis=1), b.sum(axis=1), zero_method="pratt").pvalue
+    assert signed_rank_p(a, b) == pytest.approx(expected)
+    assert signed_rank_p(b, a) == pytest.approx(expected)
+
+
+def test_cliffs_delta_counts_all_pairs() -> None:
+    """(1, 2, 3) against (0, 2, 2): 1, 2 and 3 are above 1, 1 and 3 of them, 1 is below two: (5 - 2) / 9."""
+    assert cliffs_delta([1, 2, 3], [0, 2, 2]) == pytest.approx(3 / 9)
+    a, b = np.random.default_rng(12).integers(0, 6, size=(2, 50))
+    assert cliffs_delta(a, b) == pytest.approx(np.sign(a[:, None] - b).mean()) == pytest.approx(-cliffs_delta(b, a))
+
+
+def test_median_image_is_a_real_image() -> None:
+    np.testing.assert_array_equal(median_images([[5, 1, 3], [2, 9, 4]]), [[3], [4]])
+    np.testing.assert_array_equal(median_images([[5, 1, 3, 4]]), [[3]])  # the lower of 3 and 4
+    np.testing.assert_array_equal(median_images([7.0, 8.0]), [[7], [8]])
+
+
+def test_groups_must_name_every_score() -> None:
+    with pytest.raises(ValueError, match="groups must name the prompt of each of 3 scores, got 2"):
+        win_rate([1, 2, 3], [0, 0, 0], groups=[0, 1])
 
 
 def test_only_ties_decide_nothing() -> None:
     shown = win_rate([1.0, 2.0], [1.0, 2.0])
-    assert (shown.rate, shown.rate_half_ties, shown.p_value) == (0.0, 0.5, 1.0)
+    assert (shown.rate, shown.share_won, shown.p_value) == (0.5, 0.0, 1.0)
 
 
-@pytest.mark.parametrize("function", [win_rate, median_difference])
+@pytest.mark.parametrize("function", [win_rate, median_difference, signed_rank_p])
 def test_unpaired_or_unusable_scores_are_refused(function) -> None:
     with pytest.raises(ValueError, match=r"must have one shape, got \(2,.*; pair them by prompt"):
         function([1, 2], [1, 2, 3])
@@ -113,7 +220,7 @@ def test_bootstrap_intervals_cover_the_truth() -> None:
 
 def test_wilson_intervals_cover_the_truth() -> None:
     rng = np.random.default_rng(5)
-    covered = [b.low <= 0.6 <= b.high for b in (proportion_interval(int(k), 100) for k in rng.binomial(100, 0.6, 1000))]
+    covered = [b.low <= 0.6 <= b.high for b in (wilson_interval(int(k), 100) for k in rng.binomial(100, 0.6, 1000))]
     assert 0.93 <= np.mean(covered) <= 0.97
 
 

@@ -11,18 +11,24 @@ import numpy as np
 
 from smpo.checks import check_known
 from smpo.errors import DataError
+from smpo.evaluation.attributes import AttributeChange, attribute_changes
+from smpo.evaluation.categories import CategoryResult, by_category, verdict_of
 from smpo.evaluation.scores import ScoreTable
 from smpo.evaluation.statistics import (
     Interval,
     WinRate,
     bootstrap_interval,
+    cliffs_delta,
     holm_adjusted,
     median_difference,
-    proportion_interval,
+    median_images,
+    signed_rank_p,
     win_rate,
 )
 
-SIGNIFICANCE = 0.05  # of Holm-adjusted p values
+PROTOCOLS = ("all", "median-image")
+Rows = Mapping[str, Mapping[str, np.ndarray]]
+"""Set -> scorer -> scores of shape (prompts, images)."""
 
 
 @dataclass(frozen=True)
@@ -40,9 +46,13 @@ class Pairing:
 
     Attributes:
         win_rate: of `ours`.
-        p_holm: sign test adjusted over all sets and scorers of the comparison; None unless `theirs` is the baseline.
-        median_difference: median(ours) - median(theirs), in the scorer's units; None unless `theirs` is the baseline.
-        shift: mean difference in standard deviations of `theirs`, so that scorers share an axis; None likewise.
+        p_holm: sign test adjusted over all sets and scorers of the comparison; None unless `theirs` is the baseline,
+            as are all further ones.
+        median_difference: median(ours) - median(theirs), in the scorer's units.
+        mean_difference: mean(ours) - mean(theirs), in the scorer's units.
+        shift: mean difference in standard deviations of `theirs`, so that scorers share an axis.
+        p_signed_rank: Wilcoxon's signed-rank test, adjusted like `p_holm`.
+        cliffs_delta: effect size of the two distributions, in [-1, 1].
     """
 
     ours: str
@@ -51,14 +61,15 @@ class Pairing:
     win_rate: WinRate
     p_holm: float | None = None
     median_difference: Interval | None = None
+    mean_difference: Interval | None = None
     shift: Interval | None = None
+    p_signed_rank: float | None = None
+    cliffs_delta: float | None = None
 
     @property
     def verdict(self) -> str:
         """"better", "worse" or "undecided": the sign of the significant change against the baseline."""
-        if self.p_holm is None or self.p_holm >= SIGNIFICANCE:
-            return "undecided"
-        return "better" if self.win_rate.wins > self.win_rate.losses else "worse"
+        return verdict_of(self.win_rate, self.p_holm)
 
 
 @dataclass(frozen=True)
@@ -84,24 +95,6 @@ class OverOptimisation:
 
 
 @dataclass(frozen=True)
-class AttributeChange:
-    """How often one attribute is right, with the exact McNemar test against the baseline.
-
-    Attributes:
-        accuracy: share of images with the attribute right, in [0, 1], with its Wilson interval.
-        n: images that have the attribute.
-        p_holm: adjusted over the attributes of this set and scorer; None for the baseline itself.
-    """
-
-    model: str
-    scorer: str
-    attribute: str
-    accuracy: Interval
-    n: int
-    p_holm: float | None
-
-
-@dataclass(frozen=True)
 class Comparison:
     """Evaluated sets side by side.
 
@@ -110,11 +103,13 @@ class Comparison:
         models: names of the sets, in the given order.
         num_prompts: prompts of each set.
         images_per_prompt: images of each prompt.
+        protocol: "all" images of a prompt, or its "median-image" under each scorer.
         units: scorer -> unit.
         summaries: model -> scorer -> summary.
         pairings: every ordered pair of models under every scorer.
         over_optimisation: one entry per set, when the training reward is known.
         attributes: accuracy of each attribute, for scorers that give details.
+        categories: every set on every category of prompts, where the prompts have one.
         fingerprints: model -> fingerprint of its evaluation.
     """
 
@@ -122,11 +117,13 @@ class Comparison:
     models: tuple[str, ...]
     num_prompts: int
     images_per_prompt: int
+    protocol: str
     units: Mapping[str, str]
     summaries: Mapping[str, Mapping[str, Summary]]
     pairings: tuple[Pairing, ...]
     over_optimisation: tuple[OverOptimisation, ...]
     attributes: tuple[AttributeChange, ...]
+    categories: tuple[CategoryResult, ...]
     fingerprints: Mapping[str, str]
 
     def pairing(self, ours: str, scorer: str, theirs: str | None = None) -> Pairing:
@@ -137,15 +134,17 @@ class Comparison:
     def to_json(self) -> str:
         """The comparison as JSON text, with the verdicts written out."""
         content = dataclasses.asdict(self)
-        for shown, pairing in zip(content["pairings"], self.pairings, strict=True):
-            shown["verdict"] = pairing.verdict
+        for key in ("pairings", "categories"):
+            for shown, result in zip(content[key], getattr(self, key), strict=True):
+                shown["verdict"] = result.verdict
         for shown, entry in zip(content["over_optimisation"], self.over_optimisation, strict=True):
             shown["flagged"] = entry.flagged
         return json.dumps(content, indent=1) + "\n"
 
 
 def compare(
-    sets: Mapping[str, Path], baseline: str, *, training_reward: str | None = None, seed: int = 0
+    sets: Mapping[str, Path], baseline: str, *, training_reward: str | None = None, protocol: str = "all",
+    categories: Sequence[str] = (), seed: int = 0,
 ) -> Comparison:
     """The comparison of two or more evaluations of the same prompts and seeds.
 
@@ -153,28 +152,47 @@ def compare(
         sets: model name -> folder of its evaluation.
         baseline: one of the names.
         training_reward: scorer that made the training labels, for the over-optimisation check.
+        protocol: "all" images of a prompt count; or "median-image" (Diffusion-KTO): under each scorer the image with
+            the median score stands for its prompt.
+        categories: of each image, for results by category; see `categories.read_categories`.
         seed: of the bootstrap.
 
     Raises:
-        ConfigError: the baseline or the training reward is unknown.
-        DataError: the sets differ in prompts, seeds or scorers, or one is no complete evaluation.
+        ConfigError: the baseline, the training reward or the protocol is unknown.
+        DataError: the sets differ in prompts, seeds or scorers, one is no complete evaluation, or `categories` do not
+            fit the prompts.
     """
     check_known(baseline, sets, what="baseline")
+    check_known(protocol, PROTOCOLS, what="protocol")
     tables = {name: ScoreTable.open(folder) for name, folder in sets.items()}
     first = tables[baseline]
     for name, table in tables.items():
         _check_paired(first, table, baseline, name)
     if training_reward is not None:
         check_known(training_reward, first.scores, what="training reward")
-    pairings = _pairings(tables, baseline, seed)
+    rows = {name: _rows_of(table, protocol) for name, table in tables.items()}
+    pairings = _pairings(rows, baseline, seed)
     return Comparison(
         baseline=baseline, models=tuple(tables), num_prompts=len(first.prompts) // first.images_per_prompt,
-        images_per_prompt=first.images_per_prompt, units=dict(first.units),
-        summaries={name: _summaries(table, seed) for name, table in tables.items()},
+        images_per_prompt=first.images_per_prompt, protocol=protocol, units=dict(first.units),
+        summaries={name: _summaries(rows[name], seed) for name in tables},
         pairings=pairings, over_optimisation=_over_optimisation(pairings, baseline, training_reward),
-        attributes=tuple(itertools.chain.from_iterable(_attributes(tables, baseline, s) for s in first.details)),
+        attributes=tuple(itertools.chain.from_iterable(attribute_changes(tables, baseline, s) for s in first.details)),
+        categories=by_category(rows, baseline, _of_prompts(categories, first), seed=seed) if categories else (),
         fingerprints={name: table.fingerprint for name, table in tables.items()},
     )
+
+
+def _rows_of(table: ScoreTable, protocol: str) -> dict[str, np.ndarray]:
+    reduced = median_images if protocol == "median-image" else np.asarray
+    return {scorer: reduced(table.rows(scorer)) for scorer in table.scores}
+
+
+def _of_prompts(categories: Sequence[str], table: ScoreTable) -> Sequence[str]:
+    """The category of each prompt, from those of its images."""
+    if len(categories) != len(table.prompts):
+        raise DataError(f"got {len(categories)} categories for {len(table.prompts)} images; give each image one")
+    return categories[:: table.images_per_prompt]
 
 
 def _check_paired(first: ScoreTable, other: ScoreTable, baseline: str, name: str) -> None:
@@ -197,39 +215,40 @@ def _check_paired(first: ScoreTable, other: ScoreTable, baseline: str, name: str
         )
 
 
-def _summaries(table: ScoreTable, seed: int) -> dict[str, Summary]:
+def _summaries(rows: Mapping[str, np.ndarray], seed: int) -> dict[str, Summary]:
     return {
         scorer: Summary(
-            n=len(table.prompts), median=bootstrap_interval(table.rows(scorer), "median", seed=seed),
-            mean=bootstrap_interval(table.rows(scorer), "mean", seed=seed),
+            n=scores.size, median=bootstrap_interval(scores, "median", seed=seed),
+            mean=bootstrap_interval(scores, "mean", seed=seed),
         )
-        for scorer in table.scores
+        for scorer, scores in rows.items()
     }
 
 
-def _pairings(tables: Mapping[str, ScoreTable], baseline: str, seed: int) -> tuple[Pairing, ...]:
+def _pairings(rows: Rows, baseline: str, seed: int) -> tuple[Pairing, ...]:
     """Every ordered pair under every scorer; those against the baseline with effect sizes and adjusted p values."""
     pairings = [
-        Pairing(ours, theirs, scorer, win_rate(tables[ours].scores[scorer], tables[theirs].scores[scorer]))
-        for ours, theirs in itertools.permutations(tables, 2) for scorer in tables[baseline].scores
+        Pairing(ours, theirs, scorer, win_rate(rows[ours][scorer], rows[theirs][scorer]))
+        for ours, theirs in itertools.permutations(rows, 2) for scorer in rows[baseline]
     ]
     against = [p for p in pairings if p.theirs == baseline]
-    adjusted = holm_adjusted([p.win_rate.p_value for p in against])
+    scores = [(rows[p.ours][p.scorer].astype(np.float64), rows[baseline][p.scorer]) for p in against]
+    signs = holm_adjusted([p.win_rate.p_value for p in against])
+    ranks = holm_adjusted([signed_rank_p(*both) for both in scores])
     completed = {
         id(p): dataclasses.replace(
-            p, p_holm=p_holm, shift=_shift(tables[p.ours].rows(p.scorer), tables[baseline].rows(p.scorer), seed),
-            median_difference=median_difference(
-                tables[p.ours].rows(p.scorer), tables[baseline].rows(p.scorer), seed=seed
-            ),
+            p, p_holm=sign, p_signed_rank=rank, cliffs_delta=cliffs_delta(ours, theirs),
+            median_difference=median_difference(ours, theirs, seed=seed),
+            mean_difference=bootstrap_interval(ours - theirs, "mean", seed=seed), shift=_shift(ours, theirs, seed),
         )
-        for p, p_holm in zip(against, adjusted, strict=True)
+        for p, (ours, theirs), sign, rank in zip(against, scores, signs, ranks, strict=True)
     }
     return tuple(completed.get(id(p), p) for p in pairings)
 
 
 def _shift(ours: np.ndarray, theirs: np.ndarray, seed: int) -> Interval:
     spread = float(theirs.std(dtype=np.float64)) or 1.0  # a constant baseline has no scale of its own
-    return bootstrap_interval((ours.astype(np.float64) - theirs) / spread, "mean", seed=seed)
+    return bootstrap_interval((ours - theirs) / spread, "mean", seed=seed)
 
 
 def _over_optimisation(
@@ -244,24 +263,3 @@ def _over_optimisation(
         rises = reward.win_rate.wins > reward.win_rate.losses
         found.append(OverOptimisation(reward.ours, training_reward, rises, falling))
     return tuple(found)
-
-
-def _attributes(tables: Mapping[str, ScoreTable], baseline: str, scorer: str) -> list[AttributeChange]:
-    """Accuracy of every attribute of one detailed scorer, for all sets."""
-    names = list(dict.fromkeys(key for row in tables[baseline].details[scorer] for key in row))
-    right = {
-        model: {key: np.array([row[key] for row in table.details[scorer] if key in row]) for key in names}
-        for model, table in tables.items()
-    }
-    changes = []
-    for model, columns in right.items():
-        p_values = [win_rate(columns[key], right[baseline][key]).p_value for key in names]
-        adjusted = [None] * len(names) if model == baseline else holm_adjusted(p_values)
-        changes += [
-            AttributeChange(
-                model, scorer, key, proportion_interval(int(columns[key].sum()), len(columns[key])),
-                len(columns[key]), p_holm,
-            )
-            for key, p_holm in zip(names, adjusted, strict=True)
-        ]
-    return changes

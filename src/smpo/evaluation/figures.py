@@ -8,7 +8,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from smpo.evaluation.compare import AttributeChange, Comparison, Pairing
+from smpo.evaluation.attributes import AttributeChange
+from smpo.evaluation.compare import Comparison, Pairing
 from smpo.evaluation.examples import Example
 from smpo.evaluation.theme import FONT_PT, LIGHT, MARKERS, Theme, heading, new_figure, style
 from smpo.evaluation.wording import shortened
@@ -19,9 +20,9 @@ BAR = 0.62
 
 
 def win_rate_chart(comparison: Comparison, *, theme: Theme = LIGHT) -> Figure:
-    """Bars of wins, ties and losses against the baseline, one per model and scorer, with the interval of the wins.
+    """Bars of wins, ties and losses against the baseline, one per model and scorer, with the win-rate's interval.
 
-    The dashed line is 50 %. The whisker is the 95 % Wilson interval of the share of wins.
+    The dashed line is 50 %. The whisker is the 95 % Wilson interval of the win-rate, ties counting half.
     """
     rows = _against_baseline(comparison)
     figure = new_figure(8.0, 1.0 + 0.42 * len(rows), theme)

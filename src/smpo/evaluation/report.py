@@ -165,7 +165,7 @@ def _tiles(content: ReportContent) -> Iterator[dict[str, Any]]:
         yield {
             "scorer": scorer, "rate": percent(shown.rate), "verdict": pairing.verdict,
             "interval": f"{100 * shown.low:.1f} to {100 * shown.high:.1f} %", "ties": shown.ties,
-            "wins_width": f"{100 * shown.rate:.2f}", "ties_width": f"{100 * shown.ties / shown.n:.2f}",
+            "wins_width": f"{100 * shown.share_won:.2f}", "ties_width": f"{100 * shown.ties / shown.n:.2f}",
         }
 
 
@@ -174,7 +174,7 @@ def _plots(content: ReportContent, out: Path) -> list[Plot]:
     comparison, model, baseline = content.comparison, content.model, content.comparison.baseline
     plots = [
         _plot(out, "win-rates", "Win-rates", "Share of images that win, tie and lose against the baseline; the thin "
-              "whisker is the 95 % Wilson interval of the wins, the dashed line is 50 %.",
+              "whisker is the 95 % Wilson interval of the win-rate, ties counting half; the dashed line is 50 %.",
               lambda theme: win_rate_chart(comparison, theme=theme)),
         _plot(out, "changes", "Change of every score", "Mean change in standard deviations of the baseline with 95 % "
               "bootstrap intervals: reward hacking shows as the training reward right of zero and others left of it.",

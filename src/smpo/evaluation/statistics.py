@@ -1,7 +1,8 @@
-"""Statistics of paired scores: win-rates, bootstrap intervals, the sign test and Holm's correction.
+"""Statistics of paired scores: win-rates, bootstrap intervals, rank and sign tests, effect sizes, Holm's correction.
 
-Everything is a pure function of arrays and a seed. Rows are the independent units, one per prompt; where a prompt has
-several images, its scores form one row of shape (k,), and the bootstrap resamples whole rows.
+Everything is a pure function of arrays and a seed. Prompts are the independent units: where a prompt has several
+images, its scores form one row of shape (k,), the bootstrap resamples whole rows, Wilson intervals count effective
+images, and the tests see one value per prompt. Images of one prompt are never treated as if they were independent.
 """
 
 from collections.abc import Iterator, Sequence
@@ -36,60 +37,135 @@ class WinRate:
     """Paired comparison of `ours` with `theirs`.
 
     Attributes:
-        wins: pairs with ours > theirs.
-        losses: pairs with ours < theirs.
-        ties: pairs with equal scores.
-        rate: wins / n, in [0, 1]; a tie is no win.
-        rate_half_ties: (wins + ties / 2) / n.
-        low: lower Wilson bound of `rate`.
+        wins: images with ours > theirs.
+        losses: images with ours < theirs.
+        ties: images with equal scores.
+        prompts_won: prompts of which more images win than lose; `wins` where a prompt has one image.
+        prompts_lost: prompts of which more images lose than win.
+        rate: (wins + ties / 2) / n, in [0, 1]; 1 - rate is the win-rate of `theirs`.
+        low: lower Wilson bound of `rate`, over the effective number of images (see `effective_size`).
         high: upper Wilson bound of `rate`.
-        p_value: two-sided exact sign test, ties dropped; 1 when there are only ties.
+        p_value: two-sided exact sign test of prompts won against prompts lost; 1 when there are neither.
     """
 
     wins: int
     losses: int
     ties: int
+    prompts_won: int
+    prompts_lost: int
     rate: float
-    rate_half_ties: float
     low: float
     high: float
     p_value: float
 
     @property
     def n(self) -> int:
-        """Number of pairs."""
+        """Number of pairs of images."""
         return self.wins + self.losses + self.ties
 
+    @property
+    def share_won(self) -> float:
+        """wins / n, in [0, 1]: a tie is no win."""
+        return self.wins / self.n
 
-def win_rate(ours: ArrayLike, theirs: ArrayLike, *, level: float = 0.95) -> WinRate:
-    """The share of pairs that `ours` wins, with its Wilson interval and the exact sign test.
+
+def win_rate(
+    ours: ArrayLike, theirs: ArrayLike, *, groups: ArrayLike | None = None, level: float = 0.95
+) -> WinRate:
+    """The share of pairs that `ours` wins, ties counting half, with its Wilson interval and the exact sign test.
 
     Args:
-        ours: scores, any shape.
+        ours: scores, shape (n,), or (n, k) for k images of each of n prompts.
         theirs: scores of the same prompts and seeds, same shape.
+        groups: prompt of each score, same shape, for prompts with different numbers of images; None is the first axis.
         level: coverage of the interval, in (0, 1).
 
     Raises:
         ValueError: shapes differ, there is no pair, or a score is not finite.
     """
-    a, b = _finite(ours), _finite(theirs)
-    if a.shape != b.shape:
-        raise ValueError(f"ours and theirs must have one shape, got {a.shape} and {b.shape}; pair them by prompt")
-    wins, losses = int((a > b).sum()), int((a < b).sum())
-    ties = a.size - wins - losses
-    bounds = proportion_interval(wins, a.size, level=level)
-    decided = wins + losses
-    p_value = float(stats.binomtest(wins, decided).pvalue) if decided else 1.0
+    a, b = _paired(ours, theirs)
+    signs = np.sign(a - b)
+    units = _groups(signs, groups)
+    bounds = share_interval((1 + signs) / 2, units, level=level)
+    balance = np.bincount(units, weights=signs.ravel())
+    won, lost = int((balance > 0).sum()), int((balance < 0).sum())
+    p_value = float(stats.binomtest(won, won + lost).pvalue) if won + lost else 1.0
+    wins, losses = int((signs > 0).sum()), int((signs < 0).sum())
     return WinRate(
-        wins, losses, ties, rate=bounds.value, rate_half_ties=(wins + ties / 2) / a.size,
-        low=bounds.low, high=bounds.high, p_value=p_value,
+        wins, losses, a.size - wins - losses, won, lost, rate=bounds.value, low=bounds.low, high=bounds.high,
+        p_value=p_value,
     )
 
 
-def proportion_interval(successes: int, n: int, *, level: float = 0.95) -> Interval:
-    """successes / n with its Wilson interval."""
-    bounds = stats.binomtest(successes, n).proportion_ci(level, method="wilson")
-    return Interval(successes / n, float(bounds.low), float(bounds.high))
+def share_interval(values: ArrayLike, groups: ArrayLike | None = None, *, level: float = 0.95) -> Interval:
+    """The mean of `values` in [0, 1] with its Wilson interval over the effective number of values.
+
+    Args:
+        values: 1 for a success, 0 for a failure, 1/2 for a tie; shape (n,) or (n, k) as in `win_rate`.
+        groups: independent unit of each value, same shape; None is the first axis.
+        level: coverage of the interval, in (0, 1).
+    """
+    array = _finite(values)
+    size = effective_size(array, groups)
+    return wilson_interval(float(array.mean()) * size, size, level=level)
+
+
+def effective_size(values: ArrayLike, groups: ArrayLike | None = None) -> float:
+    """How many independent values in [0, 1] would know the mean as well as these (Korn & Graubard 1998).
+
+    p (1 - p) / Var(p), where Var is the between-group variance of the mean: n for one image a prompt, n too for k equal
+    copies of each image, n k where images of a prompt are unrelated. At most the number of values, so that ties never
+    narrow an interval; where p is 0 or 1 and nothing varies, the effective number of groups (sum m)^2 / sum m^2.
+    """
+    array = _finite(values).ravel()
+    units = _groups(np.asarray(values), groups)
+    sizes = np.bincount(units)
+    p = array.mean()
+    if p in (0.0, 1.0):
+        return array.size**2 / float(np.square(sizes).sum())
+    variance = np.square(np.bincount(units, weights=array - p)).sum() / array.size**2
+    return min(float(p * (1 - p) / variance), float(array.size)) if variance > 0 else float(array.size)
+
+
+def wilson_interval(successes: float, n: float, *, level: float = 0.95) -> Interval:
+    """successes / n with its Wilson interval; both may be fractional, which scipy's binomtest does not allow."""
+    z = float(stats.norm.ppf((1 + level) / 2))
+    p, shrink = successes / n, 1 + z**2 / n
+    centre = (p + z**2 / (2 * n)) / shrink
+    half_width = z / shrink * float(np.sqrt(p * (1 - p) / n + z**2 / (4 * n**2)))
+    return Interval(p, max(0.0, centre - half_width), min(1.0, centre + half_width))
+
+
+def signed_rank_p(ours: ArrayLike, theirs: ArrayLike) -> float:
+    """Two-sided p value of Wilcoxon's signed-rank test on the total difference of each prompt, zeros ranked (Pratt).
+
+    Args:
+        ours: shape (n,) or (n, k), as in `win_rate`.
+        theirs: scores of the same prompts and seeds, same shape.
+    """
+    a, b = _paired(ours, theirs)
+    differences = (a - b).reshape(len(a), -1).sum(axis=1)  # a mean would round ties apart
+    return float(stats.wilcoxon(differences, zero_method="pratt").pvalue) if differences.any() else 1.0
+
+
+def cliffs_delta(ours: ArrayLike, theirs: ArrayLike) -> float:
+    """P(ours > theirs) - P(ours < theirs) for two images drawn at random, prompts ignored, in [-1, 1] (Cliff 1993).
+
+    An effect size of the two distributions: it stays small where prompts differ more than models do. The paired
+    counterpart is 2 rate - 1 of `win_rate`.
+    """
+    a, b = _finite(ours).ravel(), _finite(theirs).ravel()
+    return float(2 * stats.mannwhitneyu(a, b, method="asymptotic").statistic / (a.size * b.size) - 1)
+
+
+def median_images(rows: ArrayLike) -> np.ndarray:
+    """Score of each prompt's median image, shape (n, 1): the image that stands for its prompt in Diffusion-KTO.
+
+    Args:
+        rows: shape (n, k). Of an even number the lower middle one is taken, so that it is a score that an image has.
+    """
+    array = _rows(rows)
+    return np.sort(array, axis=1)[:, [(array.shape[1] - 1) // 2]]
 
 
 def bootstrap_interval(
@@ -132,9 +208,7 @@ def median_difference(
     Raises:
         ValueError: shapes differ, there are no values, or one is not finite.
     """
-    a, b = _rows(ours), _rows(theirs)
-    if a.shape != b.shape:
-        raise ValueError(f"ours and theirs must have one shape, got {a.shape} and {b.shape}; pair them by prompt")
+    a, b = (_rows(values) for values in _paired(ours, theirs))
     draws = np.concatenate(
         [_median(a[index]) - _median(b[index]) for index in _resampled(len(a), a.shape[1], seed, resamples)]
     )
@@ -159,6 +233,23 @@ def _finite(values: ArrayLike) -> np.ndarray:
     if array.size == 0 or not np.isfinite(array).all():
         raise ValueError(f"scores must be finite and at least one, got {array.size} of them; check the score table")
     return array
+
+
+def _paired(ours: ArrayLike, theirs: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    a, b = _finite(ours), _finite(theirs)
+    if a.shape != b.shape:
+        raise ValueError(f"ours and theirs must have one shape, got {a.shape} and {b.shape}; pair them by prompt")
+    return a, b
+
+
+def _groups(values: np.ndarray, groups: ArrayLike | None) -> np.ndarray:
+    """Index of each value's group, flat, from 0 without gaps."""
+    if groups is None:
+        return np.repeat(np.arange(len(values)), values[0].size)
+    given = np.asarray(groups).ravel()
+    if given.size != values.size:
+        raise ValueError(f"groups must name the prompt of each of {values.size} scores, got {given.size}")
+    return np.unique(given, return_inverse=True)[1]
 
 
 def _rows(values: ArrayLike) -> np.ndarray:

@@ -94,8 +94,11 @@ def _by_verdict(pairings: Sequence[Pairing], baseline: str) -> list[Finding]:
 
 def _rate_note(shown: WinRate) -> str:
     note = f"wins {percent(shown.rate)}"
-    if shown.ties > MANY_TIES * shown.n:  # 50 % is no yardstick where many images tie: show the losses instead
-        return f"{note}, loses {percent(shown.losses / shown.n)}, ties {percent(shown.ties / shown.n)}"
+    if shown.ties > MANY_TIES * shown.n:  # a rate near 50 % may be all ties: show the counts
+        return (
+            f"{note}: {percent(shown.share_won)} won, {percent(shown.losses / shown.n)} lost, "
+            f"{percent(shown.ties / shown.n)} tied"
+        )
     return note + (", interval includes 50 %" if shown.low <= 0.5 <= shown.high else "")
 
 
