@@ -11,14 +11,16 @@ import smpo
 ROOT = Path(smpo.__file__).parent
 
 # DESIGN.md, "Layers": a module may import its own package and the rows above it. Longer names win: `models.sources`
-# only turns a source into a path, and rewards need it, so it stands above the seams to the outside. Preparation samples
-# pairs with `generation`, which knows nothing of it. The demo of the command line imports the tiny world.
+# only turns a source into a path and `data.images` only bytes into pixels: rewards need both, so they stand above the
+# seams to the outside. Preparation samples pairs with `generation`, which knows nothing of it. The demo of the command
+# line imports the tiny world.
 ROWS = (
-    ("", "errors", "checks", "registry", "records", "artefacts", "randomness", "sections", "recipes", "prompts",
+    ("", "errors", "checks", "registry", "records", "artefacts", "randomness", "sections", "recipes",
      "processes", "contact_sheet", "image_set"),
     ("maths",),
-    ("labels", "noising", "objectives", "models.sources"),
+    ("labels", "noising", "objectives", "models.sources", "data.images"),
     ("models", "rewards", "data"),
+    ("prompts",),
     ("generation",),
     ("preparation",),
     ("training", "evaluation"),

@@ -11,8 +11,10 @@ from safetensors.torch import load_file, save_file
 from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer
 
 from smpo.errors import ConfigError, DataError
-from smpo.rewards import SCORERS
-from smpo.rewards.clip import ClipScore, LoadedClip, PickScore, _projected
+from smpo.rewards import SCORERS, clip_cosine
+from smpo.rewards.clip import ClipScore
+from smpo.rewards.clip_cosine import ClipCosine, projected
+from smpo.rewards.pickscore import PickScore
 from tests.data.pictures import picture
 
 IMAGES = [picture(seed, size) for seed, size in enumerate([(32, 32), (50, 40), (31, 77), (64, 33)])]
@@ -66,16 +68,16 @@ def test_prompts_are_cut_at_16_tokens(scorer: ClipScore):
 
 def test_each_prompt_is_encoded_once(clip_folder: Path, monkeypatch: pytest.MonkeyPatch):
     encoded = []
-    original = LoadedClip._encode_prompt
-    monkeypatch.setattr(LoadedClip, "_encode_prompt", lambda *args: encoded.append(args[1]) or original(*args))
+    original = ClipCosine._encode_prompt
+    monkeypatch.setattr(ClipCosine, "_encode_prompt", lambda *args: encoded.append(args[1]) or original(*args))
     ClipScore(source=str(clip_folder))(IMAGES, ["cat", "dog", "cat", "cat"])
     assert encoded == ["cat", "dog"]
 
 
 def test_weights_are_loaded_once_and_late(clip_folder: Path, monkeypatch: pytest.MonkeyPatch):
     loads = []
-    original = CLIPModel.from_pretrained
-    monkeypatch.setattr(CLIPModel, "from_pretrained", lambda *a, **k: loads.append(a) or original(*a, **k))
+    original = clip_cosine.load_model
+    monkeypatch.setattr(clip_cosine, "load_model", lambda *a, **k: loads.append(a) or original(*a, **k))
     scorer = PickScore(source=str(clip_folder), processor=str(clip_folder))
     scorer.identity()
     assert not loads
@@ -114,7 +116,7 @@ def test_features_of_both_transformers_generations():
     """Version 4 returns the tensor, version 5 an object that holds it."""
     tensor = torch.ones(1, 2)
     output = type("Output", (), {"pooler_output": tensor})()
-    assert _projected(tensor) is tensor and _projected(output) is tensor
+    assert projected(tensor) is tensor and projected(output) is tensor
 
 
 def test_identity(clip_folder: Path):
@@ -122,7 +124,7 @@ def test_identity(clip_folder: Path):
     digest = hashlib.sha256((clip_folder / "model.safetensors").read_bytes()).hexdigest()
     assert identity["weights"] == {"model.safetensors": digest}
     assert (identity["name"], identity["dtype"], identity["units"]) == ("clip", "float32", "cosine")
-    assert identity["preprocessing"]["version"] == "p1-transformers/1"
+    assert identity["preprocessing"]["version"] == "shortest-side/2"
     assert set(identity["tokenizer"]) == {"vocab.json", "merges.txt"}
 
 
@@ -157,20 +159,23 @@ def test_hub_that_does_not_answer(monkeypatch: pytest.MonkeyPatch):
     def refuse(*args, **options):
         raise ConnectionError("no route\nto host")
 
-    monkeypatch.setattr("smpo.rewards.clip.snapshot_download", refuse)
+    monkeypatch.setattr("smpo.rewards.weights.snapshot_download", refuse)
     assert error_of("owner/model") == (
         "scorer source owner/model is neither a folder nor a model the hub delivers (no route); "
         "correct it, or download the model and give its folder")
 
 
-def test_only_safetensors(clip_folder: Path, tmp_path: Path):
+def test_pickled_weights_are_read_where_there_are_no_safetensors(scorer: ClipScore, clip_folder: Path, tmp_path: Path):
+    """Older hub models, such as OpenAI's ViT-B/32, have pytorch_model.bin alone."""
     folder = without(clip_folder, tmp_path, "model.safetensors")
-    torch.save({}, folder / "pytorch_model.bin")
-    with pytest.raises(DataError) as caught:
-        ClipScore(source=str(folder)).identity()
-    assert str(caught.value) == (
-        f"{folder} has no model*.safetensors; convert its weights, or choose another revision")
-    assert error_of(folder).startswith(f"{folder} holds no CLIPModel in safetensors (")
+    torch.save(load_file(clip_folder / "model.safetensors"), folder / "pytorch_model.bin")
+    assert torch.equal(ClipScore(source=str(folder))(IMAGES, PROMPTS), scorer(IMAGES, PROMPTS))
+
+
+def test_no_weights(clip_folder: Path, tmp_path: Path):
+    folder = without(clip_folder, tmp_path, "model.safetensors")
+    assert error_of(folder) == (
+        f"scorer source {folder} has neither model*.safetensors nor pytorch_model*.bin; correct it or its revision")
 
 
 def test_missing_tokenizer(clip_folder: Path, tmp_path: Path):
@@ -186,8 +191,8 @@ def test_another_architecture(clip_folder: Path, tmp_path: Path):
     text = {name: tensor for name, tensor in weights.items() if not name.startswith(("vision", "visual"))}
     save_file(text, folder / "model.safetensors", metadata={"format": "pt"})
     assert error_of(folder) == (
-        f"{folder} lacks {len(weights) - len(text)} weights of a CLIPModel, the first is "
-        "vision_model.embeddings.class_embedding; it holds another architecture, so correct the source")
+        f"{folder} lacks weights ({len(weights) - len(text)}, the first is vision_model.embeddings.class_embedding); "
+        "it holds another architecture, so correct the source")
 
 
 def test_counts_must_agree(scorer: ClipScore):

@@ -25,15 +25,23 @@ def content_uid(data: bytes) -> str:
 
 
 def decode_image(data: bytes) -> Image.Image:
-    """The image of `data` in mode RGB, upright.
-
-    The EXIF orientation is applied. Transparent pixels are composited on white. Palette, grey, CMYK and 16-bit
-    images are converted; 16-bit grey is divided by 257, so that 65535 becomes 255. Animations give their first frame.
+    """The image of `data`, as `upright_rgb` gives it. Animations give their first frame.
 
     Raises:
         ImageError: the bytes are no image, are truncated, or have more than MAX_PIXELS pixels.
     """
-    image = _open(data)
+    return upright_rgb(_open(data))
+
+
+def upright_rgb(image: Image.Image) -> Image.Image:
+    """The image in mode RGB, upright.
+
+    The EXIF orientation is applied. Transparent pixels are composited on white. Palette, grey, CMYK and 16-bit
+    images are converted; 16-bit grey is divided by 257, so that 65535 becomes 255.
+
+    Raises:
+        ImageError: its file is truncated, it has float pixels, or more than MAX_PIXELS pixels.
+    """
     width, height = image.size
     if width * height > MAX_PIXELS:
         raise ImageError("oversized_image", f"image has {width} x {height} px, the limit is {MAX_PIXELS} px; resize it")

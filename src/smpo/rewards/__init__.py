@@ -3,7 +3,10 @@
 from smpo.registry import Registry
 
 SCORERS = Registry("scorer", {
-    "pickscore": "smpo.rewards.clip:PickScore",
+    "pickscore": "smpo.rewards.pickscore:PickScore",
+    "hpsv2": "smpo.rewards.hpsv2:HpsV2",
+    "imagereward": "smpo.rewards.imagereward:ImageReward",
+    "aesthetic": "smpo.rewards.aesthetic:Aesthetic",
     "clip": "smpo.rewards.clip:ClipScore",
     "verifier": "smpo.tiny.verifier:Verifier",
 })

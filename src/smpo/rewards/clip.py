@@ -1,163 +1,107 @@
-"""PickScore and CLIP score: the cosine of a CLIP model's image and text features."""
+"""CLIP score: the cosine of a CLIP model's features, the ways that papers compute it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
-from pathlib import Path
-from typing import Any, ClassVar
+from functools import cached_property
+from types import MappingProxyType
+from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
-from huggingface_hub import snapshot_download
 from torch import Tensor
-from transformers import CLIPModel, CLIPTokenizer
 
-from smpo.artefacts import hash_file
-from smpo.errors import DataError
-from smpo.models.sources import resolve_source
-from smpo.rewards.learnt import LearntScorer
-from smpo.rewards.preprocessing import ClipPreprocessing
+from smpo.checks import check_known
+from smpo.rewards.clip_cosine import ClipCosine, load_clip
+from smpo.rewards.pickscore import LAION_VIT_H, ClipFolderScorer
+from smpo.rewards.preprocessing import LongestSide, ShortestSide
+from smpo.rewards.tokenisation import OPEN_CLIP_MARKS, OPENAI_MARKS, OpenClipTokens
 
-PROMPTS_KEPT = 8192  # 33 MB of embeddings of width 1024
-LAION_VIT_H = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
+OWN = "own"
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClipCosine(LearntScorer):
-    """Cosine of the L2-normalised image and text features of a CLIPModel. Not an entry of `SCORERS` itself.
-
-    The raw cosine, without logit_scale, is what the papers of the DPO family report (times 100). Prompts are
-    encoded one at a time, so that a prompt's embedding never depends on its neighbours: a score is the same in any
-    batch, and an interrupted scoring run continues bit for bit.
+class Preset:
+    """A published way to compute a CLIP score.
 
     Attributes:
-        source: hub id, local folder or package:// of the model; safetensors only.
-        processor: the same of tokenizer and preprocessor_config.json; None = `source`.
-        dtype: of weights and activations; bfloat16 moves a cosine by about 3.5e-4.
+        source: where its weights are.
+        preprocessing: its image part.
+        marks: of its tokenizer.
+        prefix: put before every prompt.
+        weight: None = the cosine itself, else weight * max(cosine, 0).
     """
 
-    processor: str | None = None
+    source: str
+    preprocessing: ShortestSide | LongestSide
+    marks: tuple[str, str] = OPENAI_MARKS
+    prefix: str = ""
+    weight: float | None = None
 
-    units: ClassVar[str] = "cosine"
-    bounds: ClassVar[tuple[float, float]] = (-1.0, 1.0)
 
-    @cached_property
-    def preprocessing(self) -> ClipPreprocessing:
-        """The image part, as the processor's preprocessor_config.json sets it."""
-        return ClipPreprocessing.load(self._processor_folder)
-
-    def identity(self) -> dict[str, Any]:
-        """Name, source, revision, SHA-256 of the weights, dtype, tokenizer and preprocessing: what decides a score."""
-        return {"name": self.name, "source": self.source, "processor": self.processor, "revision": self.revision,
-                "weights": self._weight_hashes, "tokenizer": self._tokenizer_hashes, "dtype": self.dtype,
-                "preprocessing": self.preprocessing.describe(), "units": self.units}
-
-    @cached_property
-    def _model_folder(self) -> Path:
-        return _local_folder(self.source, self.revision, ("*.json", "model*.safetensors"))
-
-    @cached_property
-    def _processor_folder(self) -> Path:
-        if self.processor is None:
-            return _local_folder(self.source, self.revision, ("*.json", "*.txt", "model*.safetensors"))
-        return _local_folder(self.processor, None, ("*.json", "*.txt"))
-
-    @cached_property
-    def _weight_hashes(self) -> dict[str, str]:
-        files = sorted(self._model_folder.glob("model*.safetensors"))
-        if not files:
-            raise DataError(f"{self.source} has no model*.safetensors; convert its weights, or choose another revision")
-        return {file.name: hash_file(file) for file in files}
-
-    @cached_property
-    def _tokenizer_hashes(self) -> dict[str, str]:
-        names = ("vocab.json", "merges.txt", "tokenizer.json")
-        files = [self._processor_folder / name for name in names]
-        return {file.name: hash_file(file) for file in files if file.exists()}
-
-    def _load(self, device: torch.device, dtype: torch.dtype) -> "LoadedClip":
-        return LoadedClip(self._model_folder, self._processor_folder, dtype=dtype, device=device)
+PRESETS: Mapping[str, Preset] = MappingProxyType({
+    "vit-h-14-laion2b": Preset(  # Diffusion-DPO's, whose values near 0.38 the paper reports
+        source=LAION_VIT_H, preprocessing=LongestSide(), marks=OPEN_CLIP_MARKS),
+    "vit-l-14-openai": Preset(
+        source="openai/clip-vit-large-patch14", preprocessing=ShortestSide(library="torchvision")),
+    "vit-b-32-openai": Preset(  # CLIPScore (Hessel et al. 2021)
+        source="openai/clip-vit-base-patch32", preprocessing=ShortestSide(library="torchvision"),
+        prefix="A photo depicts ", weight=2.5),
+})
 
 
 @dataclass(frozen=True, kw_only=True)
-class PickScore(ClipCosine):
-    """PickScore v1 (Kirstain et al. 2023) as Diffusion-DPO and SmPO use it: the cosine, without logit_scale."""
+class ClipScore(ClipFolderScorer):
+    """CLIP score of a preset, by default the paper's, or of any CLIPModel with its own preprocessing and tokenizer.
 
-    source: str = "yuvalkirstain/PickScore_v1"
-    processor: str | None = LAION_VIT_H
-    name: ClassVar[str] = "pickscore"
+    Attributes:
+        preset: a name of `PRESETS`, or "own": preprocessing and tokenizer of `processor`, as transformers does it.
+            None = "own" where a source is given, else "vit-h-14-laion2b".
+        source: of the weights; None = the preset's.
+    """
 
-
-@dataclass(frozen=True, kw_only=True)
-class ClipScore(ClipCosine):
-    """CLIP score: the cosine of a CLIP model, by default LAION's ViT-H/14, whose values near 0.38 the paper reports."""
-
-    source: str = LAION_VIT_H
+    source: str | None = None
+    preset: str | None = None
     name: ClassVar[str] = "clip"
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        preset = self.preset or (OWN if self.source else next(iter(PRESETS)))
+        check_known(preset, [*PRESETS, OWN], what="clip preset")
+        if preset == OWN and not self.source:
+            raise ValueError("preset own needs a source; give one, or name another preset")
+        object.__setattr__(self, "preset", preset)
+        object.__setattr__(self, "source", self.source or PRESETS[preset].source)
 
-class LoadedClip:
-    """A CLIPModel with its tokenizer, in evaluation mode on one device."""
+    @property
+    def units(self) -> str:
+        """What a score of 1 means."""
+        return "cosine" if self._weight is None else f"{self._weight} max(cosine, 0)"
 
-    def __init__(self, folder: Path, processor: Path, *, dtype: torch.dtype, device: torch.device) -> None:
-        self.device = device
-        self.tokenizer = _load_tokenizer(processor)
-        self.model = _load_model(folder, dtype).to(device).eval().requires_grad_(False)
-        positions = self.model.config.text_config.max_position_embeddings
-        self.max_length = min(self.tokenizer.model_max_length, positions)  # the former is unset in some checkpoints
-        self._encode_prompt = lru_cache(maxsize=PROMPTS_KEPT)(self._encode_prompt)
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """Lowest and highest possible score."""
+        return (-1.0, 1.0) if self._weight is None else (0.0, self._weight)
+
+    @cached_property
+    def preprocessing(self) -> ShortestSide | LongestSide:
+        """The image part: the preset's, or the processor's own."""
+        return self._published.preprocessing if self._published else ShortestSide.load(self._processor_folder)
 
     def score(self, inputs: Tensor, prompts: Sequence[str]) -> Tensor:
-        """Cosine of each image's pixel values (B, 3, H, W) with its prompt, shape (B,), float32."""
-        text = torch.stack([self._encode_prompt(prompt) for prompt in prompts])
-        features = _projected(self.model.get_image_features(pixel_values=inputs.to(self.model.dtype)))
-        return (F.normalize(features.float(), dim=-1) * text).sum(dim=-1)
+        """Score of each preprocessed image, stacked to (B, 3, H, W), for its prompt: (B,), float32, on the CPU."""
+        prefix = self._published.prefix if self._published else ""
+        cosines = super().score(inputs, [prefix + prompt for prompt in prompts])
+        return cosines if self._weight is None else self._weight * cosines.clamp(min=0)
 
-    def _encode_prompt(self, prompt: str) -> Tensor:
-        """L2-normalised text features of one prompt, shape (D,), float32."""
-        tokens = self.tokenizer([prompt], truncation=True, max_length=self.max_length, return_tensors="pt")
-        tokens = tokens.to(self.device)
-        features = self.model.get_text_features(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"])
-        return F.normalize(_projected(features).float(), dim=-1)[0]
+    @property
+    def _published(self) -> Preset | None:
+        return PRESETS.get(self.preset)
 
+    @property
+    def _weight(self) -> float | None:
+        return self._published.weight if self._published else None
 
-def _projected(output: Any) -> Tensor:
-    """The projected embedding, shape (B, D): transformers 4 returns the tensor itself, 5 an output object."""
-    return output if isinstance(output, Tensor) else output.pooler_output
-
-
-def _local_folder(source: str, revision: str | None, patterns: tuple[str, ...]) -> Path:
-    """The folder that holds `source`, downloaded where it is a hub id."""
-    resolved = resolve_source(source)
-    if Path(resolved).is_dir():
-        return Path(resolved)
-    if resolved.count("/") != 1 or resolved.startswith(("/", ".", "~")):
-        raise DataError(f"scorer source {source} does not exist; correct the path or give a hub id owner/name")
-    try:
-        return Path(snapshot_download(resolved, revision=revision, allow_patterns=list(patterns)))
-    except (OSError, ValueError, RuntimeError) as error:  # network, unknown repository, offline without a cache
-        reason = str(error).partition("\n")[0]
-        raise DataError(f"scorer source {source} is neither a folder nor a model the hub delivers ({reason}); "
-                        "correct it, or download the model and give its folder") from error
-
-
-def _load_tokenizer(folder: Path) -> CLIPTokenizer:
-    """The tokenizer of `folder`; without its files transformers 5 would build an empty one and raise nothing."""
-    layouts = (("tokenizer.json",), ("vocab.json", "merges.txt"))
-    if not any(all((folder / name).is_file() for name in names) for names in layouts):
-        raise DataError(f"{folder} holds no CLIP tokenizer (vocab.json, merges.txt); set processor to one that does")
-    return CLIPTokenizer.from_pretrained(folder)
-
-
-def _load_model(folder: Path, dtype: torch.dtype) -> CLIPModel:
-    """The model with every weight from the checkpoint; transformers would fill missing ones at random."""
-    try:
-        model, info = CLIPModel.from_pretrained(folder, dtype=dtype, use_safetensors=True, output_loading_info=True)
-    except OSError as error:
-        reason = str(error).partition("\n")[0]
-        raise DataError(f"{folder} holds no CLIPModel in safetensors ({reason}); correct the source") from error
-    missing = sorted(info["missing_keys"])
-    if missing:
-        raise DataError(f"{folder} lacks {len(missing)} weights of a CLIPModel, the first is {missing[0]}; "
-                        "it holds another architecture, so correct the source")
-    return model
+    def _load(self, device: torch.device, dtype: torch.dtype) -> ClipCosine:
+        if self._published is None:
+            return super()._load(device, dtype)
+        tokens = OpenClipTokens(self._processor_folder, marks=self._published.marks)
+        return ClipCosine(load_clip(self._weight_files, dtype).to(device), tokens)

@@ -3,9 +3,10 @@
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import ClassVar, Protocol
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
 
 import torch
 from PIL import Image
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from smpo.checks import check_known
 from smpo.rewards.scorer import Preprocessing
+from smpo.rewards.weights import commit_of, hashes
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 THREADS = 8  # pillow's resize releases the interpreter lock
@@ -45,6 +47,8 @@ class LearntScorer:
     device: str = "auto"
 
     name: ClassVar[str]
+    units: ClassVar[str]
+    bounds: ClassVar[tuple[float, float] | None]
     higher_is_better: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -82,6 +86,33 @@ class LearntScorer:
         model = self._model
         with full_precision(model.device):
             return model.score(inputs.to(model.device, non_blocking=True), prompts).float().cpu()
+
+    def identity(self) -> dict[str, Any]:
+        """What decides a score: settings, hub commit, SHA-256 of weights and tokenizer, preprocessing, units.
+
+        Raises:
+            DataError: the files cannot be found.
+        """
+        settings = {key: value for key, value in asdict(self).items() if key != "device"}
+        return {"name": self.name, **settings, "commit": commit_of(self._weight_files[0]),
+                "weights": self._weight_hashes, "tokenizer": self._tokenizer_hashes,
+                "preprocessing": self.preprocessing.describe(), "units": self.units}
+
+    @cached_property
+    def _weight_hashes(self) -> dict[str, str]:
+        return hashes(self._weight_files)
+
+    @cached_property
+    def _tokenizer_hashes(self) -> dict[str, str]:
+        return hashes(self._tokenizer_files)
+
+    @property
+    def _weight_files(self) -> list[Path]:
+        raise NotImplementedError
+
+    @property
+    def _tokenizer_files(self) -> list[Path]:
+        return []
 
     @cached_property
     def _model(self) -> Model:

@@ -1,0 +1,64 @@
+"""PickScore, and every other CLIPModel that is scored as transformers documents it."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+
+from smpo.rewards.clip_cosine import ClipCosine, load_clip
+from smpo.rewards.learnt import LearntScorer
+from smpo.rewards.preprocessing import ShortestSide
+from smpo.rewards.tokenisation import CLIP_FILES, TransformersClipTokens
+from smpo.rewards.weights import existing, local_folder, model_files
+
+LAION_VIT_H = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipFolderScorer(LearntScorer):
+    """Cosine of a CLIPModel in transformers' layout. Not an entry of `SCORERS` itself.
+
+    Attributes:
+        source: hub id, local folder or package:// of the model.
+        processor: the same of tokenizer and preprocessor_config.json; None = `source`.
+    """
+
+    processor: str | None = None
+
+    units: ClassVar[str] = "cosine"
+    bounds: ClassVar[tuple[float, float]] = (-1.0, 1.0)
+
+    @cached_property
+    def preprocessing(self) -> ShortestSide:
+        """The image part, as the processor's preprocessor_config.json sets it."""
+        return ShortestSide.load(self._processor_folder)
+
+    @cached_property
+    def _weight_files(self) -> list[Path]:
+        return model_files(self.source, self.revision)
+
+    @cached_property
+    def _tokenizer_files(self) -> list[Path]:
+        return existing(self._processor_folder, CLIP_FILES)
+
+    @cached_property
+    def _processor_folder(self) -> Path:
+        revision = self.revision if self.processor is None else None
+        return local_folder(self.processor or self.source, revision, ("*.json", "*.txt"))
+
+    def _load(self, device: torch.device, dtype: torch.dtype) -> ClipCosine:
+        model = load_clip(self._weight_files, dtype)
+        tokens = TransformersClipTokens(
+            self._processor_folder, positions=model.config.text_config.max_position_embeddings)
+        return ClipCosine(model.to(device), tokens)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PickScore(ClipFolderScorer):
+    """PickScore v1 (Kirstain et al. 2023) as Diffusion-DPO and SmPO use it: the cosine, without logit_scale."""
+
+    source: str = "yuvalkirstain/PickScore_v1"
+    processor: str | None = LAION_VIT_H
+    name: ClassVar[str] = "pickscore"
