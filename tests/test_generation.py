@@ -173,7 +173,7 @@ def test_non_finite_and_black_images_are_refused_with_their_prompt(random_sd: Pa
 
 
 def test_unusable_arguments_are_refused(random_sd: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(DataError, match="no prompts were given; pass at least one"):
+    with pytest.raises(DataError, match="prompts holds no prompts; add at least one"):
         generate_images(str(random_sd), [], tmp_path / "set", options=FAST)
     with pytest.raises(ConfigError, match="has no model_index.json; give the folder of a diffusers pipeline"):
         generate_images(str(random_sd / "unet"), PROMPTS, tmp_path / "set", options=FAST)

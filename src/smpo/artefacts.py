@@ -83,10 +83,17 @@ def begin(folder: Path, *, stage: str, settings: Mapping[str, Any], inputs: Mapp
     return Status.DONE if found["complete"] else Status.PARTIAL
 
 
-def finish(folder: Path, results: Mapping[str, Any]) -> None:
-    """Mark the artefact complete and store `results`, its counts and measured values."""
+def finish(folder: Path, results: Mapping[str, Any], *, notes: Mapping[str, Any] | None = None) -> None:
+    """Mark the artefact complete and store `results`, its counts and measured values, which later stages depend on.
+
+    `notes` are facts that no later stage depends on, such as the versions and the device that made it.
+
+    What killed writes have left in the folder is deleted first: nobody writes there any more.
+    """
     found = _load(folder / MANIFEST)
-    _write_manifest(folder, {**found, "complete": True, "results": dict(results)})
+    for leftover in folder.glob("*.tmp-*"):
+        leftover.unlink()
+    _write_manifest(folder, {**found, "complete": True, "results": dict(results), "notes": dict(notes or {})})
 
 
 def read_manifest(folder: Path, *, stage: str) -> dict[str, Any]:

@@ -1,6 +1,8 @@
 """Which formats a pair set may have, and how the format of a path is recognised."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from smpo.data.records import PairSource
@@ -32,13 +34,13 @@ def detect_format(source: str) -> tuple[str, str]:
         if path.suffix not in by_suffix:
             raise DataError(f"cannot tell the format of {source}; accepted: {LAYOUTS}")
         return by_suffix[path.suffix], f"a {path.suffix} file"
-    if source.count("/") == 1 and not source.startswith(("/", ".", "~")) and not path.parent.exists():
+    if is_hub_id(source):
         return "hf", "no such path, so a hub id"
     raise DataError(f"{source} does not exist; accepted: {LAYOUTS}")
 
 
 def _detect_folder(path: Path) -> tuple[str, str]:
-    if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
+    if is_saved_dataset(path):
         return "hf", "a folder written by save_to_disk"
     if (path / "win").is_dir() and (path / "lose").is_dir():
         return "folders", "a folder with win/ and lose/"
@@ -56,8 +58,27 @@ def open_source(source: str, *, format: str, split: str | None = None) -> PairSo
         ConfigError: unknown format.
         DataError: the source cannot be read, lacks columns, or needs the package `datasets`.
     """
-    try:
+    with datasets_needed():
         return FORMATS.resolve(format)(os.path.expanduser(source), split)
+
+
+def is_hub_id(source: str) -> bool:
+    """Whether `source` reads like owner/name and is no path."""
+    path = Path(source)
+    likely = source.count("/") == 1 and not source.startswith(("/", ".", "~"))
+    return likely and not path.exists() and not path.parent.exists()
+
+
+def is_saved_dataset(folder: Path) -> bool:
+    """Whether datasets' `save_to_disk` wrote `folder`."""
+    return (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file()
+
+
+@contextmanager
+def datasets_needed() -> Iterator[None]:
+    """Turns the lack of the optional package datasets into a DataError that says how to install it."""
+    try:
+        yield
     except ModuleNotFoundError as error:
         if error.name != "datasets":
             raise

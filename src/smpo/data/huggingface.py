@@ -31,7 +31,7 @@ class HuggingFacePairs:
     @cached_property
     def _dataset(self) -> datasets.Dataset:
         """The needed columns, memory-mapped; images stay encoded."""
-        loaded = _choose_split(_load(self.source, self.split), self.split, self.source)
+        loaded = open_dataset(self.source, self.split)
         loaded = loaded.select_columns(needed_columns(loaded.column_names))
         for name in ("jpg_0", "jpg_1"):
             if isinstance(loaded.features.get(name), datasets.Image):
@@ -61,6 +61,15 @@ class HuggingFacePairs:
         for start in range(0, len(positions), BATCH_ROWS):
             batch = table[start:start + BATCH_ROWS].combine_chunks().to_batches()[0]
             yield from raw_pairs(batch, positions[start:start + BATCH_ROWS], wanted.__contains__)
+
+
+def open_dataset(source: str, split: str | None) -> datasets.Dataset:
+    """A dataset saved in the folder `source`, or the hub's of that id; memory-mapped.
+
+    Raises:
+        DataError: there is none, or it has several splits and `split` names none of them.
+    """
+    return _choose_split(_load(source, split), split, source)
 
 
 def _load(source: str, split: str | None) -> datasets.Dataset | datasets.DatasetDict:

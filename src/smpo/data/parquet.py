@@ -53,7 +53,7 @@ class ParquetPairs:
         """All shards, from their footers; no column is read."""
         shards, first = [], 0
         for file in _choose_files(Path(self.source), self.split):
-            with _open_parquet(file) as parquet:
+            with open_parquet(file) as parquet:
                 bounds = [first]
                 for group in range(parquet.metadata.num_row_groups):
                     bounds.append(bounds[-1] + parquet.metadata.row_group(group).num_rows)
@@ -93,14 +93,14 @@ def _overlap(group: range, wanted: range | frozenset[int]) -> bool:
 
 def _read_groups(shard: Shard, groups: list[int], wanted: range | frozenset[int]) -> Iterator[RawPair]:
     positions = chain.from_iterable(shard.groups[group] for group in groups)
-    with _open_parquet(shard.file) as parquet:
+    with open_parquet(shard.file) as parquet:
         columns = needed_columns(shard.columns)
         for batch in parquet.iter_batches(BATCH_ROWS, row_groups=groups, columns=columns, use_threads=False):
             yield from raw_pairs(batch, list(islice(positions, batch.num_rows)), wanted.__contains__)
 
 
 @contextmanager
-def _open_parquet(file: Path) -> Iterator[pq.ParquetFile]:
+def open_parquet(file: Path) -> Iterator[pq.ParquetFile]:
     """The open file, read page by page; writers make a page as large as a row group, or smaller."""
     try:
         with pq.ParquetFile(file, buffer_size=BUFFER_BYTES, pre_buffer=False) as parquet:

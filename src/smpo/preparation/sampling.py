@@ -1,24 +1,24 @@
 """`smpo sample`: two images a prompt from the model itself, as a pair set in the jsonl layout, not yet labelled."""
 
 import json
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from smpo.artefacts import write_atomically
 from smpo.generation import GenerationOptions, ImageSet, ImageSetReport, Progress, generate_images
+from smpo.prompts import Source
 
 PAIRS_FILE = "pairs.jsonl"
 
 
 def sample_pairs(
-    model: str, prompts: Sequence[str], out: Path, *, options: GenerationOptions, progress: Progress | None = None
+    model: str, prompts: Source, out: Path, *, options: GenerationOptions, progress: Progress | None = None
 ) -> ImageSetReport:
     """The report of a complete set of image pairs in `out`, with `pairs.jsonl` beside it.
 
     Args:
         model: diffusers pipeline folder, hub id, or `package://module/folder`.
-        prompts: one pair each.
+        prompts: one pair each; see `smpo.prompts.read_prompts`.
         out: folder to write.
         options: how the images are made; two are made of each prompt.
         progress: called after every batch of images.

@@ -1,0 +1,172 @@
+"""Image sets: which images they hold, and making those that are not there yet, by one process or by many."""
+
+import importlib.metadata
+import io
+import json
+import time
+from collections.abc import Callable, Collection
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from smpo.artefacts import (
+    Status,
+    begin,
+    fingerprint,
+    fingerprint_of,
+    finish,
+    hash_file,
+    write_atomically,
+)
+from smpo.generation.drawing import image_seed, render
+from smpo.generation.options import GenerationOptions
+from smpo.generation.pipelines import identity, load_pipeline, pipeline_class, pipeline_folder
+from smpo.image_set import STAGE, TABLE
+from smpo.processes import local_device, main_first, shard, this_process, wait_for_all
+from smpo.prompts import Prompt, Source, read_prompts
+
+Progress = Callable[[int, int], None]
+"""Called with (images done, images in all)."""
+
+
+@dataclass(frozen=True)
+class ImageSetReport:
+    """What was done: `num_made` of `num_images` by all processes in `seconds`; `skipped` says that all were there."""
+
+    folder: Path
+    num_images: int
+    num_made: int
+    skipped: bool
+    seconds: float
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """What is to be drawn: a model and which it is, prompts, and options without gaps."""
+
+    model: str
+    identity: dict[str, str]
+    prompts: tuple[Prompt, ...]
+    options: GenerationOptions
+
+    @classmethod
+    def of(cls, model: str, prompts: Source, options: GenerationOptions) -> "Drawing":
+        """The drawing of `prompts`, with the pipeline's own defaults; errors as `generate_images`."""
+        found, folder = tuple(read_prompts(prompts)), pipeline_folder(model)
+        return cls(model, identity(folder), found, options.completed(pipeline_class(folder)))
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Everything that determines the set."""
+        labelled = any(prompt.labels() for prompt in self.prompts)
+        listed = [asdict(prompt) if labelled else prompt.text for prompt in self.prompts]
+        return {
+            "model": self.identity,
+            "options": self.options.decisive(),
+            "prompts": {"count": len(self.prompts), "sha256": fingerprint(listed)},
+        }
+
+    @cached_property
+    def rows(self) -> list[dict[str, Any]]:
+        """One row of the table per image: prompts outside, images of a prompt inside."""
+        places = ((p, i) for p in range(len(self.prompts)) for i in range(self.options.images_per_prompt))
+        return [
+            {"index": index, "prompt": self.prompts[p].text, **self.prompts[p].labels(), "prompt_index": p,
+             "image_index": i, "seed": image_seed(self.options.seed, p, i), "file": f"images/{index:05d}.png"}
+            for index, (p, i) in enumerate(places)
+        ]
+
+    @property
+    def table(self) -> str:
+        """The rows as JSON lines."""
+        return "".join(json.dumps(row) + "\n" for row in self.rows)
+
+
+def generate_images(
+    model: str, prompts: Source, out: Path, *, options: GenerationOptions,
+    progress: Progress | None = None,
+) -> ImageSetReport:
+    """The report of a complete image set in `out`; makes only the images that are not there yet.
+
+    Several processes share the batches; each returns when the set is complete.
+
+    Args:
+        model: diffusers pipeline folder, hub id, or `package://module/folder`.
+        prompts: texts, prompts, or where they lie; see `smpo.prompts.read_prompts`.
+        out: folder of the image set.
+        options: how the images are made.
+        progress: called after every batch of this process, with the images of all.
+
+    Raises:
+        ConfigError: the model cannot be found.
+        StaleError: `out` holds images of another model, other prompts or other options.
+        DataError: no prompts; an image came out non-finite or entirely black.
+        ProcessError: another process ended before its share was done.
+    """
+    return draw(Drawing.of(model, prompts, options), out, progress=progress)
+
+
+def draw(drawing: Drawing, out: Path, *, progress: Progress | None) -> ImageSetReport:
+    """The report of the complete image set of `drawing` in `out`; see `generate_images`."""
+    started = time.monotonic()
+    status = main_first("open the image set", lambda: begin(out, stage=STAGE, settings=drawing.settings, inputs={}))
+    made = 0 if status is Status.DONE else _make_missing(drawing, out, progress)
+    print_of = fingerprint_of(out, stage=STAGE)
+    seconds = time.monotonic() - started
+    return ImageSetReport(out, len(drawing.rows), made, status is Status.DONE, seconds, print_of)
+
+
+def _make_missing(drawing: Drawing, out: Path, progress: Progress | None) -> int:
+    """Number of images that were not there; returns when every process has made its share and the set is complete."""
+    if this_process().is_main:
+        for leftover in (out / "images").glob("*.tmp-*"):  # of a killed run
+            leftover.unlink(missing_ok=True)
+    missing = {row["file"] for row in drawing.rows if not (out / row["file"]).exists()}
+    wait_for_all("list the missing images")
+    _make(drawing, missing, out, progress)
+    wait_for_all("make their images")
+    if this_process().is_main:
+        write_atomically(out / TABLE, drawing.table)
+        pixels = fingerprint([hash_file(out / row["file"]) for row in drawing.rows])
+        finish(out, {"num_images": len(drawing.rows), "pixels": pixels}, notes=_provenance(drawing))
+    wait_for_all("finish the image set")
+    return len(missing)
+
+
+def _make(drawing: Drawing, missing: Collection[str], out: Path, progress: Progress | None) -> None:
+    """Make this process's share of the missing files.
+
+    A batch is always made whole, so that each image has the same company, and the same pixels to the last bit, whenever
+    and by whichever process it is made.
+    """
+    size = drawing.options.batch_size
+    batches = [drawing.rows[start : start + size] for start in range(0, len(drawing.rows), size)]
+    batches = shard([batch for batch in batches if any(row["file"] in missing for row in batch)])
+    pipeline = load_pipeline(drawing.model, drawing.options) if batches else None
+    for batch in batches:
+        pixels = render(
+            pipeline, [row["prompt"] for row in batch], [row["seed"] for row in batch], options=drawing.options
+        )
+        for row, image in zip(batch, pixels, strict=True):
+            if row["file"] in missing:
+                buffer = io.BytesIO()
+                Image.fromarray(image).save(buffer, "PNG")
+                write_atomically(out / row["file"], buffer.getvalue())
+        if progress is not None:
+            progress(num_images_in(out), len(drawing.rows))
+
+
+def num_images_in(out: Path) -> int:
+    """Number of images that lie in the set's folder, whoever made them."""
+    return sum(1 for _ in (out / "images").glob("*.png"))
+
+
+def _provenance(drawing: Drawing) -> dict[str, Any]:
+    """What a reader of the manifest wants to know, and what decides nothing."""
+    device = local_device() if drawing.options.device == "auto" else drawing.options.device
+    versions = {name: importlib.metadata.version(name) for name in ("torch", "diffusers")}
+    return {"source": drawing.model, "device": device, **versions}

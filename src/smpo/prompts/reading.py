@@ -1,0 +1,147 @@
+"""Lists of prompts from wherever they lie: a list, files, folders, Hugging Face datasets."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from smpo.checks import check_known, check_positive
+from smpo.data.formats import datasets_needed, is_hub_id, is_saved_dataset
+from smpo.errors import DataError
+from smpo.prompts.files import COLUMNS, READERS, Entries
+from smpo.prompts.record import Prompt
+from smpo.registry import Registry
+
+DATASETS = Registry("source of prompts", {"hf": "smpo.prompts.huggingface:read_dataset"})
+HPDV2_STYLES = ("anime", "concept-art", "paintings", "photo")
+Source = Path | str | Sequence[Path | str | Prompt]
+
+
+def read_prompts(
+    source: Source, *, limit: int | None = None, per_category: int | None = None, unique: bool = False,
+    split: str | None = None,
+) -> list[Prompt]:
+    """The prompts of `source`, in its order.
+
+    A table or JSON object holds its prompt under prompt, Prompt, Prompts or caption, and may hold a category (category,
+    Category, style, tag) and a challenge (challenge, Challenge). Where the prompts of several files name no category,
+    the file's name is their category: so HPDv2's styles become categories.
+
+    Args:
+        source: a list of prompts; a .txt, .jsonl, .json, .csv, .tsv or .parquet file, several of them, or a folder of
+            them (of HPDv2's benchmark folder the four styles, without DrawBench); a dataset saved by `save_to_disk`,
+            or its hub id.
+        limit: take the first so many, after the other choices.
+        per_category: take the first so many of each category.
+        unique: leave out a text that occurred before, such as the captions of Pick-a-Pic.
+        split: of a Hugging Face dataset with several.
+
+    Raises:
+        ConfigError: an unknown kind of file, or a number that is not > 0.
+        DataError: a source cannot be read, holds no prompts, or an empty one: names file and line.
+    """
+    check_positive(**{name: n for name, n in (("limit", limit), ("per_category", per_category)) if n is not None})
+    prompts = _all_prompts(source, split)
+    if unique:
+        prompts = _firsts(prompts)
+    if per_category is not None:
+        prompts = _first_of_each(prompts, per_category)
+    return prompts[:limit]
+
+
+def _all_prompts(source: Source, split: str | None) -> list[Prompt]:
+    if isinstance(source, str | Path):
+        return _of_place(str(source), split)
+    if source and all(isinstance(item, Path) or _names_file(item) for item in source):
+        return _of_files([Path(str(item)) for item in source])
+    return _prompts_of(enumerate(source, start=1), name="prompts")
+
+
+def _names_file(item: Path | str | Prompt) -> bool:
+    """Whether a list's item is the path of a prompts file and no prompt."""
+    return isinstance(item, str) and Path(item).suffix in READERS
+
+
+def _of_place(source: str, split: str | None) -> list[Prompt]:
+    path = Path(source)
+    if is_hub_id(source) and path.suffix not in READERS or path.is_dir() and is_saved_dataset(path):
+        with datasets_needed():
+            entries: Entries = DATASETS.resolve("hf")(source, split)
+        return _prompts_of(entries, name=source)
+    return _of_files(_files_in(path)) if path.is_dir() else _of_file(path)
+
+
+def _files_in(folder: Path) -> list[Path]:
+    """The prompts files of `folder` by name; of HPDv2's benchmark folder its styles, for DrawBench is no part of it."""
+    styles = [folder / f"{style}.json" for style in HPDV2_STYLES]
+    if all(path.is_file() for path in styles):
+        return styles
+    found = sorted(path for path in folder.iterdir() if path.suffix in READERS)
+    if not found:
+        raise DataError(f"{folder} holds no prompts file ({', '.join(READERS)}) and no saved dataset; correct the path")
+    return found
+
+
+def _of_files(paths: Sequence[Path]) -> list[Prompt]:
+    """The prompts of all files; shards of one parquet table have names that say nothing."""
+    found = []
+    for path in paths:
+        prompts = _of_file(path)
+        if path.suffix != ".parquet" and not any(prompt.category for prompt in prompts):
+            prompts = [replace(prompt, category=path.stem) for prompt in prompts]
+        found += prompts
+    return found
+
+
+def _of_file(path: Path) -> list[Prompt]:
+    check_known(path.suffix, READERS, what="kind of prompts file")
+    if not path.is_file():
+        raise DataError(f"{path} does not exist; correct the path")
+    return _prompts_of(READERS[path.suffix](path), name=str(path))
+
+
+def _prompts_of(entries: Iterable[tuple[int, Any]], *, name: str) -> list[Prompt]:
+    """The prompts of numbered texts, mappings or records."""
+    found = [_prompt_of(entry, place=f"{name}:{number}") for number, entry in entries]
+    if not found:
+        raise DataError(f"{name} holds no prompts; add at least one")
+    return found
+
+
+def _prompt_of(entry: Any, *, place: str) -> Prompt:
+    if isinstance(entry, Prompt):
+        values: dict[str, Any] = {"text": entry.text, **entry.labels()}
+    elif isinstance(entry, dict):
+        values = {field: _first_of(entry, names) for field, names in COLUMNS.items()}
+    else:
+        values = {"text": entry}
+    text = values.pop("text")
+    if not isinstance(text, str) or not text.strip():
+        raise DataError(f"{place}: expected a prompt, got {text!r}; correct or delete the line")
+    labels = {field: str(value).strip() or None for field, value in values.items() if value is not None}
+    return Prompt(text.strip(), **labels)
+
+
+def _first_of(entry: dict[str, Any], names: Sequence[str]) -> Any:
+    return next((entry[name] for name in names if name in entry), None)
+
+
+def _firsts(prompts: Sequence[Prompt]) -> list[Prompt]:
+    """The first prompt of every text."""
+    first: dict[str, Prompt] = {}
+    for prompt in prompts:
+        first.setdefault(prompt.text, prompt)
+    return list(first.values())
+
+
+def _first_of_each(prompts: Sequence[Prompt], number: int) -> list[Prompt]:
+    if not any(prompt.category for prompt in prompts):
+        raise DataError("per_category needs prompts with a category, and none has one; use limit")
+    seen: Counter[str | None] = Counter()
+    chosen = []
+    for prompt in prompts:
+        seen[prompt.category] += 1
+        if seen[prompt.category] <= number:
+            chosen.append(prompt)
+    return chosen
