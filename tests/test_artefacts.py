@@ -37,6 +37,13 @@ def test_states_of_a_folder(tmp_path: Path) -> None:
     assert read_manifest(folder, stage="label")["results"] == {"pairs": 5}
 
 
+def test_finishing_deletes_what_killed_writes_left(tmp_path: Path) -> None:
+    begin(tmp_path, **WORK)
+    (tmp_path / "table.parquet.tmp-7").write_bytes(b"half")
+    finish(tmp_path, {})
+    assert [path.name for path in tmp_path.iterdir()] == ["manifest.json"]
+
+
 def test_an_empty_folder_is_fresh(tmp_path: Path) -> None:
     assert begin(tmp_path, **WORK) is Status.FRESH
 

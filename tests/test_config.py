@@ -72,6 +72,10 @@ def test_exponent_without_a_point_is_a_number_in_a_recipe(tmp_path):
     ("cache.flips=false", "training.flips=independent needs cache.flips=true, got false"),
     ("data.source=null", "give either data.source (existing pairs) or a sampling section (pairs to draw)"),
     ("scorer=null", "labels 'smoothed' need scores: add a scorer section"),
+    ("scoring.also={pickscore: {name: clip}}", "scoring.also.pickscore: the table of the recipe's scorer has this "
+                                               "name; choose another"),
+    ("scoring.also={mine: {source: x}}", "scorer.name: required, but missing; known: pickscore"),
+    ("scoring.wokers=2", "scoring.wokers: unknown key; known: batch_size, workers, block_size, also."),
     ("steps", "override must look like section.key=value, got 'steps'"),
     ("name.first=x", "name.first: 'name' is a value, not a section"),
 ])

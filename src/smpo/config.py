@@ -25,6 +25,7 @@ from smpo.preparation.row_checks import PairOptions
 from smpo.recipes import recipe_path
 from smpo.registry import one_line
 from smpo.rewards import SCORERS
+from smpo.rewards.scoring import ScoringOptions
 from smpo.sections import Section
 from smpo.training.options import TrainingOptions
 
@@ -63,11 +64,16 @@ GenerationSection = section_of(
 )
 
 
-class EvaluationSection(Section):
-    """Which scorers judge the images."""
+class ScoringSection(ScoringOptions):
+    """How the pairs are scored, and by whom besides the recipe's scorer: name of the table -> scorer."""
+
+    also: dict[str, dict[str, Any]] = {}
+
+
+class EvaluationSection(ScoringOptions):
+    """Which scorers judge the images: name of the column -> scorer."""
 
     scorers: dict[str, dict[str, Any]] = {}
-    batch_size: int = Field(32, gt=0)
 
 
 class PathsSection(Section):
@@ -96,7 +102,7 @@ class Recipe(Section):
     sampling: SamplingSection | None = Field(None, description="draw pairs from the model itself")  # type: ignore
     data: DataSection  # type: ignore
     scorer: dict[str, Any] | None = Field(None, description="reward model of the labels")
-    score_batch_size: int = Field(32, gt=0)
+    scoring: ScoringSection = ScoringSection()
     labels: dict[str, Any]
     noising: dict[str, Any]
     objective: dict[str, Any]
@@ -120,7 +126,15 @@ class Recipe(Section):
             )
         if labels.needs_scores and self.scorer is None:
             raise ConfigError(f"labels '{self.labels['name']}' need scores: add a scorer section")
+        if self.scorer is not None and self.scorer.get("name") in self.scoring.also:
+            name = self.scorer["name"]
+            raise ConfigError(f"scoring.also.{name}: the table of the recipe's scorer has this name; choose another")
         return self
+
+    @property
+    def pair_scorers(self) -> dict[str, dict[str, Any]]:
+        """Name of the table -> settings of every scorer of the pairs; the labels' comes first, under its own name."""
+        return {**({} if self.scorer is None else {self.scorer["name"]: self.scorer}), **self.scoring.also}
 
     def folder(self, artefact: str) -> Path:
         """Where `artefact` (a field of `paths`) lives."""
@@ -153,9 +167,11 @@ def resolve(content: Mapping[str, Any]) -> Recipe:
     completed = {key: registry.resolved(getattr(recipe, key)) for key, registry in SEAMS.items()}
     if recipe.scorer is not None:
         completed["scorer"] = SCORERS.resolved(recipe.scorer)
-    scorers = {name: SCORERS.resolved(settings) for name, settings in recipe.evaluation.scorers.items()}
-    evaluation = recipe.evaluation.model_copy(update={"scorers": scorers})
-    return recipe.model_copy(update={**completed, "evaluation": evaluation})
+    for section, key in (("scoring", "also"), ("evaluation", "scorers")):
+        given = getattr(recipe, section)
+        scorers = {name: SCORERS.resolved(settings) for name, settings in getattr(given, key).items()}
+        completed[section] = given.model_copy(update={key: scorers})
+    return recipe.model_copy(update=completed)
 
 
 def dump_recipe(recipe: Recipe) -> str:

@@ -47,7 +47,8 @@ class Registry(Mapping[str, str]):
 
     def resolved(self, settings: Mapping[str, Any]) -> dict[str, Any]:
         """`settings` completed with the defaults of the dataclass it names: what a resolved recipe shows."""
-        return {"name": settings["name"], **dataclasses.asdict(self.build(settings))}
+        member = self.build(settings)
+        return {"name": settings["name"], **dataclasses.asdict(member)}
 
 
 def check_fields(member: Any, settings: Mapping[str, Any], *, section: str) -> None:

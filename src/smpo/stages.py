@@ -65,23 +65,25 @@ def check_pairs(recipe: Recipe, progress: Progress) -> str:
 
 
 def score_images(recipe: Recipe, progress: Progress) -> str:
-    """Score both images of every pair with the recipe's reward model."""
-    if recipe.scorer is None:
+    """Score both images of every pair with the recipe's reward models."""
+    if not recipe.pair_scorers:
         raise ConfigError("scorer: the recipe has no such section; nothing to score with")
-    scorer = SCORERS.build(recipe.scorer)
-    pair_set = PairSet.open(recipe.folder("pairs"))
-    out = recipe.folder("score")
-    return score.describe(
-        score.score_pairs(pair_set, scorer, out, batch_size=recipe.score_batch_size, progress=progress)
-    )
+    scorers = {name: SCORERS.build(settings) for name, settings in recipe.pair_scorers.items()}
+    pair_set, out = PairSet.open(recipe.folder("pairs")), recipe.folder("score")
+    return score.describe(score.score_pairs(pair_set, scorers, out, options=recipe.scoring, progress=progress))
 
 
 def label_winners(recipe: Recipe, progress: Progress) -> str:
     """Name each pair's winner and its smoothed probability."""
     member = LABELS.build(recipe.labels)
-    scores = score.ScoreTable.open(recipe.folder("score")) if member.needs_scores else None
+    scores = label_scores(recipe) if member.needs_scores else None
     pair_set = PairSet.open(recipe.folder("pairs"))
     return label.describe(label.label_pairs(pair_set, scores, member, recipe.folder("label")))
+
+
+def label_scores(recipe: Recipe) -> score.ScoreTable:
+    """The pairs' scores by the recipe's scorer, which make its labels."""
+    return score.ScoreTable.open(recipe.folder("score") / recipe.scorer["name"])
 
 
 def cache_latents(recipe: Recipe, progress: Progress) -> str:
@@ -127,7 +129,7 @@ def evaluate(recipe: Recipe, progress: Progress) -> str:
     for name in compared_models(recipe):
         images = ImageSet.open(recipe.folder("generate") / name)
         evaluate_images(
-            images, scorers, recipe.folder("evaluate") / name, batch_size=recipe.evaluation.batch_size,
+            images, scorers, recipe.folder("evaluate") / name, options=recipe.evaluation,
             progress=lambda scorer, done, total, name=name: progress(f"{name}, {scorer}", done, total),
         )
     return summary_of(comparison(recipe), recipe.name)

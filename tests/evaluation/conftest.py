@@ -18,11 +18,22 @@ NUM_PROMPTS = 40
 WORDS = ("red", "green", "blue", "orange", "purple")
 
 
+class Pixels:
+    """Preprocessing: the pixels, shape (48, 48, 3), uint8."""
+
+    def __call__(self, image: Image.Image) -> torch.Tensor:
+        return torch.from_numpy(np.array(image))
+
+    def describe(self) -> dict[str, Any]:
+        return {"version": "pixels"}
+
+
 class Brightness:
     """Mean pixel, in 0 to 255; `sign` -1 makes it a reward for darkness."""
 
     units = "grey levels"
     bounds = (0.0, 255.0)
+    preprocessing = Pixels()
 
     def __init__(self, name: str = "brightness", sign: float = 1.0) -> None:
         self.name, self.sign, self.calls = name, sign, 0
@@ -30,9 +41,9 @@ class Brightness:
     def identity(self) -> dict[str, Any]:
         return {"name": self.name, "sign": self.sign}
 
-    def __call__(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> torch.Tensor:
+    def score(self, inputs: torch.Tensor, prompts: Sequence[str]) -> torch.Tensor:
         self.calls += 1
-        return torch.tensor([self.sign * float(np.asarray(image).mean()) for image in images])
+        return torch.tensor([self.sign * float(pixels.numpy().mean()) for pixels in inputs])
 
 
 class Verifier(Brightness):
@@ -41,15 +52,15 @@ class Verifier(Brightness):
     def __init__(self) -> None:
         super().__init__("verifier")
 
-    def details(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> list[dict[str, bool]]:
-        found = [{"light": bool(np.asarray(image).mean() > 100)} for image in images]
+    def verdicts(self, inputs: torch.Tensor, prompts: Sequence[str]) -> list[dict[str, bool]]:
+        found = [{"light": bool(pixels.numpy().mean() > 100)} for pixels in inputs]
         return [
-            row | ({"square": image.width == image.height} if "red" in prompt else {})
-            for row, image, prompt in zip(found, images, prompts, strict=True)
+            row | ({"square": pixels.shape[0] == pixels.shape[1]} if "red" in prompt else {})
+            for row, pixels, prompt in zip(found, inputs, prompts, strict=True)
         ]
 
-    def __call__(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> torch.Tensor:
-        return torch.tensor([sum(row.values()) / len(row) for row in self.details(images, prompts)])
+    def score(self, inputs: torch.Tensor, prompts: Sequence[str]) -> torch.Tensor:
+        return torch.tensor([sum(row.values()) / len(row) for row in self.verdicts(inputs, prompts)])
 
 
 def paint(folder: Path, *, light: float, prompts: Sequence[str] = (), per_prompt: int = 1, seed: int = 0) -> ImageSet:

@@ -1,5 +1,6 @@
 """Score tables: what is stored, what is kept of an interrupted run, what is refused."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,9 @@ import torch
 
 from smpo.errors import ConfigError, DataError, StaleError
 from smpo.evaluation.scores import ScoreTable, evaluate_images
-from smpo.generation import ImageSet
-from tests.evaluation.conftest import Brightness, Verifier
+from smpo.image_set import ImageSet
+from smpo.rewards.scoring import ScoringOptions
+from tests.evaluation.conftest import Brightness, Pixels, Verifier
 
 
 def test_table_has_the_documented_columns(sets: dict[str, ImageSet], evaluations: dict[str, Path]) -> None:
@@ -31,14 +33,15 @@ def test_opened_table_equals_the_scores(sets: dict[str, ImageSet], evaluations: 
     assert table.units == {"brightness": "grey levels", "darkness": "grey levels", "verifier": "grey levels"}
     np.testing.assert_array_equal(table.scores["darkness"], -table.scores["brightness"])
     assert set(table.details) == {"verifier"}
-    assert table.details["verifier"] == tuple(Verifier().details(sets["ours"].images(), sets["ours"].prompts))
+    pixels = torch.stack([Pixels()(image) for image in sets["ours"].images()])
+    assert table.details["verifier"] == tuple(Verifier().verdicts(pixels, sets["ours"].prompts))
 
 
 def test_scores_do_not_depend_on_the_batch_size(
     sets: dict[str, ImageSet], evaluations: dict[str, Path], tmp_path: Path
 ) -> None:
     scorers = {"brightness": Brightness(), "darkness": Brightness("darkness", -1.0), "verifier": Verifier()}
-    report = evaluate_images(sets["base"], scorers, tmp_path / "e", batch_size=7)
+    report = evaluate_images(sets["base"], scorers, tmp_path / "e", options=ScoringOptions(batch_size=7, workers=2))
     assert (tmp_path / "e/scores.parquet").read_bytes() == (evaluations["base"] / "scores.parquet").read_bytes()
     assert report.fingerprint == ScoreTable.open(evaluations["base"]).fingerprint
     assert not (tmp_path / "e/parts").exists()
@@ -47,10 +50,11 @@ def test_scores_do_not_depend_on_the_batch_size(
 def test_second_run_calls_no_scorer(sets: dict[str, ImageSet], tmp_path: Path) -> None:
     calls: list[tuple[str, int, int]] = []
     first = evaluate_images(
-        sets["base"], {"brightness": Brightness()}, tmp_path / "e", batch_size=16,
+        sets["base"], {"brightness": Brightness()}, tmp_path / "e", options=ScoringOptions(block_size=16),
         progress=lambda *call: calls.append(call),
     )
-    assert calls == [("brightness", 16, 40), ("brightness", 32, 40), ("brightness", 40, 40)]
+    assert [call[1:] for call in calls] == [(done, 40) for done in (0, 16, 16, 32, 32, 40)]  # batch, block, ...
+    assert calls[0][0] == "brightness" and re.fullmatch(r"brightness, [\d.e+]+ images/s", calls[-1][0])
     again = Brightness()
     second = evaluate_images(sets["base"], {"brightness": again}, tmp_path / "e")
     assert (first.skipped, first.scored, second.skipped, second.scored, again.calls) == (
@@ -59,23 +63,30 @@ def test_second_run_calls_no_scorer(sets: dict[str, ImageSet], tmp_path: Path) -
     assert first.fingerprint == second.fingerprint
 
 
-def test_interrupted_run_keeps_the_finished_scorers(sets: dict[str, ImageSet], tmp_path: Path) -> None:
-    class Broken(Brightness):
-        def __call__(self, images, prompts):
-            raise KeyboardInterrupt
+def test_interrupted_run_keeps_the_finished_blocks_of_all_scorers(sets: dict[str, ImageSet], tmp_path: Path) -> None:
+    """Interrupted in the second of three blocks, by the second of two scorers."""
 
-    first, broken = Brightness(), Broken("darkness", -1.0)
+    class Broken(Brightness):
+        def score(self, inputs, prompts):
+            if self.calls == 1:
+                raise KeyboardInterrupt
+            return super().score(inputs, prompts)
+
+    options = ScoringOptions(block_size=16)
+
     with pytest.raises(KeyboardInterrupt):
-        evaluate_images(sets["base"], {"brightness": first, "darkness": broken}, tmp_path / "e")
+        scorers = {"brightness": Brightness(), "darkness": Broken("darkness", -1.0)}
+        evaluate_images(sets["base"], scorers, tmp_path / "e", options=options)
     with pytest.raises(DataError, match="is unfinished; run `smpo evaluate` again to complete it"):
         ScoreTable.open(tmp_path / "e")
-    again = Brightness()
+    again, darkness = Brightness(), Brightness("darkness", -1.0)
     report = evaluate_images(
-        sets["base"], {"brightness": again, "darkness": Brightness("darkness", -1.0)}, tmp_path / "e"
+        sets["base"], {"brightness": again, "darkness": darkness}, tmp_path / "e", options=options
     )
-    assert (again.calls, report.scored) == (0, ("darkness",))
+    assert (again.calls, darkness.calls, report.scored) == (2, 2, ("brightness", "darkness"))
     table = ScoreTable.open(tmp_path / "e")
     np.testing.assert_array_equal(table.scores["darkness"], -table.scores["brightness"])
+    assert len(table.scores["darkness"]) == 40 and not (tmp_path / "e" / "parts").exists()
 
 
 def test_other_scorers_or_images_are_stale(sets: dict[str, ImageSet], tmp_path: Path) -> None:
@@ -88,17 +99,18 @@ def test_other_scorers_or_images_are_stale(sets: dict[str, ImageSet], tmp_path: 
 
 @pytest.mark.parametrize(("scores", "message"), [
     (torch.zeros(40, 1), "scorer 'bad' returned shape (40, 1), expected (40,); correct it"),
-    (torch.tensor([0.0] * 39 + [float("nan")]), "scorer 'bad' gave nan for images/00039.png; check the scorer's dtype"),
+    (torch.tensor([0.0] * 39 + [float("nan")]), "scorer 'bad' gave nan for image 39; check its weights and dtype "
+     "(float16 overflows above 65504)"),
 ])
 def test_unusable_scores_are_refused(
     sets: dict[str, ImageSet], tmp_path: Path, scores: torch.Tensor, message: str
 ) -> None:
     class Bad(Brightness):
-        def __call__(self, images, prompts):
+        def score(self, inputs, prompts):
             return scores
 
     with pytest.raises(DataError) as refused:
-        evaluate_images(sets["base"], {"bad": Bad()}, tmp_path / "e", batch_size=64)
+        evaluate_images(sets["base"], {"bad": Bad()}, tmp_path / "e", options=ScoringOptions(batch_size=64))
     assert str(refused.value) == message
 
 

@@ -28,9 +28,9 @@ SCORE_1 = [0.10, 0.35, 0.50, 0.20, 0.20, 0.30]
 class Fixed(Brightness):
     """Gives the scores above, in order."""
 
-    def __call__(self, images, prompts):
+    def score(self, inputs, prompts):
         scores = [score for both in zip(SCORE_0, SCORE_1, strict=True) for score in both]
-        return torch.tensor(scores[:len(images)])
+        return torch.tensor(scores[:len(inputs)])
 
 
 @pytest.fixture(scope="module")
@@ -41,8 +41,8 @@ def scored(tmp_path_factory: pytest.TempPathFactory) -> tuple[PairSet, ScoreTabl
     write_parquet(root / "s.parquet", rows)
     prepare_pairs(str(root / "s.parquet"), root / "pairs", options=PairOptions(labelled=False, drop_human_ties=False))
     pairs = PairSet.open(root / "pairs")
-    score_pairs(pairs, Fixed(), root / "scores")
-    return pairs, ScoreTable.open(root / "scores")
+    score_pairs(pairs, {"fixed": Fixed()}, root / "scores")
+    return pairs, ScoreTable.open(root / "scores" / "fixed")
 
 
 def dropped(folder: Path) -> list[dict]:
@@ -132,11 +132,11 @@ def test_scores_of_another_pair_set(scored: tuple[PairSet, ScoreTable], pairs: P
 
 def test_nothing_to_label(pairs: PairSet, tmp_path: Path):
     class Constant(Brightness):
-        def __call__(self, images, prompts):
-            return torch.full((len(images),), 0.5)
+        def score(self, inputs, prompts):
+            return torch.full((len(inputs),), 0.5)
 
-    score_pairs(pairs, Constant(), tmp_path / "scores")
-    scores = ScoreTable.open(tmp_path / "scores")
+    score_pairs(pairs, {"constant": Constant()}, tmp_path / "scores")
+    scores = ScoreTable.open(tmp_path / "scores" / "constant")
     with pytest.raises(DataError) as caught:
         label_pairs(pairs, scores, LABELS.build({"name": "smoothed"}), tmp_path / "labels")
     assert str(caught.value) == f"no pair of {pairs.folder} can be labelled: 10 score_tie; use another label or scorer"

@@ -5,36 +5,26 @@ import json
 import re
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
-from PIL import Image
 
 from smpo.artefacts import Status, begin, fingerprint_of, finish, hash_file, read_manifest, write_atomically
-from smpo.errors import ConfigError, DataError
-from smpo.generation import ImageSet
+from smpo.errors import ConfigError
+from smpo.image_set import ImageSet, read_image
+from smpo.processes import main_first, this_process, wait_for_all
+from smpo.rewards.blocks import Progress, ScoreBlocks, fill
 from smpo.rewards.scorer import Scorer
+from smpo.rewards.scoring import Request, ScoringOptions
 
 STAGE = "evaluate"
 TABLE = "scores.parquet"
 COLUMNS = ("index", "prompt", "seed", "file")
-PARTS = "parts"  # finished columns of an interrupted run
-Progress = Callable[[str, int, int], None]
-"""Called with (scorer, images done, images in all)."""
-
-
-@runtime_checkable
-class DetailedScorer(Protocol):
-    """A scorer that can also say what is right and what is wrong."""
-
-    def details(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> list[dict[str, bool]]:
-        """Attribute name -> right or wrong, one dict per image."""
+PARTS = "parts"  # finished blocks of an interrupted run, by scorer
 
 
 @dataclass(frozen=True)
@@ -96,36 +86,45 @@ class ScoreTable:
         return self.scores[scorer].reshape(-1, self.images_per_prompt)
 
 
-def evaluate_images(
-    images: ImageSet, scorers: Mapping[str, Scorer], out: Path, *, batch_size: int = 32,
-    progress: Progress | None = None,
-) -> EvaluationReport:
-    """The report of a complete score table in `out`; columns that an interrupted run finished are kept.
+def evaluate_images(images: ImageSet, scorers: Mapping[str, Scorer], out: Path, *,
+                    options: ScoringOptions | None = None, progress: Progress | None = None) -> EvaluationReport:
+    """The report of a complete score table in `out`; what an interrupted run computed is kept.
+
+    One pass over the images serves all scorers; processes that were started together share it (see `fill`).
 
     Args:
         images: a complete image set.
         scorers: column name -> scorer.
         out: folder of the evaluation.
-        batch_size: images per call of a scorer; changes the speed only.
-        progress: called after every batch.
+        options: batches, workers, blocks.
+        progress: see `Progress`.
 
     Raises:
         ConfigError: no scorers, or a name that cannot be a column.
         StaleError: `out` holds scores of other images or other scorers.
-        DataError: a scorer returned a wrong shape or a non-finite score; an image cannot be read.
+        DataError: a scorer returned a wrong shape or a score that is not finite; an image cannot be read.
+        ProcessError: another process ended early.
     """
     started = time.monotonic()
+    options = options or ScoringOptions()
     _check_names(scorers)
     settings = {"scorers": {name: scorer.identity() for name, scorer in scorers.items()}}
-    status = begin(out, stage=STAGE, settings=settings, inputs={"images": images.fingerprint})
-    missing = [] if status is Status.DONE else [n for n in scorers if not _part(out, n).exists()]
-    for name in missing:
-        _score(name, scorers[name], images, out=out, batch_size=batch_size, progress=progress)
+    inputs = {"images": images.fingerprint}
+    status = main_first("open the score table", lambda: begin(out, stage=STAGE, settings=settings, inputs=inputs))
+    columns = {name: ScoreBlocks(out / PARTS / name, images.files, options.block_size) for name in scorers}
+    missing: tuple[str, ...] = ()
     if status is not Status.DONE:
-        _write_table(images, scorers, out)
+        missing = tuple(name for name, column in columns.items() if column.missing())
+        fill(columns, scorers, lambda start, stop: _requests(images, start, stop), decode=read_image, options=options,
+             progress=progress)
+    if this_process().is_main:
+        if status is not Status.DONE:
+            _write_table(images, scorers, columns, out)
+        shutil.rmtree(out / PARTS, ignore_errors=True)
+    wait_for_all("finish the score table")
     print_of = fingerprint_of(out, stage=STAGE)
     seconds = time.monotonic() - started
-    return EvaluationReport(out, len(images), tuple(missing), status is Status.DONE, seconds, print_of)
+    return EvaluationReport(out, len(images), missing, status is Status.DONE, seconds, print_of)
 
 
 def _check_names(scorers: Mapping[str, Scorer]) -> None:
@@ -138,57 +137,32 @@ def _check_names(scorers: Mapping[str, Scorer]) -> None:
             )
 
 
-def _score(
-    name: str, scorer: Scorer, images: ImageSet, *, out: Path, batch_size: int, progress: Progress | None
+def _requests(images: ImageSet, start: int, stop: int) -> Iterator[Sequence[Request]]:
+    for index in range(start, stop):
+        file = images.files[index]
+        yield [Request(f"image {index}", file, images.prompts[index], images.folder / file)]
+
+
+def _write_table(
+    images: ImageSet, scorers: Mapping[str, Scorer], columns: Mapping[str, ScoreBlocks], out: Path
 ) -> None:
-    """Write the column of one scorer, and its details where it gives them."""
-    column, details = np.empty(len(images), dtype=np.float32), []
-    for start in range(0, len(images), batch_size):
-        stop = min(start + batch_size, len(images))
-        pictures, prompts = images.images(start, stop), images.prompts[start:stop]
-        column[start:stop] = _checked(name, scorer(pictures, prompts), images.files[start:stop])
-        if isinstance(scorer, DetailedScorer):
-            details += scorer.details(pictures, prompts)
-        if progress is not None:
-            progress(name, stop, len(images))
-    if isinstance(scorer, DetailedScorer):
-        lines = (json.dumps({key: bool(right) for key, right in row.items()}) + "\n" for row in details)
-        write_atomically(out / f"details-{name}.jsonl", "".join(lines))
-    buffer = io.BytesIO()
-    np.save(buffer, column)
-    write_atomically(_part(out, name), buffer.getvalue())
-
-
-def _checked(name: str, scores: torch.Tensor, files: Sequence[str]) -> np.ndarray:
-    scores = scores.detach().float().cpu()
-    if scores.shape != (len(files),):
-        raise DataError(f"scorer {name!r} returned shape {tuple(scores.shape)}, expected ({len(files)},); correct it")
-    if not torch.isfinite(scores).all():
-        first = int((~torch.isfinite(scores)).nonzero()[0])
-        raise DataError(f"scorer {name!r} gave {float(scores[first])} for {files[first]}; check the scorer's dtype")
-    return scores.numpy()
-
-
-def _part(out: Path, name: str) -> Path:
-    return out / PARTS / f"{name}.npy"
-
-
-def _write_table(images: ImageSet, scorers: Mapping[str, Scorer], out: Path) -> None:
-    """Join the columns into one table, finish the artefact, and remove the parts."""
+    """Join the columns into one table and finish the artefact."""
     n = len(images)
     values = (range(n), images.prompts, images.seeds, images.files)
-    fixed = dict(zip(COLUMNS, (pa.array(list(column)) for column in values), strict=True))
-    scores = {name: np.load(_part(out, name)) for name in scorers}
+    table = dict(zip(COLUMNS, (pa.array(list(column)) for column in values), strict=True))
+    about = {}
+    for name, scorer in scorers.items():
+        scores, verdicts = columns[name].joined()
+        table[name] = pa.array(scores[:, 0].numpy())
+        about[name] = {"units": scorer.units, "bounds": list(scorer.bounds) if scorer.bounds else None,
+                       "median": float(np.median(scores.numpy()))}
+        if verdicts is not None:
+            lines = (json.dumps(of_image) + "\n" for (of_image,) in verdicts)
+            write_atomically(out / f"details-{name}.jsonl", "".join(lines))
     buffer = io.BytesIO()
-    pq.write_table(pa.table({**fixed, **{name: pa.array(column) for name, column in scores.items()}}), buffer)
+    pq.write_table(pa.table(table), buffer)
     write_atomically(out / TABLE, buffer.getvalue())
-    about = {
-        name: {"units": scorer.units, "bounds": list(scorer.bounds) if scorer.bounds else None,
-               "median": float(np.median(scores[name]))}
-        for name, scorer in scorers.items()
-    }
     finish(out, {
         "num_images": n, "images_per_prompt": images.images_per_prompt, "scorers": about,
         "sha256": hash_file(out / TABLE),
     })
-    shutil.rmtree(out / PARTS)

@@ -125,7 +125,11 @@ class Verifier:
 
     def score(self, inputs: Tensor, prompts: Sequence[str]) -> Tensor:
         """`__call__` for preprocessed images, stacked to (B, 64, 64, 3), uint8."""
-        return self([Image.fromarray(pixels) for pixels in inputs.cpu().numpy()], prompts)
+        return self(_to_images(inputs), prompts)
+
+    def verdicts(self, inputs: Tensor, prompts: Sequence[str]) -> list[dict[str, bool]]:
+        """`details` for preprocessed images, stacked to (B, 64, 64, 3), uint8."""
+        return self.details(_to_images(inputs), prompts)
 
     def details(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> list[dict[str, bool]]:
         """For each image whether it has each attribute that its prompt names."""
@@ -133,6 +137,10 @@ class Verifier:
             got = f"{len(images)} images and {len(prompts)} prompts"
             raise ValueError(f"need one prompt per image, got {got}; match them")
         return [verify(image, parse(prompt)) for image, prompt in zip(images, prompts, strict=True)]
+
+
+def _to_images(inputs: Tensor) -> list[Image.Image]:
+    return [Image.fromarray(pixels) for pixels in inputs.cpu().numpy()]
 
 
 def attribute_accuracy(verdicts: Sequence[dict[str, bool]]) -> dict[str, float]:
