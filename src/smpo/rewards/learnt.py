@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from smpo.checks import check_known
+from smpo.processes import local_device
 from smpo.rewards.scorer import Preprocessing
 from smpo.rewards.weights import commit_of, hashes
 
@@ -38,7 +39,7 @@ class LearntScorer:
         source: hub id, local path or package:// of the weights.
         revision: commit or branch of a hub model.
         dtype: of weights and activations; normalisation, dot products and heads are always float32.
-        device: "auto" = cuda where there is one.
+        device: "auto" = the process's own GPU, or the CPU where there is none.
     """
 
     source: str
@@ -116,8 +117,8 @@ class LearntScorer:
 
     @cached_property
     def _model(self) -> Model:
-        automatic = "cuda" if torch.cuda.is_available() else "cpu"
-        return self._load(torch.device(automatic if self.device == "auto" else self.device), DTYPES[self.dtype])
+        device = torch.device(local_device() if self.device == "auto" else self.device)
+        return self._load(device, DTYPES[self.dtype])
 
     def _load(self, device: torch.device, dtype: torch.dtype) -> Model:
         raise NotImplementedError
