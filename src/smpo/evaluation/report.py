@@ -3,16 +3,12 @@
 Equal content gives equal bytes: nothing of the machine or the moment enters that the content does not carry.
 """
 
-import base64
 import io
-import mimetypes
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from matplotlib.figure import Figure
 from PIL import Image
 
 from smpo.artefacts import write_atomically
@@ -21,9 +17,11 @@ from smpo.errors import DataError
 from smpo.evaluation.compare import Comparison
 from smpo.evaluation.examples import Example
 from smpo.evaluation.figures import attribute_chart, before_after_grid, change_chart, win_rate_chart
-from smpo.evaluation.theme import LIGHT, THEMES, Theme, save
+from smpo.evaluation.plots import Plot, data_uri, encoded, write_plot
+from smpo.evaluation.tables import markdown_escaped, ranks, template_environment
+from smpo.evaluation.theme import save
 from smpo.evaluation.training_figures import label_distribution, training_curves
-from smpo.evaluation.wording import decimals, headline, interval_text, percent, shortened, win_interval_text
+from smpo.evaluation.wording import decimals, headline, interval_text, percent, win_interval_text
 from smpo.image_set import read_image
 
 SMALL_PX = 160  # images up to this side are embedded as they are
@@ -79,17 +77,6 @@ class Cell:
     verdict: str = ""
 
 
-@dataclass(frozen=True)
-class Plot:
-    """A figure as files: one per theme, relative to the report."""
-
-    name: str
-    title: str
-    caption: str
-    files: Mapping[str, str]
-    width: int
-
-
 def write_report(out: Path, *, content: ReportContent) -> Path:
     """The path of report.html in `out`; also writes report.md, figures/*.png and comparison.json.
 
@@ -102,11 +89,8 @@ def write_report(out: Path, *, content: ReportContent) -> Path:
     if content.model == comparison.baseline:
         raise DataError(f"the report's model '{content.model}' is the baseline itself; name another set")
     view = _view(content, _plots(content, out))
-    environment = Environment(
-        loader=PackageLoader("smpo.evaluation"), autoescape=lambda name: ".html" in (name or ""),
-        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
-    )
-    environment.filters |= {"embedded": lambda file: _data_uri(out / file), "thumbnail": _thumbnail}
+    environment = template_environment()
+    environment.filters |= {"embedded": lambda file: data_uri(out / file), "thumbnail": _thumbnail}
     write_atomically(out / "comparison.json", comparison.to_json())
     write_atomically(out / "report.md", environment.get_template("report.md.j2").render(view))
     write_atomically(out / "report.html", environment.get_template("report.html.j2").render(view))
@@ -120,7 +104,7 @@ def _view(content: ReportContent, plots: Sequence[Plot]) -> dict[str, Any]:
     return {
         "content": content, "comparison": comparison, "lead": lead, "findings": findings,
         "scorers": list(comparison.units), "table": score_table(comparison), "tiles": list(_tiles(content)),
-        "plots": plots, "hero": content.examples[:HERO_EXAMPLES], "percent": percent, "escaped": _table_safe,
+        "plots": plots, "hero": content.examples[:HERO_EXAMPLES], "percent": percent, "escaped": markdown_escaped,
         "by_gap": sorted(content.examples, key=lambda e: -e.gap(content.scorer)), "extremes": EXTREMES,
         "digits": {s: _digits(comparison, s) for s in comparison.units},
     }
@@ -128,20 +112,14 @@ def _view(content: ReportContent, plots: Sequence[Plot]) -> dict[str, Any]:
 
 def score_table(comparison: Comparison) -> list[tuple[str, list[Cell]]]:
     """(model, one cell per scorer) in the given order; the best median is marked, and the second where there are 3+."""
-    ranks = {scorer: _ranks(comparison, scorer) for scorer in comparison.units}
+    ranked = {
+        scorer: ranks({model: comparison.summaries[model][scorer].median.value for model in comparison.models})
+        for scorer in comparison.units
+    }
     return [
-        (model, [_cell(comparison, model, scorer, ranks[scorer][model]) for scorer in comparison.units])
+        (model, [_cell(comparison, model, scorer, ranked[scorer][model]) for scorer in comparison.units])
         for model in comparison.models
     ]
-
-
-def _ranks(comparison: Comparison, scorer: str) -> dict[str, str]:
-    medians = {model: comparison.summaries[model][scorer].median.value for model in comparison.models}
-    places = sorted(set(medians.values()), reverse=True)
-    names = {places[0]: "best"} if len(places) > 1 else {}
-    if len(places) > 2:
-        names[places[1]] = "second"
-    return {model: names.get(value, "") for model, value in medians.items()}
 
 
 def _cell(comparison: Comparison, model: str, scorer: str, rank: str) -> Cell:
@@ -173,26 +151,30 @@ def _plots(content: ReportContent, out: Path) -> list[Plot]:
     """Draw and write every figure that the content has numbers for."""
     comparison, model, baseline = content.comparison, content.model, content.comparison.baseline
     plots = [
-        _plot(out, "win-rates", "Win-rates", "Share of images that win, tie and lose against the baseline; the thin "
-              "whisker is the 95 % Wilson interval of the win-rate, ties counting half; the dashed line is 50 %.",
-              lambda theme: win_rate_chart(comparison, theme=theme)),
-        _plot(out, "changes", "Change of every score", "Mean change in standard deviations of the baseline with 95 % "
-              "bootstrap intervals: reward hacking shows as the training reward right of zero and others left of it.",
-              lambda theme: change_chart(comparison, theme=theme)),
+        write_plot(
+            out, "win-rates", "Win-rates", "Share of images that win, tie and lose against the baseline; the thin "
+            "whisker is the 95 % Wilson interval of the win-rate, ties counting half; the dashed line is 50 %.",
+            lambda theme: win_rate_chart(comparison, theme=theme),
+        ),
+        write_plot(
+            out, "changes", "Change of every score", "Mean change in standard deviations of the baseline with 95 % "
+            "bootstrap intervals: reward hacking shows as the training reward right of zero and others left of it.",
+            lambda theme: change_chart(comparison, theme=theme),
+        ),
     ]
     for scorer in dict.fromkeys(c.scorer for c in comparison.attributes):
-        plots.append(_plot(
+        plots.append(write_plot(
             out, f"attributes-{scorer}", f"What {scorer} finds right", "Share of images with each attribute right, "
             "with 95 % Wilson intervals.", lambda theme, s=scorer: attribute_chart(comparison, s, theme=theme),
         ))
     if content.metrics is not None:
-        plots.append(_plot(
+        plots.append(write_plot(
             out, "training", "Training", "Logged values (faint) and their running mean. Implicit accuracy: share of "
             "pairs whose winner the model prefers more than the reference does.",
             lambda theme: training_curves(content.metrics, theme=theme),
         ))
     if len(content.p_winner):
-        plots.append(_plot(
+        plots.append(write_plot(
             out, "labels", "Smoothed labels", "How sure the reward model is of the winners, and how strongly each "
             "pair therefore counts; dashed: 5, 50 and 95 % quantiles.",
             lambda theme: label_distribution(content.p_winner, content.weight, theme=theme),
@@ -204,40 +186,12 @@ def _plots(content: ReportContent, out: Path) -> list[Plot]:
     return plots
 
 
-def _plot(out: Path, name: str, title: str, caption: str, draw: Callable[[Theme], Figure]) -> Plot:
-    files = {theme.name: f"figures/{name}-{theme.name}.png" for theme in THEMES}
-    for theme in THEMES:
-        save(draw(theme), out / files[theme.name])
-    return Plot(name, title, caption, files, width=_width_px(out / files[LIGHT.name]))
-
-
-def _width_px(path: Path) -> int:
-    with Image.open(path) as image:
-        return image.width * 5 // 8  # 100 px of the page per inch: sharp on dense screens too
-
-
 def _thumbnail(path: Path) -> str:
     """A data URI of an image: itself when small, else a JPEG that fits THUMBNAIL_PX."""
     picture, buffer = read_image(path), io.BytesIO()
     if max(picture.size) <= SMALL_PX:
         picture.save(buffer, "PNG", optimize=True)
-        return _encoded("image/png", buffer.getvalue())
+        return encoded("image/png", buffer.getvalue())
     picture.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX), Image.Resampling.LANCZOS)
     picture.save(buffer, "JPEG", quality=88)
-    return _encoded("image/jpeg", buffer.getvalue())
-
-
-def _data_uri(path: Path) -> str:
-    return _encoded(mimetypes.guess_type(path.name)[0] or "image/png", path.read_bytes())
-
-
-def _encoded(kind: str, content: bytes) -> str:
-    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
-
-
-def _table_safe(text: str, length: int = 90) -> str:
-    """`text` for a cell of a Markdown table: short, on one line, its bars and markup escaped."""
-    cell = shortened(" ".join(text.split()), length)
-    for mark in "\\|*_`<>[]":
-        cell = cell.replace(mark, "\\" + mark)
-    return cell
+    return encoded("image/jpeg", buffer.getvalue())
