@@ -50,16 +50,22 @@ def section_of(options: type, name: str, **extra: Any) -> type[Section]:
     return section
 
 
+PROMPT_CHOICES: dict[str, Any] = {  # arguments of `smpo.prompts.read_prompts`
+    "limit": (int | None, Field(None, gt=0, description="take the first so many prompts")),
+    "per_category": (int | None, Field(None, gt=0, description="take the first so many prompts of each category")),
+    "unique": (bool, Field(False, description="leave out a prompt that occurred before")),
+    "split": (str | None, Field(None, description="of a Hugging Face dataset of prompts")),
+}
+PROMPTS = "prompts, or their file, files, folder or dataset"
 SamplingSection = section_of(
-    GenerationOptions, "SamplingSection",
-    prompts=(tuple[str, ...] | str, Field(description="prompts, or a file of them")),
+    GenerationOptions, "SamplingSection", prompts=(tuple[str, ...] | str, Field(description=PROMPTS)), **PROMPT_CHOICES
 )
 DataSection = section_of(
     PairOptions, "DataSection", source=(str | None, Field(None, description="None is the output of `smpo sample`"))
 )
 GenerationSection = section_of(
     GenerationOptions, "GenerationSection",
-    prompts=(tuple[str, ...] | str, Field((), description="prompts, or a file of them")),
+    prompts=(tuple[str, ...] | str, Field((), description=PROMPTS)), **PROMPT_CHOICES,
     models=(dict[str, str], Field({}, description="further models to compare: name -> pipeline")),
 )
 
@@ -77,9 +83,14 @@ class EvaluationSection(ScoringOptions):
 
 
 class PathsSection(Section):
-    """Where each artefact lives; None is a folder of that name under `workdir`. Share a cache by naming it here."""
+    """Where each artefact lives; None is a folder of that name under `workdir`. Share a cache by naming it here.
+
+    Images and their scores lie in `store`, for all recipes that share it; None is `store` beside a `workdir` that is
+    not given, runs/store, and inside one that is.
+    """
 
     workdir: str | None = None
+    store: str | None = None
     sample: str | None = None
     pairs: str | None = None
     score: str | None = None
@@ -139,6 +150,11 @@ class Recipe(Section):
     def folder(self, artefact: str) -> Path:
         """Where `artefact` (a field of `paths`) lives."""
         return Path(getattr(self.paths, artefact) or self.workdir / artefact)
+
+    @property
+    def store(self) -> Path:
+        """The folder of images and scores that recipes share."""
+        return Path(self.paths.store or Path(self.paths.workdir or "runs") / "store")
 
     @property
     def workdir(self) -> Path:

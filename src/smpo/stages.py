@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from smpo import __version__
-from smpo.config import Recipe, dump_recipe
+from smpo.config import PROMPT_CHOICES, Recipe, dump_recipe
 from smpo.data.pair_set import PairSet
 from smpo.errors import ConfigError, StaleError
 from smpo.evaluation.compare import Comparison, compare
@@ -24,7 +24,7 @@ from smpo.evaluation.examples import paired_examples
 from smpo.evaluation.report import ReportContent, write_report
 from smpo.evaluation.scores import ScoreTable as ImageScores
 from smpo.evaluation.scores import evaluate_images
-from smpo.generation import ImageSet, generate_images
+from smpo.generation import ImageSet, generate_shared
 from smpo.labels import LABELS
 from smpo.maths.smoothing import pair_weight
 from smpo.models import FAMILIES
@@ -33,8 +33,10 @@ from smpo.objectives import OBJECTIVES
 from smpo.preparation import label, pairs, score
 from smpo.preparation.cache import LatentCache, cache_pairs
 from smpo.preparation.sampling import sample_pairs
-from smpo.prompts import read_prompts
+from smpo.processes import this_process, wait_for_all
+from smpo.prompts import Prompt, read_prompts
 from smpo.rewards import SCORERS
+from smpo.sections import Section
 from smpo.training.batches import TrainingPairs
 from smpo.training.run import Run
 from smpo.training.trainer import train as train_policy
@@ -51,8 +53,7 @@ def sample(recipe: Recipe, progress: Progress) -> str:
     """Draw two images a prompt from the model itself, as a pair set without labels."""
     if recipe.sampling is None:
         raise ConfigError("sampling: the recipe has no such section; add it, or give data.source")
-    prompts = read_prompts(recipe.sampling.prompts)
-    out = recipe.folder("sample")
+    prompts, out = prompts_of(recipe.sampling), recipe.folder("sample")
     report = sample_pairs(recipe.model["source"], prompts, out, options=recipe.sampling.options, progress=progress)
     return f"{report.num_images // 2} pairs in {out}, {report.num_made} images drawn"
 
@@ -111,16 +112,14 @@ def train(recipe: Recipe, progress: Progress) -> str:
 
 def generate(recipe: Recipe, progress: Progress) -> str:
     """Paint the prompts with the base and the trained model, with the same seeds."""
-    prompts = read_prompts(recipe.generation.prompts)
-    made, models = 0, compared_models(recipe)
+    prompts, models, made = prompts_of(recipe.generation), compared_models(recipe), 0
     for name, model in models.items():
-        out = recipe.folder("generate") / name
-        report = generate_images(
-            model, prompts, out, options=recipe.generation.options,
+        report = generate_shared(
+            model, prompts, recipe.folder("generate") / name, store=recipe.store, options=recipe.generation.options,
             progress=lambda done, total, name=name: progress(name, done, total),
         )
         made += report.num_made
-    return f"{len(models)} sets of {report.num_images} images in {recipe.folder('generate')}, {made} drawn"
+    return f"{len(models)} sets of {report.num_images} images in {recipe.store}, {made} drawn"
 
 
 def evaluate(recipe: Recipe, progress: Progress) -> str:
@@ -157,6 +156,7 @@ STAGES: dict[str, Callable[[Recipe, Progress], str]] = {
     "sample": sample, "pairs": check_pairs, "score": score_images, "label": label_winners, "cache": cache_latents,
     "train": train, "generate": generate, "evaluate": evaluate, "report": report,
 }
+SHARED = ("sample", "score", "train", "generate", "evaluate")  # stages that several processes do together
 
 
 def stages_of(recipe: Recipe) -> list[str]:
@@ -170,15 +170,24 @@ def stages_of(recipe: Recipe) -> list[str]:
 
 
 def run_stage(name: str, recipe: Recipe, progress: Progress) -> tuple[str, float]:
-    """What stage `name` says and how long it took, s; the time and peak memory are noted in the work folder."""
-    started = time.perf_counter()
-    said = STAGES[name](recipe, progress)
+    """What stage `name` says and how long it took, s; the time and peak memory are noted in the work folder.
+
+    Processes that were started together share a stage of SHARED; any other is the main process's, and the others wait.
+    """
+    started, is_main = time.perf_counter(), this_process().is_main
+    said = STAGES[name](recipe, progress) if is_main or name in SHARED else ""
+    wait_for_all(f"finish `smpo {name}`")
     seconds = time.perf_counter() - started
+    if is_main:
+        _note_cost(name, recipe, seconds)
+    return said, seconds
+
+
+def _note_cost(name: str, recipe: Recipe, seconds: float) -> None:
     recipe.workdir.mkdir(parents=True, exist_ok=True)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * MIB
     with open(recipe.workdir / TIMES, "a") as file:
         file.write(json.dumps({"stage": name, "seconds": round(seconds, 2), "peak_memory_mib": round(peak)}) + "\n")
-    return said, seconds
 
 
 def training_run(recipe: Recipe) -> Run:
@@ -200,6 +209,11 @@ def training_run(recipe: Recipe) -> Run:
         settings={key: getattr(recipe, key) for key in ("model", "init_unet", "ref_unet", "noising", "objective")},
         recipe_yaml=dump_recipe(recipe),
     )
+
+
+def prompts_of(section: Section) -> list[Prompt]:
+    """The prompts that a `sampling` or `generation` section chooses."""
+    return read_prompts(section.prompts, **{name: getattr(section, name) for name in PROMPT_CHOICES})
 
 
 def compared_models(recipe: Recipe) -> dict[str, str]:
