@@ -9,6 +9,7 @@ from typer.main import get_command
 
 from smpo import __version__
 from smpo.cli.app import VERBS, app
+from smpo.cli.display import Display, RateColumn
 
 
 def smpo(*arguments, cwd=None):
@@ -23,7 +24,7 @@ def test_help_names_every_verb_and_imports_no_torch():
     process = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", "smpo", "--help"], capture_output=True, text=True, check=True
     )
-    for verb in (*VERBS, "run", "show", "demo"):
+    for verb in (*VERBS, "audit", "run", "show", "demo"):
         assert f" {verb} " in process.stdout
     assert " torch" not in process.stderr and "diffusers" not in process.stderr
 
@@ -66,3 +67,25 @@ def test_show_lists_and_prints_recipes(arguments):
     process = smpo(*arguments)
     assert process.returncode == 0
     assert "SmPO-Diffusion on SD1.5" in process.stdout
+
+
+def test_the_bar_shows_the_rate_of_this_run_and_of_each_image_set():
+    """Resumed at 100 of 200 images, 10 images every 2 s: 5 images/s and 16 s left after 120; then a set at 20/s."""
+    seconds, display = [0.0], Display()
+    display.bars.get_time = lambda: seconds[0]
+    with display.stage("generate") as progress:
+        task = display.bars.tasks[0]
+        assert RateColumn().render(task).plain == ""
+        for done in (100, 110, 120):
+            seconds[0] += 2
+            progress("base", done, 200)
+        assert RateColumn().render(task).plain == "5 images/s" and task.time_remaining == 16
+        for done in (40, 80, 120):
+            seconds[0] += 2
+            progress("smpo", done, 200)
+        assert RateColumn().render(task).plain == "20 images/s" and task.time_remaining == 4
+    with display.stage("evaluate") as progress:
+        for done in (1, 2, 3):
+            seconds[0] += 1
+            progress("clip, 1 images/s", done, 9)
+        assert RateColumn().render(display.bars.tasks[0]).plain == ""
