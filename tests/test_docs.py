@@ -15,7 +15,7 @@ README = (ROOT / "README.md").read_text()
 EQUATIONS = (ROOT / "docs" / "equations.md").read_text()
 
 
-@pytest.mark.parametrize("verb", [*VERBS, "run", "show", "demo"])
+@pytest.mark.parametrize("verb", [*VERBS, "audit", "run", "show", "demo"])
 def test_readme_explains_every_verb(verb):
     assert f"| `smpo {verb}` |" in README
 
@@ -24,7 +24,7 @@ def test_every_smpo_command_in_the_readme_has_a_recipe_and_overrides_that_resolv
     commands = re.findall(r"^(?:accelerate launch .* -m )?smpo (\w+) ([\w.-]+) ?([^\n]*)$", README, flags=re.MULTILINE)
     assert len(commands) >= 4
     for verb, recipe, rest in commands:
-        assert verb in (*VERBS, "run")
+        assert verb in (*VERBS, "audit", "run")
         load_recipe(recipe, [word for word in rest.split() if "=" in word])
 
 

@@ -95,6 +95,7 @@ class PathsSection(Section):
     pairs: str | None = None
     score: str | None = None
     label: str | None = None
+    audit: str | None = None
     cache: str | None = None
     train: str | None = None
     generate: str | None = None

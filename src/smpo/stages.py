@@ -19,6 +19,7 @@ from smpo import __version__
 from smpo.config import PROMPT_CHOICES, Recipe, dump_recipe
 from smpo.data.pair_set import PairSet
 from smpo.errors import ConfigError, StaleError
+from smpo.evaluation.audit.stage import audit_folder
 from smpo.evaluation.compare import Comparison, compare
 from smpo.evaluation.examples import paired_examples
 from smpo.evaluation.report import ReportContent, write_report
@@ -152,10 +153,20 @@ def report(recipe: Recipe, progress: Progress) -> str:
     return f"{write_report(recipe.folder('report'), content=content)}"
 
 
+def audit(recipe: Recipe, progress: Progress) -> str:
+    """Look for what is wrong with the pairs, by as many scores and labels as there are."""
+    report = audit_folder(
+        recipe.folder("pairs"), recipe.folder("audit"), scores=recipe.folder("score"), labels=recipe.folder("label"),
+        gamma=recipe.objective.get("gamma", 1.0), progress=progress,
+    )
+    return f"{report.folder / 'audit.html'}\n{report.text}"
+
+
 STAGES: dict[str, Callable[[Recipe, Progress], str]] = {
     "sample": sample, "pairs": check_pairs, "score": score_images, "label": label_winners, "cache": cache_latents,
     "train": train, "generate": generate, "evaluate": evaluate, "report": report,
 }
+ASIDE = {"audit": audit}  # verbs that no later stage needs: `smpo run` leaves them out
 SHARED = ("sample", "score", "train", "generate", "evaluate")  # stages that several processes do together
 
 
@@ -175,7 +186,7 @@ def run_stage(name: str, recipe: Recipe, progress: Progress) -> tuple[str, float
     Processes that were started together share a stage of SHARED; any other is the main process's, and the others wait.
     """
     started, is_main = time.perf_counter(), this_process().is_main
-    said = STAGES[name](recipe, progress) if is_main or name in SHARED else ""
+    said = {**STAGES, **ASIDE}[name](recipe, progress) if is_main or name in SHARED else ""
     wait_for_all(f"finish `smpo {name}`")
     seconds = time.perf_counter() - started
     if is_main:

@@ -80,6 +80,28 @@ def run(recipe: RecipeArgument, overrides: Overrides = None, dry_run: DryRun = F
 
 
 @app.command()
+def audit(
+    source: Annotated[str, typer.Argument(help="A recipe, or a folder that `smpo pairs` wrote.")],
+    overrides: Overrides = None,
+    dry_run: DryRun = False,
+    scores: Annotated[Path | None, typer.Option(help="With a folder: what `smpo score` wrote.")] = None,
+    labels: Annotated[Path | None, typer.Option(help="With a folder: what `smpo label` wrote.")] = None,
+    out: Annotated[Path | None, typer.Option(help="With a folder: where to write; default audit/ beside it.")] = None,
+) -> None:
+    """What is wrong with a pair set: disagreement, contradictions, near-duplicates, who carries the signal."""
+    if not (Path(source) / "manifest.json").exists():
+        run_stages(["audit"], source, overrides, dry_run=dry_run)
+        return
+    from smpo.evaluation.audit.stage import audit_folder
+
+    with Display() as display, display.stage("audit") as progress:
+        report = audit_folder(
+            Path(source), out or Path(source).parent / "audit", scores=scores, labels=labels, progress=progress
+        )
+    print(f"{report.folder / 'audit.html'}\n{report.text}", end="")
+
+
+@app.command()
 def show(
     recipe: Annotated[str | None, typer.Argument(help="A recipe; without one, all shipped recipes are listed.")] = None,
 ) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow.compute as pc
 from PIL import Image
 
-from smpo.artefacts import Status, begin, finish, hash_file, write_atomically
+from smpo.artefacts import MANIFEST, Status, begin, finish, hash_file, write_atomically
 from smpo.checks import check_positive
 from smpo.data.images import decode_image
 from smpo.data.pair_set import PairSet
@@ -76,6 +76,31 @@ def audit_pairs(
         finish(out, {"pairs": len(pairs), "sha256": hash_file(out / "audit.json")})
         remove_blocks(out)
     return AuditReport(out, (out / "audit.txt").read_text(), status is Status.DONE)
+
+
+def audit_folder(
+    pairs: Path, out: Path, *, scores: Path | None = None, labels: Path | None = None, gamma: float = 1.0,
+    progress: Callable[[int, int | None], None] | None = None,
+) -> AuditReport:
+    """`audit_pairs` over artefact folders; what is None, or does not exist yet, is left out of the audit.
+
+    Args:
+        pairs: what `smpo pairs` wrote.
+        out: folder of the audit.
+        scores: what `smpo score` wrote: one table per scorer.
+        labels: what `smpo label` wrote.
+        gamma: sensitivity of the objective.
+        progress: as in `audit_pairs`.
+
+    Raises:
+        DataError: a folder exists and holds no complete artefact.
+    """
+    tables = sorted(path.parent for path in scores.glob(f"*/{MANIFEST}")) if scores is not None else []
+    has_labels = labels is not None and (labels / MANIFEST).exists()
+    return audit_pairs(
+        PairSet.open(pairs), out, scores={folder.name: ScoreTable.open(folder) for folder in tables},
+        labels=LabelTable.open(labels) if has_labels else None, gamma=gamma, progress=progress,
+    )
 
 
 def _audit(
