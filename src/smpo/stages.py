@@ -129,7 +129,7 @@ def evaluate(recipe: Recipe, progress: Progress) -> str:
     for name in compared_models(recipe):
         images = ImageSet.open(recipe.folder("generate") / name)
         evaluate_images(
-            images, scorers, recipe.folder("evaluate") / name, options=recipe.evaluation,
+            images, scorers, recipe.folder("evaluate") / name, store=recipe.store, options=recipe.evaluation,
             progress=lambda scorer, done, total, name=name: progress(f"{name}, {scorer}", done, total),
         )
     return summary_of(comparison(recipe), recipe.name)

@@ -121,3 +121,23 @@ def test_unusable_names_are_refused(sets: dict[str, ImageSet], tmp_path: Path) -
         with pytest.raises(ConfigError, match=f"scorer name '{name}' cannot be a column"):
             evaluate_images(sets["base"], {name: Brightness()}, tmp_path / "e")
     assert not (tmp_path / "e").exists()
+
+
+def test_a_stored_column_is_found_by_every_evaluation_of_the_images(
+    sets: dict[str, ImageSet], evaluations: dict[str, Path], tmp_path: Path
+) -> None:
+    """A second recipe scores nothing, a further scorer only itself; other images are other columns."""
+    store = tmp_path / "store"
+    evaluate_images(sets["base"], {"brightness": Brightness()}, tmp_path / "one", store=store)
+    again, darkness, verifier = Brightness(), Brightness("darkness", -1.0), Verifier()
+    scorers = {"brightness": again, "darkness": darkness, "verifier": verifier}
+    report = evaluate_images(sets["base"], scorers, tmp_path / "two", store=store)
+    assert report.scored == ("darkness", "verifier") and again.calls == 0 and darkness.calls > 0
+    assert (tmp_path / "two/scores.parquet").read_bytes() == (evaluations["base"] / "scores.parquet").read_bytes()
+    assert report.fingerprint == ScoreTable.open(evaluations["base"]).fingerprint
+    evaluate_images(sets["ours"], {"brightness": again}, tmp_path / "three", store=store)
+    assert again.calls > 0
+    assert evaluate_images(sets["base"], {"verifier": Verifier()}, tmp_path / "four", store=store).scored == ()
+    assert ScoreTable.open(tmp_path / "four").details == {
+        "verifier": ScoreTable.open(tmp_path / "two").details["verifier"]
+    }

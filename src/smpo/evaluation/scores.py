@@ -13,7 +13,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from smpo.artefacts import Status, begin, fingerprint_of, finish, hash_file, read_manifest, write_atomically
+from smpo.artefacts import (
+    Status,
+    begin,
+    fingerprint,
+    fingerprint_of,
+    finish,
+    hash_file,
+    read_manifest,
+    write_atomically,
+)
 from smpo.errors import ConfigError
 from smpo.image_set import ImageSet, read_image
 from smpo.processes import main_first, this_process, wait_for_all
@@ -86,7 +95,7 @@ class ScoreTable:
         return self.scores[scorer].reshape(-1, self.images_per_prompt)
 
 
-def evaluate_images(images: ImageSet, scorers: Mapping[str, Scorer], out: Path, *,
+def evaluate_images(images: ImageSet, scorers: Mapping[str, Scorer], out: Path, *, store: Path | None = None,
                     options: ScoringOptions | None = None, progress: Progress | None = None) -> EvaluationReport:
     """The report of a complete score table in `out`; what an interrupted run computed is kept.
 
@@ -96,6 +105,7 @@ def evaluate_images(images: ImageSet, scorers: Mapping[str, Scorer], out: Path, 
         images: a complete image set.
         scorers: column name -> scorer.
         out: folder of the evaluation.
+        store: where columns are kept, and found by every evaluation of the same images by the same scorers.
         options: batches, workers, blocks.
         progress: see `Progress`.
 
@@ -111,7 +121,10 @@ def evaluate_images(images: ImageSet, scorers: Mapping[str, Scorer], out: Path, 
     settings = {"scorers": {name: scorer.identity() for name, scorer in scorers.items()}}
     inputs = {"images": images.fingerprint}
     status = main_first("open the score table", lambda: begin(out, stage=STAGE, settings=settings, inputs=inputs))
-    columns = {name: ScoreBlocks(out / PARTS / name, images.files, options.block_size) for name in scorers}
+    columns = {
+        name: ScoreBlocks(_column_folder(name, scorer, images, out=out, store=store), images.files, options.block_size)
+        for name, scorer in scorers.items()
+    }
     missing: tuple[str, ...] = ()
     if status is not Status.DONE:
         missing = tuple(name for name, column in columns.items() if column.missing())
@@ -135,6 +148,13 @@ def _check_names(scorers: Mapping[str, Scorer]) -> None:
             raise ConfigError(
                 f"scorer name {name!r} cannot be a column: use letters, digits, '_', '.' and '-', none of {COLUMNS}"
             )
+
+
+def _column_folder(name: str, scorer: Scorer, images: ImageSet, *, out: Path, store: Path | None) -> Path:
+    """Where the blocks of a scorer's column lie: in `out` until it is finished, or for good in the store."""
+    if store is None:
+        return out / PARTS / name
+    return store / "scores" / images.fingerprint[:32] / fingerprint(scorer.identity())[:32]
 
 
 def _requests(images: ImageSet, start: int, stop: int) -> Iterator[Sequence[Request]]:
