@@ -1,4 +1,4 @@
-"""A tiny random CLIPModel with tokenizer and preprocessing, saved as a checkpoint folder."""
+"""A tiny random CLIPModel with tokenizer and preprocessing, saved as a checkpoint folder; the real vocabularies."""
 
 import json
 import string
@@ -8,8 +8,9 @@ import pytest
 import torch
 from transformers import CLIPConfig, CLIPModel
 
+from tests.rewards.published import MEAN, STD, save_bert_vocabulary, save_clip_vocabulary
+
 WORDS = ("cat", "dog", "red")
-MEAN, STD = [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]
 
 
 def save_clip(folder: Path, seed: int = 0) -> Path:
@@ -52,3 +53,13 @@ def _vocabulary() -> tuple[dict[str, int], list[tuple[str, str]]]:
 @pytest.fixture(scope="session")
 def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_clip(tmp_path_factory.mktemp("scorers") / "clip")
+
+
+@pytest.fixture(scope="session")
+def clip_vocabulary(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_clip_vocabulary(tmp_path_factory.mktemp("vocabularies") / "clip")
+
+
+@pytest.fixture(scope="session")
+def bert_vocabulary(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_bert_vocabulary(tmp_path_factory.mktemp("vocabularies") / "bert")

@@ -181,7 +181,7 @@ def test_no_weights(clip_folder: Path, tmp_path: Path):
 def test_missing_tokenizer(clip_folder: Path, tmp_path: Path):
     folder = without(clip_folder, tmp_path, "vocab.json", "merges.txt", "tokenizer_config.json")
     assert error_of(folder) == (
-        f"{folder} holds no CLIP tokenizer (vocab.json, merges.txt); set processor to one that does")
+        f"{folder} holds no CLIP tokenizer (vocab.json, merges.txt); set processor or tokenizer to one that does")
 
 
 def test_another_architecture(clip_folder: Path, tmp_path: Path):

@@ -148,7 +148,7 @@ def read_text_config(file: Path, tensors: Tensors) -> BlipTextConfig:
             max_position_embeddings=len(tensors["text.embeddings.position_embeddings.weight"]),
             num_hidden_layers=_count("text.encoder.layer.", tensors), hidden_act=settings["hidden_act"],
             num_attention_heads=settings["num_attention_heads"], layer_norm_eps=settings["layer_norm_eps"])
-    except (KeyError, ValueError, AttributeError) as error:
+    except (KeyError, ValueError, TypeError) as error:
         raise DataError(f"{file} and the checkpoint beside it are not ImageReward's ({error}); "
                         "download both") from error
 

@@ -113,4 +113,5 @@ def _byte_pairs(folder: Path) -> BPE:
 def _check_clip_files(folder: Path) -> None:
     layouts = (("tokenizer.json",), ("vocab.json", "merges.txt"))
     if not any(all((folder / name).is_file() for name in names) for names in layouts):
-        raise DataError(f"{folder} holds no CLIP tokenizer (vocab.json, merges.txt); set processor to one that does")
+        raise DataError(f"{folder} holds no CLIP tokenizer (vocab.json, merges.txt); "
+                        "set processor or tokenizer to one that does")

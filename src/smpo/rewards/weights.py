@@ -7,6 +7,7 @@ import zipfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from pickle import UnpicklingError
+from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
@@ -138,11 +139,13 @@ def _check_names(expected: Tensors, tensors: Tensors, origin: Path) -> None:
                             "it holds another architecture, so correct the source")
 
 
-def _unpickle(file: Path) -> Tensors:
-    """Tensors of a pickle; training checkpoints keep them under `state_dict`, parallel ones behind `module.`."""
+def _unpickle(file: Path) -> Any:
+    """Content of a pickle, tensors by name: training checkpoints keep them under `state_dict`, behind `module.`."""
     content = torch.load(file, map_location="cpu", weights_only=True)
     if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
         content = content["state_dict"]
+    if not isinstance(content, dict):
+        return content
     return {str(name).removeprefix("module."): value for name, value in content.items()}
 
 

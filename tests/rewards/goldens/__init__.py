@@ -1,0 +1,1 @@
+"""What the original packages gave, committed with the script that asked them."""
