@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from diffusers import DiffusionPipeline
+from diffusers import DDIMPipeline, DiffusionPipeline, StableDiffusionPipeline, StableDiffusionXLPipeline
 from PIL import Image
 
 from smpo.artefacts import read_manifest
@@ -25,6 +25,7 @@ from smpo.generation import (
     render,
     sample_grid,
 )
+from smpo.prompts import Prompt
 
 PROMPTS = ["a red cat", "two blue dogs", "a green boat at the left", "a fish", "a small yellow star"]
 FAST = GenerationOptions(num_inference_steps=3, batch_size=2)
@@ -95,10 +96,46 @@ def test_images_of_a_prompt_differ_and_the_first_is_that_of_a_single_run(
     assert np.abs(pixels(found)[0] - pixels(found)[1]).mean() > 1
 
 
-def test_sdxl_generates(random_sdxl: Path, tmp_path: Path) -> None:
+def test_sdxl_generates_with_its_own_guidance(random_sdxl: Path, tmp_path: Path) -> None:
     report = generate_images(str(random_sdxl), PROMPTS[:1], tmp_path / "set", options=FAST)
     assert report.num_made == 1
     assert ImageSet.open(tmp_path / "set").images()[0].size == (32, 32)
+    assert read_manifest(tmp_path / "set", stage="generate")["settings"]["options"] == {
+        "num_inference_steps": 3, "guidance_scale": 5.0, "seed": 0, "dtype": "float32", "images_per_prompt": 1,
+    }
+
+
+@pytest.mark.parametrize(("pipeline", "guidance"), [(StableDiffusionPipeline, 7.5), (StableDiffusionXLPipeline, 5.0)])
+def test_what_options_leave_open_is_the_papers(pipeline: type, guidance: float) -> None:
+    """Section 5.1: guidance 7.5 for SD1.5 and 5 for SDXL; 50 steps are the pipelines' own."""
+    completed = GenerationOptions(seed=3).completed(pipeline)
+    assert (completed.num_inference_steps, completed.guidance_scale, completed.seed) == (50, guidance, 3)
+    given = GenerationOptions(num_inference_steps=4, guidance_scale=0.0)
+    assert given.completed(pipeline) == given
+    with pytest.raises(ConfigError, match="DDIMPipeline takes no guidance_scale; choose a text-to-image pipeline"):
+        GenerationOptions().completed(DDIMPipeline)
+
+
+def test_initial_noise_is_the_cpus_for_the_seed_alone(random_sd: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever company an image has: row i is torch's own normal draw of seed i, on a CPU generator."""
+    pipeline, seen = load_pipeline(str(random_sd), FAST), []
+    prepare = pipeline.prepare_latents
+    monkeypatch.setattr(pipeline, "prepare_latents", lambda *given: seen.append(prepare(*given)) or seen[-1])
+    seeds = [image_seed(0, index, 0) for index in range(3)]
+    render(pipeline, PROMPTS[:3], seeds, options=FAST)
+    expected = [torch.randn(1, 4, 8, 8, generator=torch.Generator("cpu").manual_seed(seed)) for seed in seeds]
+    assert torch.equal(seen[0], torch.cat(expected) * pipeline.scheduler.init_noise_sigma)
+
+
+def test_categories_go_with_their_images(random_sd: Path, tmp_path: Path) -> None:
+    prompts = [Prompt("a cat", "Animals", "Basic"), Prompt("a sign")]
+    options = dataclasses.replace(FAST, images_per_prompt=2)
+    generate_images(str(random_sd), prompts, tmp_path / "set", options=options)
+    found = ImageSet.open(tmp_path / "set")
+    assert found.categories == ("Animals", "Animals", None, None)
+    assert found.challenges == ("Basic", "Basic", None, None)
+    with pytest.raises(StaleError, match=r"prompts\.sha256="):
+        generate_images(str(random_sd), [Prompt("a cat", "Pets"), prompts[1]], tmp_path / "set", options=options)
 
 
 def _generate_and_hang(model: Path, out: Path) -> None:
