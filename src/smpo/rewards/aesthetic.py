@@ -15,7 +15,7 @@ from smpo.rewards.affine_head import AffineHead
 from smpo.rewards.clip_cosine import read_config
 from smpo.rewards.learnt import LearntScorer
 from smpo.rewards.preprocessing import ShortestSide
-from smpo.rewards.weights import load_model, local_file, model_files, read_tensors
+from smpo.rewards.weights import load_model, local_file, model_files, read_tensors, shapes_of
 
 HEAD = "sac+logos+ava1-l14-linearMSE.pth"
 TEXT_SIDE = ("text_model.", "text_projection.", "logit_scale")  # of the whole CLIP checkpoint; not needed
@@ -53,7 +53,7 @@ class Aesthetic(LearntScorer):
     def _load(self, device: torch.device, dtype: torch.dtype) -> "LoadedAesthetic":
         head_file, *files = self._weight_files
         weights = read_tensors([head_file])
-        shapes = dict(weights)
+        shapes = shapes_of(weights)
         head = load_model(lambda: AffineHead(shapes), weights, dtype=torch.float32, origin=head_file)
         config = read_config(files[0].parent)
         tensors = {name: tensor for name, tensor in read_tensors(files).items()

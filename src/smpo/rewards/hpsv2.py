@@ -62,8 +62,8 @@ class HpsV2(LearntScorer):
 
     def _load(self, device: torch.device, dtype: torch.dtype) -> ClipCosine:
         tokens = OpenClipTokens(local_folder(self.tokenizer, None, CLIP_FILES))
-        published = read_tensors(self._weight_files)
-        config = clip_config(published, vision_head=VISION_HEAD, activation="gelu")
-        tensors = to_transformers(published)
+        tensors = read_tensors(self._weight_files)
+        config = clip_config(tensors, vision_head=VISION_HEAD, activation="gelu")
+        tensors = to_transformers(tensors)
         model = load_model(lambda: CLIPModel(config), tensors, dtype=dtype, origin=self._weight_files[0])
         return ClipCosine(model.to(device), tokens)

@@ -16,7 +16,7 @@ from smpo.rewards.affine_head import AffineHead
 from smpo.rewards.learnt import LearntScorer
 from smpo.rewards.preprocessing import ShortestSide
 from smpo.rewards.tokenisation import BERT_FILES, BertIds, ImageRewardTokens
-from smpo.rewards.weights import Tensors, existing, load_model, local_file, local_folder, read_tensors
+from smpo.rewards.weights import Tensors, existing, load_model, local_file, local_folder, read_tensors, shapes_of
 
 WEIGHTS, TEXT_CONFIG = "ImageReward.pt", "med_config.json"
 MEAN, STD = 0.16717362830052426, 1.0333394966054072  # of the head's output, in the original's source
@@ -67,7 +67,7 @@ class ImageReward(LearntScorer):
         tokens = ImageRewardTokens(local_folder(self.tokenizer, None, BERT_FILES))
         weights, config = self._weight_files
         tensors = to_transformers(read_tensors([weights]))
-        shapes = dict(tensors)
+        shapes = shapes_of(tensors)
         text_config = read_text_config(config, shapes)
         model = load_model(lambda: ImageRewardModel(shapes, text_config), tensors, dtype=dtype, origin=weights)
         model.head.float()

@@ -102,6 +102,11 @@ def read_tensors(files: Iterable[Path]) -> Tensors:
     return tensors
 
 
+def shapes_of(tensors: Tensors) -> Tensors:
+    """The same names and shapes without memory, for building what `load_model` fills and empties."""
+    return {name: tensor.to("meta") for name, tensor in tensors.items()}
+
+
 def load_model(build: Callable[[], nn.Module], tensors: Tensors, *, dtype: torch.dtype, origin: Path) -> nn.Module:
     """The module that `build` makes, with every weight from `tensors` (which is emptied), for evaluation.
 
