@@ -7,6 +7,7 @@ from types import MappingProxyType
 
 import numpy as np
 
+from smpo.errors import DataError
 from smpo.tiny.scenes import BACKGROUNDS, COLOURS, KINDS, PAIR_POSITIONS, Scene, SceneObject, random_pair, single_scenes
 
 POSITION_PHRASES: Mapping[str, tuple[str, ...]] = MappingProxyType(
@@ -61,7 +62,7 @@ def parse(prompt: str) -> Scene:
     """The scene that a prompt of the grammar names: the inverse of `phrase`.
 
     Raises:
-        ValueError: the prompt is outside the grammar, or names a scene that does not exist.
+        DataError: the prompt is outside the grammar, or names a scene that does not exist.
     """
     for pattern in SINGLE_PATTERNS:
         if match := pattern.fullmatch(prompt):
@@ -73,7 +74,7 @@ def parse(prompt: str) -> Scene:
     for pattern in PAIR_PATTERNS:
         if match := pattern.fullmatch(prompt):
             return _parsed_pair(match.groupdict())
-    raise ValueError(f"prompt must follow the tiny world's grammar, got {prompt!r}; write it like {EXAMPLE!r}")
+    raise DataError(f"prompt must follow the tiny world's grammar, got {prompt!r}; write it like {EXAMPLE!r}")
 
 
 def split_of(scene: Scene) -> str:
