@@ -21,7 +21,7 @@ from smpo.stages import BASE, run_stage, stages_of
 from smpo.tiny.demo import write_prompts
 
 METHODS = {"smpo": "tiny-demo", "dpo": "tiny-dpo"}
-SHARED = ("sample", "pairs", "score", "cache", "generate", "evaluate")
+SHARED = ("sample", "pairs", "score", "cache", "generate", "evaluate", "store")
 
 
 def method_recipe(method: str, folder: Path, seed: int, extra: list[str]) -> Recipe:

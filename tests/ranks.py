@@ -6,12 +6,16 @@ import socket
 from collections.abc import Callable
 
 
+def free_port() -> int:
+    """A TCP port that nobody listens on."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
 def ranked(work: Callable[[], object], world_size: int, *, timeout: float = 60) -> list[int]:
     """The exit codes of `world_size` forked processes that do `work`, each knowing its rank."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    place = {"WORLD_SIZE": str(world_size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    place = {"WORLD_SIZE": str(world_size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
 
     def start(rank: int) -> multiprocessing.Process:
         def child() -> None:

@@ -4,7 +4,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -19,18 +18,13 @@ from smpo.errors import NonFiniteError
 from smpo.training.checkpoint import checkpoints, damage, load_checkpoint
 from smpo.training.run import Run
 from smpo.training.trainer import train
+from tests.ranks import free_port
 from tests.training.outcomes import QUICK, die, exit_code, metrics_of, outcome, start_child
 from tests.training.test_non_finite import DamagedCache, row_at
 from tests.training.test_trajectories import GENTLE, assert_same_trajectory
 
 MakeRun = Callable[..., Run]
 ROOT = Path(__file__).parents[2]
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
 
 
 def on_two_processes(work: Callable[[], Any], *, timeout: float = 120) -> list[int]:
