@@ -8,13 +8,14 @@ import dataclasses
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, Literal, get_args, get_type_hints
 
 import yaml
 from pydantic import Field, ValidationError, create_model, model_validator
 
 from smpo.checks import did_you_mean
 from smpo.errors import ConfigError
+from smpo.evaluation.published import PublishedNumbers
 from smpo.generation import GenerationOptions
 from smpo.labels import LABELS
 from smpo.models import FAMILIES
@@ -27,6 +28,7 @@ from smpo.registry import one_line
 from smpo.rewards import SCORERS
 from smpo.rewards.scoring import ScoringOptions
 from smpo.sections import Section
+from smpo.training.implicit import ImplicitOptions
 from smpo.training.options import TrainingOptions
 
 SEAMS = {"model": FAMILIES, "labels": LABELS, "noising": NOISINGS, "objective": OBJECTIVES}
@@ -76,10 +78,34 @@ class ScoringSection(ScoringOptions):
     also: dict[str, dict[str, Any]] = {}
 
 
+class HeldOutSection(ImplicitOptions):
+    """Artefacts of pairs that no model was trained on; another recipe's pairs, label and cache stages make them."""
+
+    pairs: str
+    label: str
+    cache: str
+
+    @property
+    def implicit(self) -> ImplicitOptions:
+        """The options of the measurement alone."""
+        return ImplicitOptions(**self.model_dump(include=set(ImplicitOptions.model_fields)))
+
+
 class EvaluationSection(ScoringOptions):
     """Which scorers judge the images: name of the column -> scorer."""
 
     scorers: dict[str, dict[str, Any]] = {}
+    protocol: Literal["all", "median-image"] = Field(
+        "all", description="of several images a prompt: all count, or the one with the median score (Diffusion-KTO)"
+    )
+    held_out: HeldOutSection | None = Field(None, description="labelled pairs for the implicit preference accuracy")
+
+
+class ReportSection(Section):
+    """What the report shows beside the recipe's own numbers."""
+
+    published: PublishedNumbers | None = Field(None, description="the paper's numbers beside ours")
+    browser: bool = Field(True, description="write prompts.html, all prompts with all images")
 
 
 class PathsSection(Section):
@@ -122,6 +148,7 @@ class Recipe(Section):
     training: TrainingOptions
     generation: GenerationSection = GenerationSection()  # type: ignore
     evaluation: EvaluationSection = EvaluationSection()
+    report: ReportSection = ReportSection()
     paths: PathsSection = PathsSection()
 
     @model_validator(mode="after")
@@ -250,6 +277,7 @@ def _explain(error: ValidationError) -> str:
     *sections, key = map(str, first["loc"])
     model: Any = Recipe
     for section in sections:
-        model = model.model_fields[section].annotation
+        kind = model.model_fields[section].annotation
+        model = next((one for one in get_args(kind) if hasattr(one, "model_fields")), kind)  # X of "X | None"
     known = list(model.model_fields)
     return f"{'.'.join([*sections, key])}: unknown key; known: {', '.join(known)}.{did_you_mean(key, known)}"

@@ -10,6 +10,7 @@ import platform
 import resource
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,12 @@ from smpo.config import PROMPT_CHOICES, Recipe, dump_recipe
 from smpo.data.pair_set import PairSet
 from smpo.errors import ConfigError, StaleError
 from smpo.evaluation.audit.stage import audit_folder
-from smpo.evaluation.compare import Comparison, compare
+from smpo.evaluation.compare import Comparison
 from smpo.evaluation.examples import paired_examples
+from smpo.evaluation.implicit import implicit_accuracy
+from smpo.evaluation.judge import judged, score_and_measure
 from smpo.evaluation.report import ReportContent, write_report
 from smpo.evaluation.scores import ScoreTable as ImageScores
-from smpo.evaluation.scores import evaluate_images
 from smpo.generation import ImageSet, generate_shared
 from smpo.labels import LABELS
 from smpo.maths.smoothing import pair_weight
@@ -39,6 +41,7 @@ from smpo.prompts import Prompt, read_prompts
 from smpo.rewards import SCORERS
 from smpo.sections import Section
 from smpo.training.batches import TrainingPairs
+from smpo.training.implicit import HeldOut, measure_held_out, read_held_out
 from smpo.training.run import Run
 from smpo.training.trainer import train as train_policy
 
@@ -46,6 +49,7 @@ Progress = Callable[..., None]
 """(done, total) or (what, done, total), for a progress bar."""
 
 BASE = "base"
+IMPLICIT = "implicit"  # folder of the margins on held-out pairs, in that of a set's scores
 TIMES = "stages.jsonl"
 MIB = 1 / 1024  # ru_maxrss counts KiB
 
@@ -126,22 +130,19 @@ def generate(recipe: Recipe, progress: Progress) -> str:
 def evaluate(recipe: Recipe, progress: Progress) -> str:
     """Score every image set and compare them with the base."""
     scorers = {name: SCORERS.build(settings) for name, settings in recipe.evaluation.scorers.items()}
-    for name in compared_models(recipe):
-        images = ImageSet.open(recipe.folder("generate") / name)
-        evaluate_images(
+    for name, images in image_sets(recipe).items():
+        score_and_measure(
             images, scorers, recipe.folder("evaluate") / name, store=recipe.store, options=recipe.evaluation,
-            progress=lambda scorer, done, total, name=name: progress(f"{name}, {scorer}", done, total),
+            progress=lambda what, done, total, name=name: progress(f"{name}, {what}", done, total),
         )
+    measure_implicit(recipe, progress)
     return summary_of(comparison(recipe), recipe.name)
 
 
 def report(recipe: Recipe, progress: Progress) -> str:
     """Write report.html, report.md and the figures."""
-    compared = comparison(recipe)
-    opened = {
-        name: (ImageSet.open(recipe.folder("generate") / name), ImageScores.open(recipe.folder("evaluate") / name))
-        for name in (BASE, recipe.name)
-    }
+    compared, sets = comparison(recipe), image_sets(recipe)
+    opened = {name: (images, ImageScores.open(recipe.folder("evaluate") / name)) for name, images in sets.items()}
     table = label.LabelTable.open(recipe.folder("label"))
     gamma = recipe.objective.get("gamma", 1.0)
     content = ReportContent(
@@ -204,13 +205,7 @@ def _note_cost(name: str, recipe: Recipe, seconds: float) -> None:
 def training_run(recipe: Recipe) -> Run:
     """The resolved training run over the recipe's artefacts."""
     pair_set, labels = PairSet.open(recipe.folder("pairs")), label.LabelTable.open(recipe.folder("label"))
-    cache = LatentCache(recipe.folder("cache"))
-    cached_for = cache.manifest["settings"]["model"]
-    if cached_for != recipe.model["source"]:
-        raise StaleError(
-            f"{recipe.folder('cache')} was made with {cached_for}, the recipe trains {recipe.model['source']}; "
-            "set paths.cache to another folder and run `smpo cache`"
-        )
+    cache = matching_cache(recipe, recipe.folder("cache"))
     return Run(
         name=recipe.name, folder=recipe.folder("train"), seed=recipe.seed, family=FAMILIES.build(recipe.model),
         init_unet=recipe.init_unet, ref_unet=recipe.ref_unet, noising=NOISINGS.build(recipe.noising),
@@ -227,6 +222,18 @@ def prompts_of(section: Section) -> list[Prompt]:
     return read_prompts(section.prompts, **{name: getattr(section, name) for name in PROMPT_CHOICES})
 
 
+def matching_cache(recipe: Recipe, folder: Path) -> LatentCache:
+    """The cache in `folder`; StaleError unless it was made with the recipe's model."""
+    cache = LatentCache(folder)
+    cached_for = cache.manifest["settings"]["model"]
+    if cached_for != recipe.model["source"]:
+        raise StaleError(
+            f"{folder} was made with {cached_for}, the recipe trains {recipe.model['source']}; "
+            "set paths.cache to another folder and run `smpo cache`"
+        )
+    return cache
+
+
 def compared_models(recipe: Recipe) -> dict[str, str]:
     """Name -> pipeline of every image set: the base, the trained model, and the recipe's further ones."""
     trained = str(recipe.folder("train") / "model")
@@ -237,8 +244,41 @@ def comparison(recipe: Recipe) -> Comparison:
     """All evaluated sets against the base; the scorer that made the labels is the training reward."""
     scorers = recipe.evaluation.scorers
     reward = next((name for name, settings in scorers.items() if settings == recipe.scorer), None)
-    sets = {name: recipe.folder("evaluate") / name for name in compared_models(recipe)}
-    return compare(sets, BASE, training_reward=reward)
+    out = recipe.folder("evaluate")
+    compared = judged(
+        image_sets(recipe), out, baseline=BASE, training_reward=reward, protocol=recipe.evaluation.protocol
+    )
+    if recipe.evaluation.held_out is None:
+        return compared
+    trained = [name for name in compared.models if name != BASE]
+    return replace(compared, implicit=tuple(
+        implicit_accuracy(name, *read_held_out(out / name / IMPLICIT)) for name in trained
+    ))
+
+
+def image_sets(recipe: Recipe) -> dict[str, ImageSet]:
+    """The images of every compared model."""
+    return {name: ImageSet.open(recipe.folder("generate") / name) for name in compared_models(recipe)}
+
+
+def measure_implicit(recipe: Recipe, progress: Progress) -> None:
+    """Take the implicit margins of every model but the base, if the recipe names held-out pairs."""
+    held_out = recipe.evaluation.held_out
+    if held_out is None:
+        return
+    pair_set, labels = PairSet.open(Path(held_out.pairs)), label.LabelTable.open(Path(held_out.label))
+    cache = matching_cache(recipe, Path(held_out.cache))
+    held = HeldOut(
+        TrainingPairs(pair_set, labels, cache), cache, FAMILIES.build(recipe.model),
+        {"pairs": pair_set.fingerprint, "label": labels.fingerprint, "cache": cache.fingerprint},
+    )
+    for name, model in compared_models(recipe).items():
+        if name != BASE:
+            measure_held_out(
+                held, recipe.folder("evaluate") / name / IMPLICIT, policy=model, reference=recipe.ref_unet,
+                options=held_out.implicit,
+                progress=lambda done, total, name=name: progress(f"{name}, held-out pairs", done, total),
+            )
 
 
 def summary_of(compared: Comparison, model: str) -> str:

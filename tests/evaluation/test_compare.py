@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from smpo.errors import ConfigError, DataError
-from smpo.evaluation.categories import read_categories
 from smpo.evaluation.compare import Comparison, OverOptimisation, compare
 from smpo.evaluation.examples import paired_examples
 from smpo.evaluation.scores import ScoreTable, evaluate_images
@@ -163,17 +162,6 @@ def test_categories_are_compared_apart(evaluations: dict[str, Path]) -> None:
     assert [r.p_holm for r in found] == holm_adjusted([r.win_rate.p_value for r in found])
     with pytest.raises(DataError, match="got 3 categories for 40 images; give each image one"):
         compare(evaluations, "base", categories=["a"] * 3)
-
-
-def test_categories_are_read_from_the_image_set(tmp_path: Path) -> None:
-    table = tmp_path / "images.jsonl"
-    table.write_text('{"prompt": "a", "category": "Arts"}\n{"prompt": "b", "category": "Food"}\n')
-    assert read_categories(tmp_path) == ("Arts", "Food")
-    table.write_text('{"prompt": "a"}\n{"prompt": "b"}\n')
-    assert read_categories(tmp_path) == ()
-    table.write_text('{"prompt": "a", "category": "Arts"}\n{"prompt": "b"}\n')
-    with pytest.raises(DataError, match="image 1 has no category, others have; give all prompts one"):
-        read_categories(tmp_path)
 
 
 def test_headline_says_what_fell_and_what_is_open(comparison: Comparison) -> None:

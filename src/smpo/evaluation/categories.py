@@ -1,15 +1,11 @@
 """A comparison broken down by the category of the prompts, such as PartiPrompts' categories or HPDv2's styles."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
-from smpo.errors import DataError
 from smpo.evaluation.statistics import Interval, WinRate, bootstrap_interval, holm_adjusted, win_rate
-from smpo.image_set import TABLE
 
 SIGNIFICANCE = 0.05  # of Holm-adjusted p values
 
@@ -51,21 +47,6 @@ def verdict_of(shown: WinRate, p_adjusted: float | None) -> str:
     if p_adjusted is None or p_adjusted >= SIGNIFICANCE:
         return "undecided"
     return "better" if shown.prompts_won > shown.prompts_lost else "worse"
-
-
-def read_categories(images: Path) -> tuple[str, ...]:
-    """Category of each image of the image set in `images`; empty where its prompts have none.
-
-    Raises:
-        DataError: some images have a category and some have none.
-    """
-    found = [json.loads(line).get("category") for line in (images / TABLE).read_text().splitlines()]
-    if not any(found):
-        return ()
-    if None in found:
-        place = f"{images / TABLE}: image {found.index(None)}"
-        raise DataError(f"{place} has no category, others have; give all prompts one")
-    return tuple(found)
 
 
 def by_category(

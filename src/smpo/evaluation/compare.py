@@ -13,6 +13,8 @@ from smpo.checks import check_known
 from smpo.errors import DataError
 from smpo.evaluation.attributes import AttributeChange, attribute_changes
 from smpo.evaluation.categories import CategoryResult, by_category, verdict_of
+from smpo.evaluation.implicit import ImplicitAccuracy
+from smpo.evaluation.indicators import Diversity, Drift
 from smpo.evaluation.scores import ScoreTable
 from smpo.evaluation.statistics import (
     Interval,
@@ -111,6 +113,9 @@ class Comparison:
         attributes: accuracy of each attribute, for scorers that give details.
         categories: every set on every category of prompts, where the prompts have one.
         fingerprints: model -> fingerprint of its evaluation.
+        drifts: change of how the images look, where that was measured.
+        diversity: of every set, likewise.
+        implicit: implicit preference accuracy of models on held-out pairs, where there are some.
     """
 
     baseline: str
@@ -125,6 +130,9 @@ class Comparison:
     attributes: tuple[AttributeChange, ...]
     categories: tuple[CategoryResult, ...]
     fingerprints: Mapping[str, str]
+    drifts: tuple[Drift, ...] = ()
+    diversity: tuple[Diversity, ...] = ()
+    implicit: tuple[ImplicitAccuracy, ...] = ()
 
     def pairing(self, ours: str, scorer: str, theirs: str | None = None) -> Pairing:
         """`ours` against `theirs` (the baseline, unless given) under `scorer`."""
@@ -154,7 +162,7 @@ def compare(
         training_reward: scorer that made the training labels, for the over-optimisation check.
         protocol: "all" images of a prompt count; or "median-image" (Diffusion-KTO): under each scorer the image with
             the median score stands for its prompt.
-        categories: of each image, for results by category; see `categories.read_categories`.
+        categories: of each image, for results by category; see `judge.categories_of`.
         seed: of the bootstrap.
 
     Raises:

@@ -188,7 +188,7 @@ def bootstrap_interval(
     draws = np.concatenate(
         [_estimate(rows[index], statistic) for index in _resampled(len(rows), rows.shape[1], seed, resamples)]
     )
-    return _percentiles(float(_estimate(rows[None], statistic)[0]), draws, level)
+    return percentile_interval(float(_estimate(rows[None], statistic)[0]), draws, level)
 
 
 def median_difference(
@@ -212,7 +212,7 @@ def median_difference(
     draws = np.concatenate(
         [_median(a[index]) - _median(b[index]) for index in _resampled(len(a), a.shape[1], seed, resamples)]
     )
-    return _percentiles(float(np.median(a) - np.median(b)), draws, level)
+    return percentile_interval(float(np.median(a) - np.median(b)), draws, level)
 
 
 def holm_adjusted(p_values: Sequence[float]) -> list[float]:
@@ -277,6 +277,7 @@ def _median(samples: np.ndarray) -> np.ndarray:
     return np.median(samples.reshape(len(samples), -1), axis=1)
 
 
-def _percentiles(value: float, draws: np.ndarray, level: float) -> Interval:
+def percentile_interval(value: float, draws: np.ndarray, level: float = 0.95) -> Interval:
+    """`value` with the percentile interval of its bootstrap `draws`, shape (resamples,)."""
     low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
     return Interval(value, float(low), float(high))

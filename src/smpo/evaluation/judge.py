@@ -1,0 +1,78 @@
+"""The whole evaluation in one call: scores, appearance and the comparison of image sets."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from smpo.errors import DataError
+from smpo.evaluation.appearance import Appearance, measure_images
+from smpo.evaluation.compare import Comparison, compare
+from smpo.evaluation.indicators import diversity, drifts
+from smpo.evaluation.scores import evaluate_images
+from smpo.image_set import ImageSet
+from smpo.rewards.scorer import Scorer
+from smpo.rewards.scoring import ScoringOptions
+
+APPEARANCE = "appearance"
+
+
+def judge(
+    sets: Mapping[str, ImageSet], scorers: Mapping[str, Scorer], out: Path, *, baseline: str,
+    training_reward: str | None = None, protocol: str = "all",
+) -> Comparison:
+    """The comparison of image sets, scored and measured into `out`/name; what is there already is not done again.
+
+    Args:
+        sets: name -> image set; all of the same prompts and seeds.
+        scorers: name -> scorer.
+        out: folder of the evaluations.
+        baseline: the set that the others are measured against.
+        training_reward: scorer that made the training labels.
+        protocol: see `compare`.
+
+    Raises:
+        ConfigError, DataError, StaleError: as `evaluate_images` and `compare`.
+    """
+    for name, images in sets.items():
+        score_and_measure(images, scorers, out / name)
+    return judged(sets, out, baseline=baseline, training_reward=training_reward, protocol=protocol)
+
+
+def score_and_measure(
+    images: ImageSet, scorers: Mapping[str, Scorer], out: Path, *, store: Path | None = None,
+    options: ScoringOptions | None = None, progress: Callable[..., None] | None = None,
+) -> None:
+    """Complete the scores and the appearance of one image set in `out`; `progress` gets (what, done, total)."""
+    evaluate_images(images, scorers, out, store=store, options=options, progress=progress)
+    shown = None if progress is None else (lambda done, total: progress("appearance", done, total))
+    measure_images(images, out / APPEARANCE, progress=shown)
+
+
+def judged(
+    sets: Mapping[str, ImageSet], out: Path, *, baseline: str, training_reward: str | None = None,
+    protocol: str = "all",
+) -> Comparison:
+    """The comparison of sets that are scored and measured already; arguments and errors as `judge`."""
+    folders = {name: out / name for name in sets}
+    compared = compare(
+        folders, baseline, training_reward=training_reward, protocol=protocol,
+        categories=categories_of(sets[baseline]) if baseline in sets else (),
+    )
+    looks = {name: Appearance.open(folder / APPEARANCE) for name, folder in folders.items()}
+    return dataclasses.replace(compared, drifts=drifts(looks, baseline), diversity=diversity(looks, baseline))
+
+
+def categories_of(images: ImageSet) -> tuple[str, ...]:
+    """Category of each image; empty where the prompts have none.
+
+    Raises:
+        DataError: some prompts have a category and some have none.
+    """
+    known = [category is not None for category in images.categories]
+    if not any(known):
+        return ()
+    if not all(known):
+        raise DataError(
+            f"{images.folder}: image {known.index(False)} has no category, others have; give all prompts one, or none"
+        )
+    return tuple(str(category) for category in images.categories)

@@ -1,0 +1,150 @@
+"""Implicit margins of a trained policy on held-out pairs: does it prefer the winners more than its reference does?"""
+
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from smpo.artefacts import Status, begin, finish, hash_file, read_manifest, write_atomically
+from smpo.generation.pipelines import identity, pipeline_folder
+from smpo.maths.preference import implicit_margin
+from smpo.models.sd import StableDiffusion
+from smpo.noising.forward import Forward
+from smpo.preparation.cache import LatentCache
+from smpo.processes import local_device, main_first
+from smpo.randomness import derive_seed
+from smpo.records import Predict
+from smpo.sections import Section
+from smpo.training.batches import MicroBatches, Share, TrainingPairs
+from smpo.training.options import OptimizerOptions, TrainingOptions
+from smpo.training.order import Visit
+from smpo.training.step import pair_errors, side_errors
+
+STAGE = "implicit"
+FILE = "margins.npz"
+
+
+class ImplicitOptions(Section):
+    """Where on the noise schedule the margins are taken; every pair gets the same timesteps and its own fixed noise."""
+
+    timesteps: tuple[int, ...] = Field((100, 300, 500, 700, 900), min_length=1)
+    seed: int = Field(0, ge=0)
+    batch_size: int = Field(8, gt=0, description="pairs a forward pass; changes the speed only")
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Labelled pairs that no compared model was trained on.
+
+    Attributes:
+        pairs: in the cache's order of labels.
+        cache: their latents and prompts.
+        family: of the models.
+        inputs: fingerprints of the artefacts read.
+    """
+
+    pairs: TrainingPairs
+    cache: LatentCache
+    family: StableDiffusion
+    inputs: dict[str, str]
+
+
+@torch.no_grad()
+def held_out_margins(
+    held: HeldOut, unets: tuple[nn.Module, nn.Module], *, options: ImplicitOptions,
+    progress: Callable[[int, int], None] | None = None,
+) -> Tensor:
+    """Implicit margin (the inner difference of Eq. 16) of every pair at every timestep, shape (timesteps, pairs), CPU.
+
+    Forward noise, shared by winner and loser; posterior means, whole captions and unmirrored images, so that nothing is
+    random but the noise, which is a function of the seed and the pair.
+
+    Args:
+        held: the pairs.
+        unets: policy and reference.
+        options: timesteps, seed.
+        progress: called with (forward passes done, all).
+    """
+    pairs, family, device = held.pairs, held.family, local_device()
+    policy, reference = (_predictor(family, unet.eval().to(device)) for unet in unets)
+    noising, rows = Forward(noise="shared"), range(len(pairs))
+    columns, starts = [], range(0, len(pairs), options.batch_size)
+    for place, timestep in enumerate(options.timesteps):
+        batches = MicroBatches(
+            pairs, held.cache, family, options=_plain(timestep), seed=options.seed, share=Share(0, 1)
+        )
+        margins = []
+        for number, start in enumerate(starts):
+            chosen = rows[start : start + options.batch_size]
+            visits = [Visit(row, derive_seed(options.seed, "held-out", timestep, row)) for row in chosen]
+            batch = batches.collate(visits).to(device)
+            noisy = noising(policy, batch, family.alphas_cumprod)
+            errors = pair_errors(*(side_errors(p, noisy, batch.conditioning) for p in (policy, reference)))
+            margins.append(implicit_margin(errors).cpu())
+            if progress is not None:
+                progress(place * len(starts) + number + 1, len(options.timesteps) * len(starts))
+        columns.append(torch.cat(margins))
+    return torch.stack(columns)
+
+
+def measure_held_out(
+    held: HeldOut, out: Path, *, policy: str, reference: str | None, options: ImplicitOptions,
+    progress: Callable[[int, int], None] | None = None,
+) -> None:
+    """Write `held_out_margins` of the pipeline `policy` to `out`, unless they are there; the main process computes.
+
+    Args:
+        held: the pairs.
+        out: folder of the artefact.
+        policy: a pipeline of the family: folder, hub id or `package://` data.
+        reference: where the reference UNet comes from; None is the family's own.
+        options: timesteps, seed.
+        progress: as in `held_out_margins`.
+
+    Raises:
+        StaleError: `out` was made from other pairs, models or options.
+    """
+    settings = {
+        **options.model_dump(exclude={"batch_size"}), "policy": identity(pipeline_folder(policy))["weights"],
+        "reference": reference or held.family.source,
+    }
+
+    def measured() -> None:
+        if begin(out, stage=STAGE, settings=settings, inputs=held.inputs) is Status.DONE:
+            return
+        unets = (held.family.load_unet(policy), held.family.load_unet(reference))
+        margins = held_out_margins(held, unets, options=options, progress=progress).numpy()
+        buffer = io.BytesIO()
+        np.savez(buffer, margins=margins, timesteps=options.timesteps, prompts=held.pairs.prompt_rows)
+        write_atomically(out / FILE, buffer.getvalue())
+        finish(out, {"pairs": margins.shape[1], "sha256": hash_file(out / FILE)})
+
+    main_first("take the implicit margins", measured)
+
+
+def read_held_out(out: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(margins of shape (timesteps, pairs), timesteps, number of each pair's prompt) in `out`.
+
+    Raises:
+        DataError: they are missing, unfinished or something else.
+    """
+    read_manifest(out, stage=STAGE)
+    stored = np.load(out / FILE)
+    return stored["margins"], stored["timesteps"], stored["prompts"]
+
+
+def _predictor(family: StableDiffusion, unet: nn.Module) -> Predict:
+    return lambda x_t, timesteps, conditioning: family.predict(unet, x_t, timesteps, conditioning)
+
+
+def _plain(timestep: int) -> TrainingOptions:
+    """Options under which a batch is made without any choice: this timestep, nothing dropped, mirrored or sampled."""
+    return TrainingOptions(
+        steps=1, batch_size=1, optimizer=OptimizerOptions(lr=1.0), caption_dropout=0.0, flips="none", latents="mean",
+        min_timestep=timestep, max_timestep=timestep,
+    )
