@@ -1,7 +1,7 @@
 """Prints the reduced half of the parity table in docs/scorers.md: python -m tests.rewards.parity
 
-Each error is the largest over three images and prompts, relative to the reference's score. The reference is evaluated
-in float64; "original" is what the original package gave in float32.
+Each error is the largest over three images and prompts, relative to the expected score (for half precision also the
+largest absolute one, in brackets). The reference is evaluated in float64, the original package in float32.
 """
 
 import tempfile
@@ -113,9 +113,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for name, case in reduced_cases(Path(folder)).items():
             scores = {dtype: replace(case.scorer, dtype=dtype).score(case.pixels, PROMPTS) for dtype in DTYPES}
-            exact = relative_error(scores["float32"], case.original)
-            errors = [relative_error(scores[dtype], case.reference) for dtype in ("float32", "bfloat16", "float16")]
-            print(f"| {name} | {exact:.1e} | " + " | ".join(f"{error:.1e}" for error in errors) + " |")
+            exact = [relative_error(scores["float32"], expected) for expected in (case.original, case.reference)]
+            cells = [f"{error:.1e}" for error in exact]
+            for dtype in ("bfloat16", "float16"):
+                absolute = (scores[dtype] - case.reference).abs().max()
+                cells.append(f"{relative_error(scores[dtype], case.reference):.1e} ({absolute:.1e})")
+            print(f"| {name} | {' | '.join(cells)} |")
 
 
 if __name__ == "__main__":

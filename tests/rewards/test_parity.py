@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from smpo.rewards import learnt
 from smpo.rewards.clip import ClipScore
 from tests.rewards.goldens.cases import PROMPTS, picture, pixel_values
 from tests.rewards.parity import (
@@ -74,6 +75,21 @@ def test_a_callers_precision_changes_nothing(name: str, cases: dict[str, Case]):
         assert torch.get_float32_matmul_precision() == "medium"
     finally:
         torch.set_float32_matmul_precision(caller)
+
+
+def test_switches_are_off_inside_and_restored_even_after_an_error():
+    before = [getattr(place, attribute) for place, attribute, _ in learnt._precision_switches()]
+    torch.backends.cuda.matmul.allow_tf32 = True
+    try:
+        with pytest.raises(RuntimeError), learnt.full_precision(torch.device("cpu")):
+            assert all(getattr(place, attribute) == exact for place, attribute, exact in learnt._precision_switches())
+            assert not torch.backends.cuda.matmul.allow_tf32
+            raise RuntimeError
+        assert torch.backends.cuda.matmul.allow_tf32
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = False
+    for (place, attribute, _), value in zip(learnt._precision_switches(), before, strict=True):
+        setattr(place, attribute, value)
 
 
 @each_scorer
