@@ -1,5 +1,6 @@
 """One image set by several processes, killed ones among them: the files of a straight run, each made once."""
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -31,8 +32,13 @@ def contents(folder: Path) -> dict[str, bytes]:
 def worker(
     model: Path, out: Path, *, before: Callable[[int, Path], None] = lambda rank, path: None
 ) -> Callable[[], None]:
-    """What a process does; `before(rank, path)` is called before it writes an image. Notes what it wrote and met."""
-    write = sets.write_atomically
+    """What a process does; `before(rank, path)` is called before it writes an image. Notes what it drew, wrote, met."""
+    write, render = sets.write_atomically, sets.render
+
+    def noting_batch(pipeline: object, prompts: list[str], *seeds: object, **options: object) -> object:
+        with open(out.parent / "drawn", "a") as notes:
+            notes.write(json.dumps(prompts) + "\n")
+        return render(pipeline, prompts, *seeds, **options)
 
     def noting(path: Path, content: str | bytes) -> None:
         if path.suffix == ".png":
@@ -43,7 +49,7 @@ def worker(
 
     def work() -> None:
         torch.set_num_threads(1)
-        sets.write_atomically = noting  # in this forked process only
+        sets.write_atomically, sets.render = noting, noting_batch  # in this forked process only
         try:
             generate_images(str(model), PROMPTS, out, options=FAST)
         except (ProcessError, DataError) as error:
@@ -74,7 +80,10 @@ def test_several_processes_make_each_image_once_and_as_one_does(
 def test_a_killed_process_ends_the_other_and_another_number_carries_on(
     straight: ImageSet, random_sd: Path, tmp_path: Path, then: int
 ) -> None:
-    """Process 1 dies inside its first batch (images 2 and 3), after the first of them, process 0 makes the rest."""
+    """Process 1 dies inside its first batch (images 2 and 3), after the first of them, process 0 makes its own share.
+
+    The half batch is drawn whole again, so that its second image has the company that it has in a straight run.
+    """
     out = tmp_path / "set"
 
     def die(rank: int, path: Path) -> None:
@@ -90,6 +99,8 @@ def test_a_killed_process_ends_the_other_and_another_number_carries_on(
     assert ranked(worker(random_sd, out), then) == [0] * then
     assert contents(out) == contents(straight.folder)
     assert {file: (out / file).stat().st_mtime_ns for file in kept} == kept
+    drawn = [json.loads(line) for line in (tmp_path / "drawn").read_text().splitlines()]
+    assert sorted(drawn[-2:]) == [PROMPTS[2:4], PROMPTS[6:]]
     assert ImageSet.open(out).fingerprint == straight.fingerprint
 
 
