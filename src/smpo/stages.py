@@ -24,9 +24,10 @@ from smpo.evaluation.audit.stage import audit_folder
 from smpo.evaluation.compare import Comparison
 from smpo.evaluation.examples import paired_examples
 from smpo.evaluation.implicit import implicit_accuracy
-from smpo.evaluation.judge import judged, score_and_measure
+from smpo.evaluation.judge import categories_of, judged, score_and_measure
 from smpo.evaluation.report import ReportContent, write_report
 from smpo.evaluation.scores import ScoreTable as ImageScores
+from smpo.evaluation.tables import paper_tables
 from smpo.generation import ImageSet, generate_shared
 from smpo.labels import LABELS
 from smpo.maths.smoothing import pair_weight
@@ -143,6 +144,8 @@ def report(recipe: Recipe, progress: Progress) -> str:
     """Write report.html, report.md and the figures."""
     compared, sets = comparison(recipe), image_sets(recipe)
     opened = {name: (images, ImageScores.open(recipe.folder("evaluate") / name)) for name, images in sets.items()}
+    published = recipe.report.published
+    name = published.prompts if published else "held-out prompts"
     table = label.LabelTable.open(recipe.folder("label"))
     gamma = recipe.objective.get("gamma", 1.0)
     content = ReportContent(
@@ -150,6 +153,8 @@ def report(recipe: Recipe, progress: Progress) -> str:
         facts=facts(recipe), examples=paired_examples(opened[BASE], opened[recipe.name]),
         metrics=recipe.folder("train") / "metrics.jsonl", p_winner=table.p_winner.tolist(),
         weight=pair_weight(table.p_winner, gamma=gamma).tolist(), recipe=dump_recipe(recipe),
+        tables=paper_tables({name: compared}, recipe.name, published={name: published} if published else {}),
+        categories=categories_of(sets[BASE]), sets=opened if recipe.report.browser else {},
     )
     return f"{write_report(recipe.folder('report'), content=content)}"
 

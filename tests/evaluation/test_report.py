@@ -14,15 +14,19 @@ from PIL import Image
 
 from smpo.errors import ConfigError, DataError
 from smpo.evaluation.compare import Comparison, compare
-from smpo.evaluation.examples import Example, paired_examples
-from smpo.evaluation.figures import attribute_chart, before_after_grid, change_chart, win_rate_chart
-from smpo.evaluation.report import ReportContent, score_table, write_report
+from smpo.evaluation.examples import Example, grid_rows, paired_examples
+from smpo.evaluation.figures import attribute_chart, before_after_grid, change_chart, model_grid, win_rate_chart
+from smpo.evaluation.implicit import implicit_accuracy
+from smpo.evaluation.judge import categories_of, judge
+from smpo.evaluation.report import ReportContent, write_report
 from smpo.evaluation.scores import ScoreTable
 from smpo.evaluation.statistics import Interval
+from smpo.evaluation.tables import paper_tables
 from smpo.evaluation.theme import DARK, LIGHT, save
 from smpo.evaluation.training_figures import label_distribution, read_metrics, running_mean, training_curves
 from smpo.evaluation.wording import decimals, interval_text, joined, shortened
 from smpo.generation import ImageSet
+from tests.evaluation.conftest import Brightness
 
 VOID = {"meta", "img", "source", "br"}
 
@@ -106,7 +110,7 @@ def test_page_is_well_formed_and_needs_nothing_else(report: Path) -> None:
 def test_same_content_gives_the_same_bytes(content: ReportContent, report: Path, tmp_path: Path) -> None:
     again = write_report(tmp_path / "again", content=content)
     files = sorted(path.relative_to(report.parent) for path in report.parent.rglob("*") if path.is_file())
-    assert len(files) == 3 + 11
+    assert len(files) == 6 + 11
     for file in files:
         assert (again.parent / file).read_bytes() == (report.parent / file).read_bytes(), file
 
@@ -120,31 +124,25 @@ def test_text_of_the_content_is_escaped(report: Path) -> None:
 def test_numbers_of_the_page_are_those_of_the_comparison(report: Path, comparison: Comparison) -> None:
     text = Page(report.read_text()).text
     shown = comparison.pairing("ours", "darkness").win_rate
-    assert f"wins {100 * shown.rate:.1f} %[{100 * shown.low:.1f}, {100 * shown.high:.1f}]" in text
+    assert f"{100 * shown.rate:.1f}[{100 * shown.low:.1f}, {100 * shown.high:.1f}]" in text
     assert "Sign of over-optimisation: brightness rises while darkness falls." in text
     median = comparison.summaries["base"]["brightness"].median
-    assert f"{median.value:.0f}" in text and "[35.2, 64.8], 40 ties" in text
+    assert f"{median.value:.0f}" in text and "prompts (40 prompts)" in text
 
 
 def test_markdown_is_complete_and_its_pictures_exist(report: Path) -> None:
     text = (report.parent / "report.md").read_text()
-    for heading in ("Scores", "Before and after", "Win-rates", "Training", "Smoothed labels", "Facts"):
+    for heading in ("Scores, and win-rates of ours", "Medians and means", "Before and after", "Win-rates", "Training",
+                    "Smoothed labels", "Facts"):
         assert f"## {heading}\n" in text
     pictures = re.findall(r'(?:src(?:set)?="|\]\()(figures/[^")]+)', text)
     assert len(pictures) == 11
     for picture in pictures:
         Image.open(report.parent / picture).verify()
     rows = [line for line in text.splitlines() if line.startswith("|")]
-    header = next(i for i, line in enumerate(rows) if line.startswith("| model"))
+    header = next(i for i, line in enumerate(rows) if line.startswith("| prompts (40"))
     assert len({row.count("|") for row in rows[header : header + 5]}) == 1
     assert "\n\n\n" not in text
-
-
-def test_best_and_second_are_marked(comparison: Comparison) -> None:
-    table = dict(score_table(comparison))
-    assert [table[m][0].rank for m in ("base", "twin", "ours")] == ["", "", "best"]  # two tie below: two places
-    assert [table[m][1].rank for m in ("base", "twin", "ours")] == ["best", "best", ""]
-    assert table["base"][0].win_rate == "" and table["ours"][0].verdict == "better"
 
 
 def test_minimal_content_makes_a_report(minimal: ReportContent, tmp_path: Path) -> None:
@@ -259,3 +257,42 @@ def test_wording_of_numbers() -> None:
     assert interval_text(Interval(1, 0.25, 2), 1) == "[0.2, 2.0]"
     assert (joined(["a"]), joined(["a", "b"]), joined(["a", "b", "c"])) == ("a", "a and b", "a, b and c")
     assert shortened("a long prompt", 9) == "a long..." and shortened("short", 9) == "short"
+
+
+def test_a_report_of_three_models_has_everything(
+    sets: dict[str, ImageSet], content: ReportContent, tmp_path: Path
+) -> None:
+    """Categories, appearance, diversity, the grid and the page over all prompts, from one call of `judge`."""
+    scorers = {"brightness": Brightness(), "darkness": Brightness("darkness", -1.0)}
+    styles = ("Arts <1>",) * 20 + ("Food",) * 20
+    styled = {name: dataclasses.replace(images, categories=styles) for name, images in sets.items()}
+    found = judge(styled, scorers, tmp_path / "e", baseline="base", training_reward="brightness")
+    implicit = implicit_accuracy("ours", np.linspace(-1, 3, 40).reshape(2, 20), (100, 800), range(20))
+    found = dataclasses.replace(found, implicit=(implicit,))
+    opened = {name: (images, ScoreTable.open(tmp_path / "e" / name)) for name, images in styled.items()}
+    full = dataclasses.replace(
+        content, comparison=found, sets=opened, metrics=None, p_winner=(), examples=content.examples[:2], categories=categories_of(styled["base"]),
+        tables=paper_tables({"held-out": found}, "ours"),
+    )
+    page = write_report(tmp_path / "r", content=full).read_text()
+    text = Page(page).text
+    titles = ("By category", "How the images look", "Diversity", "Implicit accuracy on held-out pairs", "All models")
+    for title in titles:
+        assert f"<h2>{title}</h2>" in page and f"## {title}\n" in (tmp_path / "r" / "report.md").read_text()
+    assert "Arts <1> (20)" in text and f"{100 * implicit.accuracy.value:.1f}" in text
+    look = next(d for d in found.drifts if (d.model, d.measure) == ("ours", "brightness"))
+    assert f"{look.shift.value:+.2f}[{look.shift.low:.2f}, {look.shift.high:.2f}]" in text
+    assert f"The images look different, in standard deviations of base: brightness {look.shift.value:+.2f}" in text
+    assert {"prompts.html", "tables.tex"} <= {path.name for path in (tmp_path / "r").iterdir()}
+    assert '<a href="prompts.html">' in page
+    assert json.loads((tmp_path / "r" / "comparison.json").read_text())["diversity"][0]["model"] == "base"
+
+
+def test_model_grid_marks_the_best_of_each_row(sets: dict[str, ImageSet], evaluations: dict[str, Path]) -> None:
+    rows = grid_rows({name: (sets[name], ScoreTable.open(evaluations[name])) for name in sets}, limit=3)
+    figure = model_grid(rows, list(sets), scorer="brightness")
+    assert len(figure.axes) == 9 and [ax.get_title() for ax in figure.axes[:3]] == ["base", "twin", "ours"]
+    for row, axes in zip(rows, np.reshape(figure.axes, (3, 3)), strict=True):
+        scores = [row.scores[name]["brightness"] for name in sets]
+        bold = [ax.xaxis.label.get_fontweight() == "bold" for ax in axes]
+        assert bold == [score == max(scores) for score in scores]

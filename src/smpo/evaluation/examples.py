@@ -46,13 +46,38 @@ def paired_examples(
     (images, scores), (new_images, new_scores) = before, after
     if (images.prompts, images.seeds) != (new_images.prompts, new_images.seeds):
         raise DataError(f"{new_images.folder} and {images.folder} differ in prompts or seeds; generate both alike")
-    count = min(limit, len(images))
-    chosen = [i * len(images) // count for i in range(count)]
     return tuple(
         Example(
             i, images.prompts[i], images.seeds[i], images.folder / images.files[i],
             new_images.folder / new_images.files[i],
             {name: (float(column[i]), float(new_scores.scores[name][i])) for name, column in scores.scores.items()},
         )
-        for i in chosen
+        for i in spread_evenly(len(images), limit)
     )
+
+
+@dataclass(frozen=True)
+class GridRow:
+    """One prompt and seed, painted by every model: model -> image file, model -> scorer -> score."""
+
+    prompt: str
+    files: Mapping[str, Path]
+    scores: Mapping[str, Mapping[str, float]]
+
+
+def grid_rows(sets: Mapping[str, tuple[ImageSet, ScoreTable]], *, limit: int = 8) -> tuple[GridRow, ...]:
+    """At most `limit` rows, spread evenly over the images as `paired_examples` are."""
+    first = next(iter(sets.values()))[0]
+    return tuple(
+        GridRow(
+            first.prompts[i], {name: images.folder / images.files[i] for name, (images, _) in sets.items()},
+            {name: {s: float(column[i]) for s, column in table.scores.items()} for name, (_, table) in sets.items()},
+        )
+        for i in spread_evenly(len(first), limit)
+    )
+
+
+def spread_evenly(count: int, limit: int) -> list[int]:
+    """At most `limit` of 0 ... count - 1, at equal distances."""
+    chosen = min(limit, count)
+    return [i * count // chosen for i in range(chosen)]

@@ -10,7 +10,7 @@ from matplotlib.patches import Patch
 
 from smpo.evaluation.attributes import AttributeChange
 from smpo.evaluation.compare import Comparison, Pairing
-from smpo.evaluation.examples import Example
+from smpo.evaluation.examples import Example, GridRow
 from smpo.evaluation.theme import FONT_PT, LIGHT, MARKERS, Theme, heading, new_figure, style
 from smpo.evaluation.wording import shortened
 from smpo.image_set import read_image
@@ -138,6 +138,25 @@ def before_after_grid(
             _image(ax, path)
             ax.set_xlabel(f"{name}  {score:.4g}", fontsize=FONT_PT - 1, color=theme.ink if strong else theme.muted,
                           fontweight="bold" if strong else "normal")
+    return figure
+
+
+def model_grid(
+    rows: Sequence[GridRow], models: Sequence[str], *, scorer: str, theme: Theme = LIGHT
+) -> Figure:
+    """One row of images per prompt, one column per model, each above its score; the best of a row is bold."""
+    figure = new_figure(1.75 * len(models), 2.2 * len(rows), theme)
+    for place, (band, row) in enumerate(zip(figure.subfigures(len(rows), 1, squeeze=False).ravel(), rows, strict=True)):
+        band.set_facecolor(theme.page)
+        band.suptitle(shortened(row.prompt, 26 * len(models)), fontsize=FONT_PT - 1, color=theme.ink)
+        best = max(row.scores[model][scorer] for model in models)
+        for ax, model in zip(band.subplots(1, len(models), squeeze=False).ravel(), models, strict=True):
+            score = row.scores[model][scorer]
+            _image(ax, row.files[model])
+            ax.set_xlabel(f"{score:.4g}", fontsize=FONT_PT - 1, color=theme.ink if score == best else theme.muted,
+                          fontweight="bold" if score == best else "normal")
+            if place == 0:
+                ax.set_title(model, fontsize=FONT_PT, color=theme.muted)
     return figure
 
 

@@ -14,19 +14,23 @@ from PIL import Image
 from smpo.artefacts import write_atomically
 from smpo.checks import check_known
 from smpo.errors import DataError
+from smpo.evaluation.browser import Evaluated, write_browser
 from smpo.evaluation.compare import Comparison
-from smpo.evaluation.examples import Example
-from smpo.evaluation.figures import attribute_chart, before_after_grid, change_chart, win_rate_chart
+from smpo.evaluation.details import detail_tables
+from smpo.evaluation.examples import Example, grid_rows
+from smpo.evaluation.figures import attribute_chart, before_after_grid, change_chart, model_grid, win_rate_chart
 from smpo.evaluation.plots import Plot, data_uri, encoded, write_plot
-from smpo.evaluation.tables import markdown_escaped, ranks, template_environment
+from smpo.evaluation.tables import Layout, markdown_escaped, paper_tables, template_environment, write_tables
 from smpo.evaluation.theme import save
 from smpo.evaluation.training_figures import label_distribution, training_curves
-from smpo.evaluation.wording import decimals, headline, interval_text, percent, win_interval_text
+from smpo.evaluation.wording import decimals, headline, percent
 from smpo.image_set import read_image
 
 SMALL_PX = 160  # images up to this side are embedded as they are
 THUMBNAIL_PX = 320
 HERO_EXAMPLES = 8
+GRID = "figures/models.png"
+BROWSER = "prompts.html"
 EXTREMES = 5  # largest gains and losses listed in report.md
 
 
@@ -45,6 +49,9 @@ class ReportContent:
         weight: loss weight of each training pair.
         recipe: resolved recipe as YAML text.
         note: a line below the title, for instance the date.
+        tables: in the paper's layout, see `tables.paper_tables`; by default those of `comparison` alone.
+        categories: of each image, for the page over all prompts.
+        sets: images and scores of every set, for the page over all prompts and the grid of all models.
     """
 
     title: str
@@ -57,6 +64,9 @@ class ReportContent:
     weight: Sequence[float] = ()
     recipe: str = ""
     note: str = ""
+    tables: Sequence[Layout] = ()
+    categories: Sequence[str] = ()
+    sets: Evaluated = field(default_factory=dict)
 
     @property
     def scorer(self) -> str:
@@ -65,20 +75,9 @@ class ReportContent:
         return known[0].training_reward if known else next(iter(self.comparison.units))
 
 
-@dataclass(frozen=True)
-class Cell:
-    """One scorer's entry in a model's row of the score table."""
-
-    median: str
-    interval: str
-    rank: str  # "best", "second" or ""
-    win_rate: str = ""
-    win_interval: str = ""
-    verdict: str = ""
-
-
 def write_report(out: Path, *, content: ReportContent) -> Path:
-    """The path of report.html in `out`; also writes report.md, figures/*.png and comparison.json.
+    """The path of report.html in `out`; also writes report.md, figures/*.png, tables.md, .tex and .html,
+    comparison.json and, where the content has the sets, prompts.html.
 
     Raises:
         ConfigError: the model is not among those compared.
@@ -91,6 +90,11 @@ def write_report(out: Path, *, content: ReportContent) -> Path:
     view = _view(content, _plots(content, out))
     environment = template_environment()
     environment.filters |= {"embedded": lambda file: data_uri(out / file), "thumbnail": _thumbnail}
+    if content.sets:
+        write_browser(
+            out / BROWSER, content.sets, baseline=comparison.baseline, ours=content.model, categories=content.categories
+        )
+    write_tables(out, _tables(content), title=content.title)
     write_atomically(out / "comparison.json", comparison.to_json())
     write_atomically(out / "report.md", environment.get_template("report.md.j2").render(view))
     write_atomically(out / "report.html", environment.get_template("report.html.j2").render(view))
@@ -103,36 +107,19 @@ def _view(content: ReportContent, plots: Sequence[Plot]) -> dict[str, Any]:
     lead, *findings = headline(comparison, content.model)
     return {
         "content": content, "comparison": comparison, "lead": lead, "findings": findings,
-        "scorers": list(comparison.units), "table": score_table(comparison), "tiles": list(_tiles(content)),
-        "plots": plots, "hero": content.examples[:HERO_EXAMPLES], "percent": percent, "escaped": markdown_escaped,
+        "scorers": list(comparison.units), "layouts": _tables(content), "tiles": list(_tiles(content)),
+        "details": list(detail_tables(comparison, content.model)), "grid": GRID if _has_grid(content) else "",
+        "browser": BROWSER if content.sets else "", "plots": plots, "hero": content.examples[:HERO_EXAMPLES],
+        "percent": percent, "escaped": markdown_escaped,
         "by_gap": sorted(content.examples, key=lambda e: -e.gap(content.scorer)), "extremes": EXTREMES,
-        "digits": {s: _digits(comparison, s) for s in comparison.units},
+        "digits": {
+            s: decimals([comparison.summaries[m][s].median for m in comparison.models]) for s in comparison.units
+        },
     }
 
 
-def score_table(comparison: Comparison) -> list[tuple[str, list[Cell]]]:
-    """(model, one cell per scorer) in the given order; the best median is marked, and the second where there are 3+."""
-    ranked = {
-        scorer: ranks({model: comparison.summaries[model][scorer].median.value for model in comparison.models})
-        for scorer in comparison.units
-    }
-    return [
-        (model, [_cell(comparison, model, scorer, ranked[scorer][model]) for scorer in comparison.units])
-        for model in comparison.models
-    ]
-
-
-def _cell(comparison: Comparison, model: str, scorer: str, rank: str) -> Cell:
-    median, digits = comparison.summaries[model][scorer].median, _digits(comparison, scorer)
-    shown = (f"{median.value:.{digits}f}", interval_text(median, digits), rank)
-    if model == comparison.baseline:
-        return Cell(*shown)
-    pairing = comparison.pairing(model, scorer)
-    return Cell(*shown, percent(pairing.win_rate.rate), win_interval_text(pairing.win_rate), pairing.verdict)
-
-
-def _digits(comparison: Comparison, scorer: str) -> int:
-    return decimals([comparison.summaries[model][scorer].median for model in comparison.models])
+def _tables(content: ReportContent) -> Sequence[Layout]:
+    return content.tables or paper_tables({"prompts": content.comparison}, content.model)
 
 
 def _tiles(content: ReportContent) -> Iterator[dict[str, Any]]:
@@ -183,7 +170,14 @@ def _plots(content: ReportContent, out: Path) -> list[Plot]:
         hero = content.examples[:HERO_EXAMPLES]
         figure = before_after_grid(hero, (baseline, model), scorer=content.scorer)
         save(figure, out / "figures" / "before-after.png")
+    if _has_grid(content):
+        save(model_grid(grid_rows(content.sets), content.comparison.models, scorer=content.scorer), out / GRID)
     return plots
+
+
+def _has_grid(content: ReportContent) -> bool:
+    """Two models are side by side already, before and after."""
+    return len(content.sets) > 2
 
 
 def _thumbnail(path: Path) -> str:

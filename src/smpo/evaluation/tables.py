@@ -3,7 +3,7 @@
 A `Layout` holds the finished texts; one template each turns it into Markdown, LaTeX (booktabs) and HTML.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from smpo.evaluation.categories import verdict_of
 from smpo.evaluation.compare import Comparison
 from smpo.evaluation.published import PublishedNumbers
 from smpo.evaluation.statistics import Interval, holm_adjusted
-from smpo.evaluation.wording import decimals, interval_text, percent, shortened
+from smpo.evaluation.wording import decimals, interval_text, percent, shortened, win_interval_text
 
 LATEX_MARKS = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
@@ -135,7 +135,7 @@ def _wins(parts: Parts, ours: str) -> dict[tuple[str, str, str], Entry]:
     adjusted = holm_adjusted([p.win_rate.p_value for _, p in pairings])
     return {
         (name, p.theirs, p.scorer): Entry(
-            f"{100 * p.win_rate.rate:.1f}", f"[{100 * p.win_rate.low:.1f}, {100 * p.win_rate.high:.1f}]",
+            f"{100 * p.win_rate.rate:.1f}", win_interval_text(p.win_rate),
             verdict_of(p.win_rate, p_holm).replace("undecided", ""),
         )
         for (name, p), p_holm in zip(pairings, adjusted, strict=True)
@@ -237,11 +237,12 @@ def template_environment(marks: Mapping[str, str] | None = None) -> Environment:
     return environment
 
 
-def write_tables(out: Path, layouts: Sequence[Layout], *, title: str) -> Iterator[Path]:
-    """Write tables.md, tables.tex and tables.html to `out`, and yield their paths."""
+def write_tables(out: Path, layouts: Sequence[Layout], *, title: str) -> list[Path]:
+    """The paths of tables.md, tables.tex and tables.html, written to `out`."""
     view: dict[str, Any] = {"layouts": layouts, "title": title}
-    for kind in ("md", "tex", "html"):
-        path = out / f"tables.{kind}"
+    paths = [out / f"tables.{kind}" for kind in ("md", "tex", "html")]
+    for path in paths:
+        kind = path.suffix[1:]
         environment = template_environment(LATEX_BRACKETS if kind == "tex" else None)
         write_atomically(path, environment.get_template(f"tables.{kind}.j2").render(view))
-        yield path
+    return paths

@@ -4,9 +4,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from smpo.evaluation.categories import SIGNIFICANCE
 from smpo.evaluation.compare import Comparison, OverOptimisation, Pairing
 from smpo.evaluation.statistics import Interval, WinRate
 
+NOTABLE_DRIFT = 0.2  # standard deviations; Cohen's "small" effect
 MANY_TIES = 0.05  # share of the pairs
 
 
@@ -63,7 +65,28 @@ def headline(comparison: Comparison, model: str) -> tuple[Finding, ...]:
     if len(pairings) > 1:
         findings += _by_verdict(pairings, comparison.baseline)
         findings += [_over_optimisation_finding(trained)] if trained else []
-    return tuple(findings)
+    return (*findings, *_looks(comparison, model))
+
+
+def _looks(comparison: Comparison, model: str) -> list[Finding]:
+    """What happened to the look and the diversity of the model's images, where that was measured."""
+    moved = [
+        f"{d.measure} {d.shift.value:+.2f}" for d in comparison.drifts
+        if d.model == model and d.p_holm < SIGNIFICANCE and abs(d.shift.value) >= NOTABLE_DRIFT
+    ]
+    findings = []
+    if moved:
+        text = f"The images look different, in standard deviations of {comparison.baseline}: {joined(moved)}."
+        findings.append(Finding(text, "warning"))
+    for found in comparison.diversity:
+        for name, value, change in (
+            ("Images of one prompt", found.within, found.within_change),
+            ("Images of different prompts", found.spread, found.spread_change),
+        ):
+            if found.model == model and value and change and change.high < 0:
+                lost = percent(-change.value / (value.value - change.value))
+                findings.append(Finding(f"{name} differ {lost} less than those of {comparison.baseline}.", "warning"))
+    return findings
 
 
 def _lead(pairing: Pairing, baseline: str, *, is_trained: bool) -> str:
