@@ -10,8 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from smpo.artefacts import hash_file
 from smpo.rewards import learnt
+from smpo.rewards.affine_head import AffineHead
 from smpo.rewards.clip import ClipScore
+from smpo.rewards.weights import load_model, read_tensors, shapes_of
 from tests.rewards.goldens.cases import PROMPTS, picture, pixel_values
 from tests.rewards.parity import (
     HPS_SEED,
@@ -26,6 +29,7 @@ from tests.rewards.references import networks, weights
 
 NAMES = ("pickscore", "hpsv2", "imagereward", "aesthetic", "clip vit-h-14-laion2b", "clip vit-l-14-openai")
 RELATIVE = 1e-5
+REAL_HEAD = Path(__file__).parents[3] / "shared" / "data" / "sac+logos+ava1-l14-linearMSE.pth"
 
 each_scorer = pytest.mark.parametrize("name", NAMES)
 
@@ -178,3 +182,15 @@ def test_paper_clip_is_hpsv2s_network_and_pipeline(cases: dict[str, Case]):
 def test_aesthetic_does_not_read_the_prompt(cases: dict[str, Case]):
     case = cases["aesthetic"]
     assert torch.equal(case.scorer.score(case.pixels, ["other"] * 3), case.scorer.score(case.pixels, PROMPTS))
+
+
+@pytest.mark.skipif(not REAL_HEAD.exists(), reason="the published head is not beside the checkout")
+def test_the_real_aesthetic_head():
+    """Pinned values of the published weights: equal entries, first basis vector, ramp, nothing (only the bias)."""
+    tensors = read_tensors([REAL_HEAD])
+    shapes = shapes_of(tensors)
+    head = load_model(lambda: AffineHead(shapes), tensors, dtype=torch.float32, origin=REAL_HEAD)
+    ramp = torch.arange(1.0, 769.0)
+    features = torch.stack([torch.ones(768) / 768**0.5, torch.eye(768)[0], ramp / ramp.norm(), torch.zeros(768)])
+    assert head(features).tolist() == pytest.approx([4.883285, 4.545053, 4.420676, 5.236646], abs=2e-6)
+    assert hash_file(REAL_HEAD) == "21dd590f3ccdc646f0d53120778b296013b096a035a2718c9cb0d511bff0f1e0"
