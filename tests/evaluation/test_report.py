@@ -271,7 +271,8 @@ def test_a_report_of_three_models_has_everything(
     found = dataclasses.replace(found, implicit=(implicit,))
     opened = {name: (images, ScoreTable.open(tmp_path / "e" / name)) for name, images in styled.items()}
     full = dataclasses.replace(
-        content, comparison=found, sets=opened, metrics=None, p_winner=(), examples=content.examples[:2], categories=categories_of(styled["base"]),
+        content, comparison=found, sets=opened, metrics=None, p_winner=(), examples=content.examples[:2],
+        categories=categories_of(styled["base"]),
         tables=paper_tables({"held-out": found}, "ours"),
     )
     page = write_report(tmp_path / "r", content=full).read_text()
