@@ -65,7 +65,7 @@ class GridRow:
     scores: Mapping[str, Mapping[str, float]]
 
 
-def grid_rows(sets: Mapping[str, tuple[ImageSet, ScoreTable]], *, limit: int = 8) -> tuple[GridRow, ...]:
+def grid_rows(sets: Mapping[str, tuple[ImageSet, ScoreTable]], *, limit: int = 5) -> tuple[GridRow, ...]:
     """At most `limit` rows, spread evenly over the images as `paired_examples` are."""
     first = next(iter(sets.values()))[0]
     return tuple(
