@@ -195,6 +195,11 @@ def test_another_architecture(clip_folder: Path, tmp_path: Path):
         "it holds another architecture, so correct the source")
 
 
+def test_a_preset_for_another_image_size(clip_folder: Path):
+    assert error_of(clip_folder, preset="vit-l-14-openai") == (
+        "the preprocessing gives 224 x 224 px, the model reads 32 px; set processor or preset to the model's own")
+
+
 def test_counts_must_agree(scorer: ClipScore):
     with pytest.raises(ValueError, match="^expected one prompt per image, got 2 images and 1 prompts$"):
         scorer(IMAGES[:2], PROMPTS[:1])

@@ -34,7 +34,15 @@ class ClipCosine:
         self._features_of = lru_cache(maxsize=PROMPTS_KEPT)(self._encode_prompt)
 
     def score(self, inputs: Tensor, prompts: Sequence[str]) -> Tensor:
-        """Cosine of each image's pixel values (B, 3, H, W) with its prompt, shape (B,), float32."""
+        """Cosine of each image's pixel values (B, 3, H, W) with its prompt, shape (B,), float32.
+
+        Raises:
+            DataError: the pixel values have another size than the model's images.
+        """
+        size_px = self.model.config.vision_config.image_size
+        if inputs.shape[-2:] != (size_px, size_px):
+            raise DataError(f"the preprocessing gives {inputs.shape[-2]} x {inputs.shape[-1]} px, the model reads "
+                            f"{size_px} px; set processor or preset to the model's own")
         text = torch.stack([self._features_of(prompt) for prompt in prompts])
         features = projected(self.model.get_image_features(pixel_values=inputs.to(self.model.dtype)))
         return (F.normalize(features.float(), dim=-1) * text).sum(dim=-1)

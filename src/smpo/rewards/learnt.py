@@ -1,5 +1,6 @@
 """What every scorer with weights shares: its settings, its device, full precision, images in and scores out."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -32,7 +33,7 @@ class Model(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LearntScorer:
+class LearntScorer(ABC):
     """A reward model of the hub or of local files. Not an entry of `SCORERS` itself.
 
     Attributes:
@@ -56,9 +57,9 @@ class LearntScorer:
         check_known(self.dtype, DTYPES, what="scorer.dtype")
 
     @property
+    @abstractmethod
     def preprocessing(self) -> Preprocessing:
         """The image part; loads no weights."""
-        raise NotImplementedError
 
     def __call__(self, images: Sequence[Image.Image], prompts: Sequence[str]) -> Tensor:
         """Score of each image for its prompt, shape (B,), float32, on the CPU.
@@ -108,11 +109,13 @@ class LearntScorer:
         return hashes(self._tokenizer_files)
 
     @property
+    @abstractmethod
     def _weight_files(self) -> list[Path]:
-        raise NotImplementedError
+        """Every file whose content decides the weights; the first is the source's."""
 
     @property
     def _tokenizer_files(self) -> list[Path]:
+        """Every file that decides the token ids; none where prompts are not read."""
         return []
 
     @cached_property
@@ -120,8 +123,9 @@ class LearntScorer:
         device = torch.device(local_device() if self.device == "auto" else self.device)
         return self._load(device, DTYPES[self.dtype])
 
+    @abstractmethod
     def _load(self, device: torch.device, dtype: torch.dtype) -> Model:
-        raise NotImplementedError
+        """The model on its device."""
 
 
 def check_counts(num_images: int, prompts: Sequence[str]) -> None:
