@@ -31,7 +31,7 @@ print(*stream(large, root + "/large"), peak_mb() - before)
 def test_memory_is_bounded(tmp_path: Path):
     """300 MB of incompressible images (400 pairs of 0.37 MB bitmaps) in row groups of 15 MB stream in < 120 MB."""
     small = write_parquet(tmp_path / "small.parquet", [good_row(index) for index in range(10)])
-    large = write_parquet(tmp_path / "large.parquet", [_large_row(index) for index in range(400)], row_group_size=20,
+    large = write_parquet(tmp_path / "large.parquet", [large_row(index) for index in range(400)], row_group_size=20,
                           compression="none")
     command = [sys.executable, "-c", STREAM, str(small), str(large), str(tmp_path)]
     run = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
@@ -41,6 +41,6 @@ def test_memory_is_bounded(tmp_path: Path):
     assert growth_mb < 120
 
 
-def _large_row(index: int) -> dict:
+def large_row(index: int) -> dict:
     bitmaps = [encoded(picture(2 * index + side, (350, 350)), "BMP") for side in (0, 1)]
     return {"caption": "x", "jpg_0": bitmaps[0], "jpg_1": bitmaps[1], "label_0": 1.0, "ranking_id": index}
