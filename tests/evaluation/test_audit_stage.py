@@ -18,6 +18,7 @@ from smpo.preparation.row_checks import PairOptions
 from smpo.preparation.score import ScoreTable, score_pairs
 from tests.data.pictures import encoded, write_parquet
 from tests.preparation.scorers import Brightness
+from tests.test_cli import smpo
 
 
 def blurred(seed: int, light: float = 1.0) -> Image.Image:
@@ -147,3 +148,14 @@ def test_unlabelled_pairs_have_no_agreement(tmp_path: Path) -> None:
     report = audit_pairs(PairSet.open(tmp_path / "pairs"), tmp_path / "audit")
     assert "none: agreement and contradictions cannot be judged" in report.text
     assert not any(line.startswith("contradictions") for line in report.text.splitlines())
+
+
+def test_the_command_line_audits_a_folder(made, tmp_path: Path) -> None:
+    pairs, _, labels = made
+    root = pairs.folder.parent
+    done = smpo("audit", pairs.folder, "--scores", root / "score", "--labels", labels.folder, "--out", tmp_path / "a")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[0] == str(tmp_path / "a" / "audit.html")
+    assert "brightness     agrees with people on " in done.stdout and "the heaviest tenth of 12 pairs" in done.stdout
+    unknown = smpo("audit", tmp_path / "nowhere")
+    assert unknown.returncode == 1 and len(unknown.stderr.splitlines()) == 1

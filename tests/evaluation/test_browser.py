@@ -56,7 +56,7 @@ def test_large_images_are_reduced(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, size=(512, 768, 3), dtype=np.uint8)
     Image.fromarray(noise).save(tmp_path / "a.png")
     data = base64.b64decode(thumbnail(tmp_path / "a.png"))
-    assert Image.open(io.BytesIO(data)).size == (192, 128) and len(data) < 15_000
+    assert Image.open(io.BytesIO(data)).size == (160, 107) and len(data) < 15_000
 
 
 def test_refusals(evaluated: Evaluated, tmp_path: Path) -> None:
