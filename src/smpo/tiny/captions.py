@@ -1,14 +1,19 @@
-"""Noisy captions of scenes, as the web's are: words wrong or missing, so the base looks good but is imperfect."""
+"""Captions of scenes: right ones, and noisy ones as the web's are, which leave a base good but imperfect."""
 
 import numpy as np
 
 from smpo.tiny.prompts import POSITION_OF, SIZE_OF, phrase
 from smpo.tiny.scenes import BACKGROUNDS, COLOURS, KINDS, POSITIONS, SIZES, Scene, SceneObject
 
-WRONG_SHARE = 0.15  # of the attribute words, those replaced by a neighbour in their list
+WRONG_SHARE = 0.25  # of the attribute words, those replaced by a neighbour in their list
 MISSING_SHARE = 0.08  # of the remaining attribute words, those left out
 EMPTY_SHARE = 0.12  # of the captions, those dropped whole for classifier-free guidance
 NAMING_WORDS = frozenset([*KINDS, *COLOURS, *BACKGROUNDS, *SIZE_OF])
+
+
+def right_caption(scene: Scene, rng: np.random.Generator) -> str:
+    """A caption of a scene that names every attribute; sometimes empty."""
+    return "" if rng.random() < EMPTY_SHARE else phrase(scene, rng)
 
 
 def noisy_caption(scene: Scene, rng: np.random.Generator) -> str:

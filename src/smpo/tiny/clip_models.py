@@ -11,15 +11,16 @@ from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTokenize
 from smpo.tiny.base_models import declare_float32
 from smpo.tiny.tokenizer import MAX_TOKENS, encode, save_tokenizer
 
+TEXT_WIDTH = 64
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)  # of OpenAI's CLIP, per channel, for images in [0, 1]
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 def build_clip(tokenizer: CLIPTokenizer, *, width: int, num_layers: int) -> CLIPModel:
-    """A fresh CLIPModel for 64 px images in patches of 8 px; `width` is the image tower's, the text tower has half."""
+    """A fresh CLIPModel for 64 px images in patches of 8 px; width and layers are the image tower's."""
     text = {
-        "hidden_size": width // 2,
-        "intermediate_size": width,
+        "hidden_size": TEXT_WIDTH,
+        "intermediate_size": 2 * TEXT_WIDTH,
         "num_attention_heads": 4,
         "num_hidden_layers": 2,
         "vocab_size": len(tokenizer),

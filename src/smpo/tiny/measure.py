@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from diffusers import AutoencoderKL, DiffusionPipeline
 from PIL import Image
@@ -14,7 +15,9 @@ from transformers import CLIPModel, CLIPTokenizer
 
 from smpo.tiny.clip_models import clip_scores
 from smpo.tiny.corpus import from_pil, rendered, to_pil, to_unit
-from smpo.tiny.prompts import sample_prompts
+from smpo.tiny.prompts import phrase, sample_prompts
+from smpo.tiny.scenes import attributes
+from smpo.tiny.train_clip import changed_in_one
 from smpo.tiny.verifier import Verifier, attribute_accuracy, verify
 
 BATCH_SIZE = 32
@@ -94,6 +97,32 @@ def vae_numbers(folder: Path, num: int) -> dict[str, object]:
     return numbers
 
 
+def clip_numbers(folder: Path, num: int) -> dict[str, object]:
+    """How often a CLIPModel prefers the right caption of a heldout render: to another render's, to a nearly right one.
+
+    The nearly right ones differ in one attribute; `by_attribute` splits them by which.
+    """
+    model, tokenizer = CLIPModel.from_pretrained(folder), CLIPTokenizer.from_pretrained(folder)
+    scenes, images = rendered(num, seed=78, split="heldout")
+    rng = np.random.default_rng(78)
+    changed = [changed_in_one(scene, rng) for scene in scenes]
+    right, wrong = (
+        clip_scores(model, tokenizer, images, [phrase(scene, rng) for scene in group]) for group in (scenes, changed)
+    )
+    other = clip_scores(model, tokenizer, images.roll(1, dims=0), [phrase(scene, rng) for scene in scenes])
+    by_attribute: dict[str, list[bool]] = {}
+    for before, after, is_right in zip(scenes, changed, (right > wrong).tolist(), strict=True):
+        name = next(key for key, word in attributes(before).items() if attributes(after)[key] != word)
+        by_attribute.setdefault(name.rstrip(" 12"), []).append(is_right)
+    return {
+        "model": folder.name,
+        "images": num,
+        "to_another": round(float((right > other).float().mean()), 4),
+        "to_nearly_right": round(float((right > wrong).float().mean()), 4),
+        "by_attribute": {name: round(sum(answers) / len(answers), 4) for name, answers in by_attribute.items()},
+    }
+
+
 def main() -> None:
     """Command line: --base, --reward (repeatable), --vae, --num, --guidance, --steps; prints json."""
     parser = argparse.ArgumentParser(description="Measure tiny models on heldout prompts.")
@@ -107,6 +136,8 @@ def main() -> None:
     torch.set_num_threads(1)
     if args.vae:
         print(json.dumps(vae_numbers(args.vae, args.num)))
+    for folder in args.reward:
+        print(json.dumps(clip_numbers(folder, args.num)))
     if args.base:
         print(json.dumps(base_numbers(args.base, args.reward, args)))
 
