@@ -180,3 +180,12 @@ def test_many_equal_images_stay_in_bounded_memory(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("smpo.evaluation.audit.perceptual.EDGES_AT_ONCE", 5000)
     copies = Descriptors(np.full(2000, 7, dtype=np.uint64), np.zeros((2000, 48), dtype=np.uint8))
     assert near_clusters(copies).tolist() == [0] * 2000
+
+
+def test_four_flips_far_apart_are_still_near() -> None:
+    """One flip in every quarter of the hash: only a fifth stretch is left untouched, wherever the flips fall."""
+    rng = np.random.default_rng(5)
+    flips = [sorted(int(16 * quarter + rng.integers(0, 15)) for quarter in range(4)) for _ in range(200)]
+    for places in flips:
+        hashes = np.array([0, sum(1 << place for place in places)], dtype=np.uint64)
+        assert near_clusters(Descriptors(hashes, np.zeros((2, 48), dtype=np.uint8))).tolist() == [0, 0]
