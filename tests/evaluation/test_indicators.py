@@ -26,6 +26,11 @@ def test_lab_of_known_colours(rgb: tuple[int, ...], lab: tuple[float, ...]) -> N
     np.testing.assert_allclose(to_lab(np.array(rgb, dtype=np.uint8)), lab, atol=0.02)
 
 
+def test_missing_measures_name_the_verb_that_makes_them(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="run `smpo evaluate` first"):
+        Appearance.open(tmp_path / "appearance")
+
+
 def photo(seed: int) -> Image.Image:
     coarse = np.random.default_rng(seed).integers(60, 190, (8, 8, 3), dtype=np.uint8)
     return Image.fromarray(coarse).resize((96, 96), Image.Resampling.BICUBIC)

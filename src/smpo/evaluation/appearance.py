@@ -19,7 +19,7 @@ from smpo.artefacts import Status, begin, finish, hash_file, read_manifest, writ
 from smpo.image_set import ImageSet, read_image
 from smpo.processes import main_first
 
-STAGE = "appearance"
+STAGE = "evaluate"  # the verb that measures it
 FILE = "appearance.npz"
 VERSION = 1  # raise it whenever a number can change
 MEASURES = ("brightness", "contrast", "saturation", "sharpness")

@@ -25,7 +25,7 @@ from smpo.training.options import OptimizerOptions, TrainingOptions
 from smpo.training.order import Visit
 from smpo.training.step import pair_errors, side_errors
 
-STAGE = "implicit"
+STAGE = "evaluate"  # the verb that measures it
 FILE = "margins.npz"
 
 
