@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
@@ -21,12 +22,7 @@ def agreement_chart(agreements: Sequence[Agreement], *, theme: Theme = LIGHT) ->
                  [b.agreement.high - b.agreement.value for b in found.by_gap]]
         ax.errorbar(places, values, yerr=reach, color=theme.series[i % len(theme.series)], linewidth=1.4,
                     marker=MARKERS[i % len(MARKERS)], markersize=5, label=found.scorer)
-    ax.axhline(0.5, color=theme.muted, linewidth=0.9, linestyle=(0, (4, 3)))
-    ax.set_xticks(range(1, 11))
-    ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    ax.set_xlabel("tenth of the pairs, from the smallest to the largest score gap", fontsize=FONT_PT - 1,
-                  color=theme.muted)
-    ax.legend(fontsize=FONT_PT - 1, frameon=False, labelcolor=theme.ink)
+    _label_tenths(ax, range(1, 11), from_to="from the smallest to the largest score gap", level=0.5, theme=theme)
     heading(ax, "Scorer and people name the same winner", theme)
     return figure
 
@@ -40,11 +36,17 @@ def signal_chart(signal: TrainingSignal, *, theme: Theme = LIGHT) -> Figure:
     for i, (label, key) in enumerate(kinds):
         ax.bar([place + 0.4 * (i - 0.5) for place in places], [getattr(d, key) for d in signal.deciles], width=0.38,
                color=theme.series[i], linewidth=0, label=label)
-    ax.axhline(1 / len(signal.deciles), color=theme.muted, linewidth=0.9, linestyle=(0, (4, 3)))
-    ax.set_xticks(list(places))
-    ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    ax.set_xlabel("tenth of the pairs, from the lightest to the heaviest |2 alpha - gamma|", fontsize=FONT_PT - 1,
-                  color=theme.muted)
-    ax.legend(fontsize=FONT_PT - 1, frameon=False, labelcolor=theme.ink)
+    _label_tenths(
+        ax, places, from_to="from the lightest to the heaviest |2 alpha - gamma|", level=1 / len(places), theme=theme
+    )
     heading(ax, "Share of the gradient", theme)
     return figure
+
+
+def _label_tenths(ax: Axes, places: Sequence[int], *, from_to: str, level: float, theme: Theme) -> None:
+    """Axes over tenths of the pairs with shares as percents, a dashed line at `level`, and the legend."""
+    ax.axhline(level, color=theme.muted, linewidth=0.9, linestyle=(0, (4, 3)))
+    ax.set_xticks(list(places))
+    ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    ax.set_xlabel(f"tenth of the pairs, {from_to}", fontsize=FONT_PT - 1, color=theme.muted)
+    ax.legend(fontsize=FONT_PT - 1, frameon=False, labelcolor=theme.ink)
