@@ -77,6 +77,8 @@ def test_exponent_without_a_point_is_a_number_in_a_recipe(tmp_path):
                                   "number, got 'abc'"),
     ("training.steps=0", "training.steps: Input should be greater than 0, got 0"),
     ("training.micro_batch_size=3", "training: batch_size must be a multiple of micro_batch_size 3, got 1024"),
+    ("noising={name: chained, links: 8}", "training.micro_batch_size must be a multiple of noising.links=8, for it "
+                                          "holds whole chains; got 4"),
     ("objective.beta=-1", "objective: beta must be a finite number > 0, got -1.0"),
     ("objective.name=smp", "unknown objective 'smp'; known: smpo, dpo, sft"),
     ("objective.name=dpo", "objective 'dpo' takes hard labels, got labels.name=smoothed; set labels.name=hard or "

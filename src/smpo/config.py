@@ -170,6 +170,12 @@ class Recipe(Section):
                 f"training.reference_ema_decay={moves} moves a reference, and objective "
                 f"'{self.objective['name']}' has none; set it to null"
             )
+        links, size = NOISINGS.build(self.noising).links, self.training.micro_batch_size
+        if size % links:
+            raise ConfigError(
+                f"training.micro_batch_size must be a multiple of noising.links={links}, for it holds whole chains; "
+                f"got {size}"
+            )
         if self.training.lora is not None:
             check_one_copy(self.init_unet, self.ref_unet)
         if labels.needs_scores and self.scorer is None:

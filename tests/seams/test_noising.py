@@ -1,5 +1,7 @@
 """Seam 2: what each noising returns, asks and draws."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from smpo.errors import ConfigError
 from smpo.maths.inversion import inversion_levels, invert
 from smpo.maths.schedule import add_noise
 from smpo.noising import NOISINGS
+from smpo.noising.chained import Chained
 from smpo.noising.forward import Forward
 from smpo.noising.inversion import DDIM, Heun, ReNoise, guided
 from smpo.noising.released import Released
@@ -190,6 +193,50 @@ def test_guidance_three_by_hand_over_one_step() -> None:
     expected = TABLE[500].sqrt() * batch.x_0 + (1 - TABLE[500]).sqrt() * 1.6
     assert torch.allclose(noisy.x_t.double(), expected.double(), atol=1e-6)
     assert torch.allclose(noisy.target, torch.full_like(noisy.target, 1.6), atol=1e-6)
+
+
+# --- chained ---
+
+CHAINS = batch_of([40, 290, 540, 790, 249, 499, 749, 999])
+
+
+def linked(batch: TrainingBatch) -> TrainingBatch:
+    """Two chains of four visits: the visits of a chain show the first one's pair."""
+    pair = torch.arange(8) // 4 * 4
+    return replace(batch, x_0=batch.x_0[:, pair], conditioning=batch.conditioning.rows(torch.cat([pair, pair + 8])))
+
+
+@pytest.mark.parametrize("renoise", [False, True])
+def test_every_visit_of_a_chain_equals_its_own_inversion(renoise: bool) -> None:
+    batch = linked(CHAINS)
+    noisy = Chained(links=4, renoise=renoise)(Model(), batch, TABLE)
+    for row in range(8):
+        first, t = row // 4 * 4, batch.timesteps[row]
+        levels = torch.tensor([[-1, *batch.timesteps[first : row + 1].tolist()]] * 2)
+        both = batch.conditioning.rows(torch.tensor([row, row + 8]))
+        x_t = invert(
+            lambda x, labels, rows, both=both: Model()(x, labels, both.rows(rows)), batch.x_0[:, row], levels,
+            alphas_cumprod=TABLE, refine="final" if renoise else "none",
+        )
+        assert torch.allclose(noisy.x_t[:, row], x_t, atol=1e-6)
+        assert torch.allclose(add_noise(batch.x_0[:, row], noisy.target[:, row], TABLE[t].expand(2)), x_t, atol=1e-5)
+    assert torch.equal(noisy.timesteps, batch.timesteps)
+    assert not noisy.x_t.requires_grad
+
+
+@pytest.mark.parametrize(("renoise", "images"), [(True, 2 * 2 * 5), (False, 2 * 2 * 4)])
+def test_a_chain_costs_one_image_more_than_its_links(renoise: bool, images: int) -> None:
+    model = Model()
+    Chained(links=4, renoise=renoise)(model, linked(CHAINS), TABLE)
+    assert sum(len(labels) for labels, _ in model.calls) == images
+
+
+@pytest.mark.parametrize(("timesteps", "message"), [
+    ([40, 290, 540], "whole chains of 2 visits, got 3"), ([40, 290, 540, 500], "must rise"),
+])
+def test_rows_that_are_no_chains_raise(timesteps: list[int], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Chained(links=2)(Model(), batch_of(timesteps), TABLE)
 
 
 # --- the released variant ---

@@ -27,7 +27,7 @@ def batches(run: Run, *, winner_share: float | None = None, **changes: Any) -> M
 
 def visits_of(run: Run, count: int) -> list[Visit]:
     """The first `count` visits."""
-    return [visit_at(position, num_pairs=len(run.pairs), seed=0) for position in range(count)]
+    return [visit_at(position, num_pairs=len(run.pairs), visiting=Visiting(0)) for position in range(count)]
 
 
 def collated(

@@ -6,12 +6,13 @@ import pytest
 import torch
 
 from smpo.randomness import derive_seed, generator, normal_per_seed
-from smpo.training.order import draws_of, micro_batch_positions, visit_at
+from smpo.training.order import Visiting, draws_of, micro_batch_positions, visit_at
 
 
 def epoch_rows(epoch: int, *, num_pairs: int = 10, seed: int = 0) -> list[int]:
     start = epoch * num_pairs
-    return [visit_at(position, num_pairs=num_pairs, seed=seed).row for position in range(start, start + num_pairs)]
+    positions = range(start, start + num_pairs)
+    return [visit_at(position, num_pairs=num_pairs, visiting=Visiting(seed)).row for position in positions]
 
 
 @pytest.mark.parametrize("num_pairs", [1, 2, 7, 10, 101])
@@ -26,14 +27,14 @@ def test_epochs_and_seeds_have_different_orders() -> None:
 
 
 def test_a_visit_does_not_depend_on_the_visits_before_it() -> None:
-    forward = [visit_at(position, num_pairs=10, seed=3) for position in range(60)]
-    backward = [visit_at(position, num_pairs=10, seed=3) for position in reversed(range(60))]
+    forward = [visit_at(position, num_pairs=10, visiting=Visiting(3)) for position in range(60)]
+    backward = [visit_at(position, num_pairs=10, visiting=Visiting(3)) for position in reversed(range(60))]
     torch.manual_seed(123)
     assert backward[::-1] == forward
 
 
 def test_every_visit_has_its_own_seed() -> None:
-    assert len({visit_at(position, num_pairs=10, seed=0).seed for position in range(1000)}) == 1000
+    assert len({visit_at(position, num_pairs=10, visiting=Visiting(0)).seed for position in range(1000)}) == 1000
 
 
 @pytest.mark.parametrize("num_processes", [1, 2, 3])
@@ -55,13 +56,14 @@ def test_processes_partition_the_same_positions_in_every_step(num_processes: int
 
 def test_no_pair_is_lost_where_the_batch_size_does_not_divide_the_number_of_pairs() -> None:
     """Ten pairs in steps of four: after five steps every pair was seen twice, none thrown away at an epoch's end."""
-    rows = [visit_at(p, num_pairs=10, seed=0).row for step in range(5) for p in range(4 * step, 4 * step + 4)]
+    positions = [p for step in range(5) for p in range(4 * step, 4 * step + 4)]
+    rows = [visit_at(position, num_pairs=10, visiting=Visiting(0)).row for position in positions]
     assert set(Counter(rows).values()) == {2}
 
 
 def draws(count: int, **options: float) -> list:
     settings = {"min_timestep": 1, "max_timestep": 999, "caption_dropout": 0.2, **options}
-    return [draws_of(visit_at(position, num_pairs=7, seed=0), **settings) for position in range(count)]
+    return [draws_of(visit_at(position, num_pairs=7, visiting=Visiting(0)), **settings) for position in range(count)]
 
 
 def test_timesteps_are_uniform_and_include_both_ends() -> None:
@@ -85,8 +87,9 @@ def test_the_draws_of_a_visit_are_independent_of_each_other() -> None:
 
 def test_the_draws_of_a_visit_are_what_they_always_were() -> None:
     """Changing these changes every run; they were six once, and the seventh moved none of them."""
-    draw = draws_of(visit_at(0, num_pairs=7, seed=0), min_timestep=1, max_timestep=999, caption_dropout=0.2)
-    six = torch.rand(6, generator=generator(visit_at(0, num_pairs=7, seed=0).seed, "draws"), dtype=torch.float64)
+    visit = visit_at(0, num_pairs=7, visiting=Visiting(0))
+    draw = draws_of(visit, min_timestep=1, max_timestep=999, caption_dropout=0.2)
+    six = torch.rand(6, generator=generator(visit.seed, "draws"), dtype=torch.float64)
     assert [*draw.flips, *draw.crops] == six[2:].tolist() and draw.timestep == 1 + int(six[0] * 999)
 
 
@@ -102,3 +105,33 @@ def test_seeds_depend_on_every_part_and_its_place() -> None:
     assert len({derive_seed(*p) for p in parts}) == len(parts)
     assert all(0 <= derive_seed(*p) < 2**63 for p in parts)
     assert derive_seed(0, "visit", 1, 2) == 2950334966123193347  # changing this changes every run
+
+
+def test_linked_visits_share_a_pair_and_its_draws_at_timesteps_equally_far_apart() -> None:
+    visits = [visit_at(position, num_pairs=7, visiting=Visiting(0, links=4)) for position in range(7 * 4)]
+    assert [visit.link for visit in visits[:5]] == [0, 1, 2, 3, 0]
+    for chain in (visits[i : i + 4] for i in range(0, 28, 4)):
+        assert len({(visit.row, visit.seed) for visit in chain}) == 1
+        draws = [draws_of(v, min_timestep=100, max_timestep=899, caption_dropout=0.5, links=4) for v in chain]
+        first, *rest = [draw.timestep for draw in draws]
+        assert 100 <= first < 300
+        assert rest == [first + 200, first + 400, first + 600]
+        assert len({(d.drop_caption, d.flips, d.crops, d.shown) for d in draws}) == 1
+    assert sorted(visit.row for visit in visits) == sorted(list(range(7)) * 4)
+
+
+def test_a_visit_without_links_is_what_it_was() -> None:
+    alone = visit_at(11, num_pairs=7, visiting=Visiting(0))
+    settings = {"min_timestep": 1, "max_timestep": 999, "caption_dropout": 0.2}
+    assert draws_of(alone, **settings, links=1) == draws_of(alone, **settings)
+
+
+def test_after_its_rounds_a_pair_has_the_same_draws_again() -> None:
+    seeds: dict[int, list[int]] = {}
+    for position in range(7 * 6):
+        visit = visit_at(position, num_pairs=7, visiting=Visiting(0, rounds=2))
+        assert visit.round == position // 7 % 2
+        seeds.setdefault(visit.row, []).append(visit.seed)
+    for first, second, *later in seeds.values():
+        assert first != second
+        assert later == [first, second] * 2

@@ -59,7 +59,7 @@ def with_weights(run: Run) -> Run:
 
 
 def batch_of(run: Run, positions: range, **changes: Any) -> TrainingBatch:
-    visits = [visit_at(position, num_pairs=len(run.pairs), seed=0) for position in positions]
+    visits = [visit_at(position, num_pairs=len(run.pairs), visiting=Visiting(0)) for position in positions]
     return micro_batches(run, **changes).collate(visits)
 
 

@@ -51,8 +51,10 @@ class Still:
 def visit_cost(recipe: Recipe, *, num_processes: int = 1) -> VisitCost:
     """What a visit costs, counted by the trainer's own step on latents of one pixel, one visit for each timestep."""
     objective, noising = OBJECTIVES.build(recipe.objective), NOISINGS.build(recipe.noising)
-    timesteps = torch.arange(recipe.training.min_timestep, recipe.training.max_timestep + 1)
-    num, seen = len(timesteps), counted(objective)
+    first, links, seen = recipe.training.min_timestep, noising.links, counted(objective)
+    chains = (recipe.training.max_timestep + 1 - first) // links
+    timesteps = first + torch.arange(chains * links).view(links, chains).T.flatten()  # the links of a chain rise
+    num = len(timesteps)
     sides = 2 if seen == "pairs" else 1
     nothing = Conditioning({"hidden": torch.zeros(sides * num, 1)})
     batch = TrainingBatch(

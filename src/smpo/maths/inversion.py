@@ -130,6 +130,34 @@ def invert(
     return x
 
 
+def invert_chain(
+    predict: PredictRows, x_0: Tensor, levels: Tensor, *, alphas_cumprod: Tensor, renoise: bool
+) -> Tensor:
+    """The latents at *every* level of one DDIM inversion, each with its ReNoise step, shape (B, K, ...).
+
+    The chain goes on from the latents without ReNoise, so that the prediction which takes a step again (Eq. 14) is also
+    that from which the next one starts: K + 1 evaluations for K latents, or K without ReNoise. The latents at level k
+    are those of `invert` over the first k steps, labels "source".
+
+    Args:
+        predict: noise prediction for some rows of the batch.
+        x_0: clean latents, shape (B, ...).
+        levels: rising, shape (B, K + 1), the first clean.
+        alphas_cumprod: table, shape (T,).
+        renoise: whether each step is taken again with the noise predicted at its end.
+    """
+    rows, abar = torch.arange(len(x_0), device=x_0.device), alpha_bar(alphas_cumprod, levels)
+    x, found, num_steps = x_0, [], levels.shape[1] - 1
+    noise = predict(x, source_label(levels[:, 0]), rows)
+    for step in range(num_steps):
+        ends = abar[:, step], abar[:, step + 1]
+        start, x = x, ddim_transfer(x, noise, *ends)
+        if renoise or step + 1 < num_steps:
+            noise = predict(x, levels[:, step + 1], rows)
+        found.append(ddim_transfer(start, noise, *ends) if renoise else x)
+    return torch.stack(found, dim=1)
+
+
 def last_step(moves: Tensor) -> Tensor:
     """Index of the last True in each row of `moves`, shape (B, K) -> (B,)."""
     positions = torch.arange(moves.shape[1], device=moves.device)

@@ -1,4 +1,9 @@
-"""Seam 2: noising. `(predict, batch, alphas_cumprod) -> NoisyPair`: latents, targets and *their own* timesteps."""
+"""Seam 2: noising. `(predict, batch, alphas_cumprod) -> NoisyPair`: latents, targets and *their own* timesteps.
+
+Every one says what it must be given:
+    network: which UNet predicts, "policy", "reference" or None.
+    links: so many rows of a batch in a row belong together: one pair with the same draws, at rising timesteps.
+"""
 
 from smpo.registry import Registry
 
@@ -7,5 +12,6 @@ NOISINGS = Registry("noising", {
     "ddim": "smpo.noising.inversion:DDIM",
     "renoise": "smpo.noising.inversion:ReNoise",
     "heun": "smpo.noising.inversion:Heun",
+    "chained": "smpo.noising.chained:Chained",
     "released": "smpo.noising.released:Released",
 })

@@ -1,6 +1,7 @@
 """The inversion of the released SmPO (commit 8922d54) and DDIM-InPO (a9cfc4d) under diffusers 0.20."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -38,6 +39,7 @@ class Released:
     timestep: str = "drawn"
     predictions: int = 2
     jitter: float = 0.0
+    links: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
         check_known(self.network, NETWORKS, what="noising.network")

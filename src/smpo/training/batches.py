@@ -76,7 +76,7 @@ class MicroBatches(Dataset):
             micro_batch, rank=self.share.rank, num_processes=self.share.num_processes,
             micro_batch_size=self.options.micro_batch_size,
         )
-        return self.collate([visit_at(p, num_pairs=len(self.pairs), seed=self.visiting.seed) for p in positions])
+        return self.collate([visit_at(p, num_pairs=len(self.pairs), visiting=self.visiting) for p in positions])
 
     def collate(self, visits: list[Visit]) -> TrainingBatch:
         """The batch of these visits."""
@@ -84,7 +84,7 @@ class MicroBatches(Dataset):
         draws = [
             draws_of(
                 visit, min_timestep=options.min_timestep, max_timestep=options.max_timestep,
-                caption_dropout=options.caption_dropout,
+                caption_dropout=options.caption_dropout, links=self.visiting.links,
             )
             for visit in visits
         ]

@@ -16,10 +16,14 @@ class Visiting:
     Attributes:
         seed: of the order and of every draw.
         winner_share: None = a visit shows both images of its pair; else one, the winner with this probability.
+        links: so many visits in a row see one pair with the same draws, at as many timesteps (see `draws_of`).
+        rounds: after so many epochs the draws of a pair come again; None = they never do.
     """
 
     seed: int
     winner_share: float | None = None
+    links: int = 1
+    rounds: int | None = None
 
 
 @dataclass(frozen=True)
@@ -29,10 +33,14 @@ class Visit:
     Attributes:
         row: of the pair in the training set.
         seed: from which all random draws of this visit derive.
+        link: which of the visits that share these draws, in [0, links).
+        round: which of the pair's draws these are, in [0, rounds).
     """
 
     row: int
     seed: int
+    link: int = 0
+    round: int = 0
 
 
 @dataclass(frozen=True)
@@ -46,17 +54,26 @@ class Draws:
     shown: float
 
 
-def visit_at(position: int, *, num_pairs: int, seed: int) -> Visit:
-    """The visit at `position` of the endless sequence of shuffled epochs; every epoch sees every pair once."""
-    epoch, place = divmod(position, num_pairs)
-    row = int(_permutation(num_pairs, seed, epoch)[place])
-    return Visit(row, derive_seed(seed, "visit", epoch, row))
+def visit_at(position: int, *, num_pairs: int, visiting: Visiting) -> Visit:
+    """The visit at `position` of the endless sequence of shuffled epochs; every epoch sees every pair `links` times."""
+    place, link = divmod(position, visiting.links)
+    epoch, place = divmod(place, num_pairs)
+    row = int(_permutation(num_pairs, visiting.seed, epoch)[place])
+    turn = epoch if visiting.rounds is None else epoch % visiting.rounds
+    return Visit(row, derive_seed(visiting.seed, "visit", turn, row), link, turn)
 
 
-def draws_of(visit: Visit, *, min_timestep: int, max_timestep: int, caption_dropout: float) -> Draws:
-    """The draws of a visit: uniform timestep in [min, max], one dropout decision, flips, crops, the image to show."""
+def draws_of(
+    visit: Visit, *, min_timestep: int, max_timestep: int, caption_dropout: float, links: int = 1
+) -> Draws:
+    """The draws of a visit: uniform timestep in [min, max], one dropout decision, flips, crops, the image to show.
+
+    Of visits that are linked each has the timestep in another of `links` equal parts of [min, max], rising and equally
+    far apart: systematic sampling, uniform over all of them.
+    """
     numbers = torch.rand(7, generator=generator(visit.seed, "draws"), dtype=torch.float64).tolist()
-    timestep = min_timestep + int(numbers[0] * (max_timestep - min_timestep + 1))
+    place = (visit.link + numbers[0]) / links * (max_timestep - min_timestep + 1)
+    timestep = min(min_timestep + int(place), max_timestep)  # 3 + 0.99... may round to 4
     flips, crops = (numbers[2], numbers[3]), (numbers[4], numbers[5])
     return Draws(timestep, numbers[1] < caption_dropout, flips, crops, numbers[6])
 

@@ -295,7 +295,7 @@ class Trainer:
     def _loader(self) -> DataLoader:
         """This process's micro-batches from the present step on; nothing is read to be skipped."""
         options, share = self.run.options, Share(self.accelerator.process_index, self.accelerator.num_processes)
-        visiting = Visiting(self.run.seed, self.run.objective.winner_share)
+        visiting = Visiting(self.run.seed, self.run.objective.winner_share, self.run.noising.links)
         dataset = MicroBatches(
             self.run.pairs, self.run.cache, self.run.family, options=options, visiting=visiting, share=share
         )
