@@ -21,6 +21,7 @@ from pathlib import Path
 import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel
 
+from smpo.cost.architecture import architecture_of
 from smpo.models.sd import StableDiffusion
 from smpo.models.sdxl import StableDiffusionXL
 from smpo.noising.inversion import ReNoise
@@ -30,16 +31,9 @@ from smpo.training.optimizers import build_optimizer
 from smpo.training.options import OptimizerOptions
 from smpo.training.step import StepParts, prepare, training_step
 
-SD15 = {
-    "sample_size": 64, "cross_attention_dim": 768, "attention_head_dim": 8,
-    "block_out_channels": (320, 640, 1280, 1280),
-}
-SDXL = {
-    "sample_size": 128, "cross_attention_dim": 2048, "attention_head_dim": (5, 10, 20),
-    "block_out_channels": (320, 640, 1280), "down_block_types": ("DownBlock2D", *["CrossAttnDownBlock2D"] * 2),
-    "up_block_types": (*["CrossAttnUpBlock2D"] * 2, "UpBlock2D"), "transformer_layers_per_block": (1, 2, 10),
-    "use_linear_projection": True, "addition_embed_type": "text_time", "addition_time_embed_dim": 256,
-    "projection_class_embeddings_input_dim": 2816,
+PUBLISHED = {  # whose configurations come with the package
+    "sd15": {"name": "sd", "source": "stable-diffusion-v1-5/stable-diffusion-v1-5"},
+    "sdxl": {"name": "sdxl", "source": "stabilityai/stable-diffusion-xl-base-1.0"},
 }
 GIB = 1 / 1024**2  # ru_maxrss counts KiB
 
@@ -61,14 +55,14 @@ def measure(model: str, latents: int, *, steps: int, optimizer: str, dtype: str)
     torch.manual_seed(0)
     torch.set_default_dtype(getattr(torch, dtype))
     xl = model == "sdxl"
-    config = SDXL if xl else SD15
+    config = architecture_of(PUBLISHED[model]).config("unet")
     folder = tempfile.mkdtemp()
     schedule = DDIMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012)
     schedule.save_pretrained(f"{folder}/scheduler")
     family = (StableDiffusionXL if xl else StableDiffusion)(source=folder)
-    policy = UNet2DConditionModel(**config)
+    policy = UNet2DConditionModel.from_config(config)
     policy.enable_gradient_checkpointing()
-    reference = UNet2DConditionModel(**config)
+    reference = UNet2DConditionModel.from_config(config)
     reference.load_state_dict(policy.state_dict())
     reference.requires_grad_(False).eval()
     torch.set_default_dtype(torch.float32)

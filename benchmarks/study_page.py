@@ -13,11 +13,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from smpo.evaluation.plots import write_plot
-from smpo.evaluation.statistics import Interval
-from smpo.sweep.figures import curves, dots
+from smpo.evaluation.statistics import mean_interval
 from smpo.sweep.plan import load_sweep
-from smpo.sweep.report import by_row, curve_points, gains, over_seeds, training_seconds
+from smpo.sweep.report import by_row, gains, gains_plot, training_seconds
 
 ROOT = Path(__file__).parent.parent
 PAGE, ROWS = ROOT / "docs" / "results.md", ROOT / "benchmarks" / "results" / "study"
@@ -28,7 +26,7 @@ Row = Mapping[str, Any]
 
 def cell(values: Sequence[float], *, scale: float = 100, sign: bool = False) -> str:
     """Mean and 95 % interval over seeds, such as "+6.3 [4.1, 8.5]"."""
-    interval: Interval = over_seeds([scale * value for value in values])
+    interval = mean_interval([scale * value for value in values])
     mean = f"{interval.value:{'+' if sign else ''}.1f}"
     return mean if interval.low == interval.high else f"{mean} [{interval.low:.1f}, {interval.high:.1f}]"
 
@@ -72,19 +70,11 @@ def evaluations(training: Mapping[str, float]) -> str:
 
 def figure(name: str, rows: Sequence[Row]) -> str:
     """The sweep's plot, written beside the page; the Markdown that shows it."""
-    file, label = load_sweep(name).file, f"Gain over the base, {name}"
-    if file.report.x is None:
-        found = {row: {s: gains(own, s) for s in SCORERS} for row, own in by_row(rows).items()}
-        plot = write_plot(PAGE.parent / "images", name, label, "", lambda theme: dots(found, theme=theme))
-    else:
-        points = curve_points(by_row(rows).values(), SCORERS)
-        plot = write_plot(
-            PAGE.parent / "images", name, label, "", lambda theme: curves(points, xlabel=file.report.x, theme=theme)
-        )
+    plot = gains_plot(PAGE.parent / "images", name, load_sweep(name).file, rows)
     light, dark = (f"images/{plot.files[theme]}" for theme in ("light", "dark"))
     return (
         f'<picture><source media="(prefers-color-scheme: dark)" srcset="{dark}">'
-        f'<img src="{light}" alt="{label}" width="{plot.width}"></picture>'
+        f'<img src="{light}" alt="{plot.title}, {name}" width="{plot.width}"></picture>'
     )
 
 

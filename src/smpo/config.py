@@ -20,10 +20,10 @@ from smpo.generation import GenerationOptions
 from smpo.labels import LABELS
 from smpo.models import FAMILIES
 from smpo.noising import NOISINGS
-from smpo.objectives import OBJECTIVES
+from smpo.objectives import OBJECTIVES, holds_reference
 from smpo.preparation.cache import CacheOptions
 from smpo.preparation.row_checks import PairOptions
-from smpo.recipes.reading import Loader, read_recipe
+from smpo.recipes.reading import parse_override, read_recipe
 from smpo.registry import one_line
 from smpo.rewards import SCORERS
 from smpo.rewards.scoring import ScoringOptions
@@ -164,13 +164,13 @@ class Recipe(Section):
                 f"objective '{self.objective['name']}' takes hard labels, got labels.name={self.labels['name']}; "
                 "set labels.name=hard or objective.name=smpo"
             )
-        moves, asked = self.training.reference_ema_decay, self.noising.get("network") == "reference"
-        if moves is not None and not (objective.needs_reference or asked):
+        noising, moves = NOISINGS.build(self.noising), self.training.reference_ema_decay
+        if moves is not None and not holds_reference(objective, noising):
             raise ConfigError(
                 f"training.reference_ema_decay={moves} moves a reference, and objective "
                 f"'{self.objective['name']}' has none; set it to null"
             )
-        links, size = NOISINGS.build(self.noising).links, self.training.micro_batch_size
+        links, size = noising.links, self.training.micro_batch_size
         if size % links:
             raise ConfigError(
                 f"training.micro_batch_size must be a multiple of noising.links={links}, for it holds whole chains; "
@@ -242,10 +242,8 @@ def dump_recipe(recipe: Recipe) -> str:
 
 
 def _apply(content: dict[str, Any], override: str) -> None:
-    """Set one `a.b.c=value`; the value is read as YAML. A newly named member keeps only what it shares."""
-    path, equals, value = override.partition("=")
-    if not equals or not path:
-        raise ConfigError(f"override must look like section.key=value, got '{override}'")
+    """Set one `a.b.c=value`. A newly named member keeps only what it shares."""
+    path, value = parse_override(override)
     *sections, key = path.split(".")
     node = content
     for section in sections:
@@ -254,12 +252,11 @@ def _apply(content: dict[str, Any], override: str) -> None:
         node = node[section]
         if not isinstance(node, dict):
             raise ConfigError(f"{path}: '{section}' is a value, not a section")
-    parsed = yaml.load(value, Loader=Loader)
-    if key == "name" and len(sections) == 1 and sections[0] in SEAMS and node.get("name") != parsed:
-        known = _shared_settings(sections[0], node, parsed)
+    if key == "name" and len(sections) == 1 and sections[0] in SEAMS and node.get("name") != value:
+        known = _shared_settings(sections[0], node, value)
         node.clear()
         node.update(known)
-    node[key] = parsed
+    node[key] = value
 
 
 def _shared_settings(section: str, old: Mapping[str, Any], name: str) -> dict[str, Any]:

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from smpo.errors import DataError
+from smpo.evaluation.statistics import mean_interval
 from smpo.sweep.plan import SweepFile
-from smpo.sweep.report import by_row, gains, over_seeds, score_table, work_table, write_sweep_report
+from smpo.sweep.report import by_row, gains, score_table, work_table, write_sweep_report
 
 
 def row(name: str, seed: int, mean: float, *, base: float = 0.5, rate: float = 0.6, ours: float | None = None, **extra):
@@ -24,9 +25,9 @@ FILE = SweepFile(name="s", recipe="tiny-study", seeds=(0, 1), rows={
 
 def test_the_interval_over_seeds_is_students() -> None:
     """Two seeds: t(0.975, 1) = 12.706; standard error 0.1."""
-    interval = over_seeds([0.6, 0.8])
+    interval = mean_interval([0.6, 0.8])
     assert (interval.value, interval.low, interval.high) == pytest.approx((0.7, 0.7 - 1.2706, 0.7 + 1.2706), abs=1e-4)
-    assert over_seeds([0.6]).low == over_seeds([0.6]).high == 0.6
+    assert mean_interval([0.6]).low == mean_interval([0.6]).high == 0.6
 
 
 def test_gains_are_paired_with_the_base_of_the_same_seed() -> None:
@@ -78,7 +79,7 @@ def test_means_stand_beside_medians_where_the_file_asks_for_them() -> None:
     assert dpo.published == ("21.03", "21.05") and "win-rate" not in table.caption
 
 
-def test_work_is_averaged_over_seeds() -> None:
+def test_work_is_averaged_mean_interval() -> None:
     head, lines = work_table(ROWS)
     assert head == ["row", "seeds", "pairs seen", "implicit accuracy", "training s"]
     assert lines == [["dpo", "2", "100", "0.75", "4"], ["smpo", "2", "100", "0.75", "4"]]
@@ -95,7 +96,7 @@ def test_curves_are_drawn_where_rows_have_an_x(tmp_path: Path) -> None:
     file = FILE.model_copy(update={"report": FILE.report.model_copy(update={"x": "noise", "ours": None})})
     rows = [row(f"dpo {x}", s, 0.6, curve=["dpo", x]) for x in (0.0, 0.2) for s in (0, 1)]
     write_sweep_report(tmp_path, file, rows)
-    assert (tmp_path / "figures" / "curves-dark.png").exists() and "Gain over the base by noise" in (
+    assert (tmp_path / "figures" / "gains-dark.png").exists() and "Gain over the base by noise" in (
         tmp_path / "report.md").read_text()
 
 

@@ -42,8 +42,7 @@ def _shapes(found: Estimate) -> str:
 
 def _work(found: Estimate) -> list[str]:
     visit, one = found.visit, found.visit.seen.removesuffix("s")
-    free = {"reference": visit.reference, "inversion": visit.inversion, "policy, ahead of the step": visit.ahead}
-    forward = " + ".join(f"{value:.4g} {name}" for name, value in free.items() if value) or "none"
+    forward = " + ".join(f"{value:.4g} {name}" for name, value in visit.free_parts.items()) or "none"
     total, caching = found.visit_flops * found.visits, sum(found.caching_flops)
     return _rows({
         f"{visit.seen} seen": f"{found.visits:,}",

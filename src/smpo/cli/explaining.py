@@ -64,8 +64,7 @@ def _rate(optimizer: OptimizerOptions) -> str:
 
 def _work(training: TrainingOptions, cost: VisitCost) -> str:
     what, visits = {"pairs": "a pair", "images": "an image"}[cost.seen], training.steps * training.batch_size
-    parts = {"reference": cost.reference, "inversion": cost.inversion, "policy ahead of the step": cost.ahead}
-    free = " + ".join(f"{value:.4g} ({name})" for name, value in parts.items() if value) or "none"
+    free = " + ".join(f"{value:.4g} ({name})" for name, value in cost.free_parts.items()) or "none"
     both, forward = visits * cost.trained, visits * cost.free
     return (
         f"Work: UNet evaluations (images sent through a UNet) for {what}, on average over timesteps: "

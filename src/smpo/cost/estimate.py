@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from smpo.artefacts import MANIFEST
 from smpo.checks import check_fraction, check_positive
 from smpo.config import Recipe
 from smpo.cost.architecture import Architecture, architecture_of, unet_inputs
@@ -11,7 +12,8 @@ from smpo.cost.gpus import GPU, GPUS
 from smpo.cost.memory import Memory, training_memory
 from smpo.cost.visits import VisitCost, visit_cost
 from smpo.data.pair_set import PairSet
-from smpo.objectives import OBJECTIVES
+from smpo.noising import NOISINGS
+from smpo.objectives import OBJECTIVES, holds_reference
 from smpo.stages import prompts_of
 from smpo.training.lora import add_adapters
 
@@ -144,7 +146,7 @@ def counts_of(recipe: Recipe, given: tuple[int, int] | None = None) -> Counts:
         check_positive(pairs=pairs, prompts=prompts)
         return Counts(pairs, prompts, "as given")
     folder = recipe.folder("pairs")
-    if (folder / "manifest.json").exists():
+    if (folder / MANIFEST).exists():
         found = PairSet.open(folder)
         return Counts(len(found), len(set(found.captions) - {""}), f"of {folder}")
     if recipe.sampling is not None:
@@ -155,7 +157,7 @@ def counts_of(recipe: Recipe, given: tuple[int, int] | None = None) -> Counts:
 
 def _has_reference(recipe: Recipe) -> bool:
     """Whether the trainer holds a second UNet: a LoRA's reference is the UNet with its adapters off."""
-    asked = OBJECTIVES.build(recipe.objective).needs_reference or recipe.noising.get("network") == "reference"
+    asked = holds_reference(OBJECTIVES.build(recipe.objective), NOISINGS.build(recipe.noising))
     return asked and recipe.training.lora is None
 
 

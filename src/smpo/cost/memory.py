@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from smpo.cost.allocation import activation_bytes
+from smpo.training.lora import trained_parameters
 from smpo.training.options import TrainingOptions
 
 HALVES = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -58,7 +59,7 @@ def training_memory(
         has_reference: whether a second UNet is held.
         num_processes: that train together.
     """
-    every, trained = list(unet.parameters()), [one for one in unet.parameters() if one.requires_grad]
+    every, trained = list(unet.parameters()), trained_parameters(unet)
     half, checkpointing = HALVES[options.mixed_precision], options.gradient_checkpointing
     kept, temporary = activation_bytes(unet, inputs, half=half, checkpointing=checkpointing)
     size = bytes_of(trained)

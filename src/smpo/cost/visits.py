@@ -37,6 +37,12 @@ class VisitCost:
         """All evaluations without gradient."""
         return self.reference + self.inversion + self.ahead
 
+    @property
+    def free_parts(self) -> dict[str, float]:
+        """They by what makes them, as far as there are any."""
+        parts = {"reference": self.reference, "inversion": self.inversion, "policy, ahead of the step": self.ahead}
+        return {name: value for name, value in parts.items() if value}
+
 
 class Still:
     """A model family whose UNets predict no noise: what a step asks of it is counted, nothing is computed."""

@@ -32,6 +32,13 @@ class Interval:
         return self.low > 0 or self.high < 0
 
 
+def mean_interval(values: Sequence[float]) -> Interval:
+    """The mean of independent values with its 95 % interval by Student's t; of a single value that value alone."""
+    n, mean = len(values), float(np.mean(values))
+    around = float(stats.t.ppf(0.975, n - 1) * np.std(values, ddof=1) / np.sqrt(n)) if n > 1 else 0.0
+    return Interval(mean, mean - around, mean + around)
+
+
 @dataclass(frozen=True)
 class WinRate:
     """Paired comparison of `ours` with `theirs`.

@@ -23,6 +23,11 @@ OBJECTIVES = Registry("objective", {
 })
 
 
+def holds_reference(objective: Any, noising: Any) -> bool:
+    """Whether training asks a reference for its errors, or to invert."""
+    return objective.needs_reference or noising.network == "reference"
+
+
 def counted(objective: Any) -> str:
     """What a batch of `objective` counts: "pairs", or "images" where a visit shows one image of its pair."""
     return "pairs" if objective.winner_share is None else "images"

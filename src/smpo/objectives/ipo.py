@@ -2,10 +2,9 @@
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
-from smpo.maths.preference import implicit_margin, ipo_loss, preference_logit
+from smpo.maths.preference import implicit_margin, ipo_loss
 from smpo.objectives.pairwise import Pairwise
 from smpo.records import PairErrors
 
@@ -21,7 +20,3 @@ class IPO(Pairwise):
     def __call__(self, errors: PairErrors, p_winner: Tensor) -> Tensor:
         """Loss of each pair, shape (B,)."""
         return ipo_loss(implicit_margin(errors), p_winner, beta=self.beta)
-
-    def logit(self, errors: PairErrors, p_winner: Tensor) -> Tensor:
-        """beta / 2 margin towards the likelier image of the pair, shape (B,)."""
-        return preference_logit(implicit_margin(errors), torch.sign(p_winner - 0.5), beta=self.beta)

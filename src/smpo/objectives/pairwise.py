@@ -3,7 +3,12 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
+from torch import Tensor
+
 from smpo.checks import check_positive
+from smpo.maths.preference import implicit_margin, preference_logit
+from smpo.records import PairErrors
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,3 +23,7 @@ class Pairwise:
 
     def __post_init__(self) -> None:
         check_positive(beta=self.beta)
+
+    def logit(self, errors: PairErrors, p_winner: Tensor) -> Tensor:
+        """beta / 2 margin towards the likelier image of the pair, shape (B,)."""
+        return preference_logit(implicit_margin(errors), torch.sign(p_winner - 0.5), beta=self.beta)

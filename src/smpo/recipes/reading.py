@@ -13,24 +13,33 @@ from smpo.recipes import recipe_path
 BASE = "base"
 
 
-class Loader(yaml.SafeLoader):
+class _Loader(yaml.SafeLoader):
     """YAML in which 1e-5 is a number, as everywhere else, and not a string."""
 
 
-Loader.add_implicit_resolver(
+_Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
 )
 
 
 def parse_mapping(text: str, *, where: str) -> dict[str, Any]:
     """The mapping that a YAML text holds; ConfigError names `where` it came from when it holds none."""
-    try:
-        content = yaml.load(text, Loader=Loader)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{where}: not valid YAML ({' '.join(str(error).split())})") from error
+    content = _parsed(text, where=where)
     if not isinstance(content, dict):
         raise ConfigError(f"{where}: must be a mapping of keys, got {type(content).__name__}")
     return content
+
+
+def parse_override(text: str) -> tuple[str, Any]:
+    """Key and value of an `a.b.c=value`; the value is read as YAML.
+
+    Raises:
+        ConfigError: there is no key or no "=", or the value is not YAML.
+    """
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"override must look like section.key=value, got '{text}'")
+    return key, _parsed(value, where=f"override '{text}'")
 
 
 def read_recipe(source: str) -> dict[str, Any]:
@@ -76,6 +85,13 @@ def overlaid(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any
         else:
             content[key] = value
     return content
+
+
+def _parsed(text: str, *, where: str) -> Any:
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{where}: not valid YAML ({' '.join(str(error).split())})") from error
 
 
 def _base_path(base: Any, path: Path, where: str) -> Path:

@@ -2,11 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from scipy import stats
 
+from smpo.evaluation.statistics import Interval, mean_interval
 from smpo.evaluation.theme import FONT_PT, LIGHT, MARKERS, Theme, heading, new_figure, style
 
 DASHED = (0, (4, 3))
@@ -15,15 +14,10 @@ Curves = Mapping[str, Mapping[str, Sequence[tuple[float, Sequence[float]]]]]
 """Scorer -> series -> (x, one value a seed)."""
 
 
-def reach(values: Sequence[float]) -> float:
-    """Half the 95 % interval of the mean by Student's t; 0 of one value."""
-    n = len(values)
-    return float(stats.t.ppf(0.975, n - 1) * np.std(values, ddof=1) / np.sqrt(n)) if n > 1 else 0.0
-
-
-def drawn_reach(values: Sequence[float]) -> float:
-    """As `reach` from SEEDS_FOR_INTERVAL values on, 0 below."""
-    return reach(values) if len(values) >= SEEDS_FOR_INTERVAL else 0.0
+def drawn(values: Sequence[float]) -> Interval:
+    """The mean over seeds with the interval that is drawn: none below SEEDS_FOR_INTERVAL values."""
+    found = mean_interval(values)
+    return found if len(values) >= SEEDS_FOR_INTERVAL else Interval(found.value, found.value, found.value)
 
 
 def dots(gains: Mapping[str, Mapping[str, Sequence[float]]], *, theme: Theme = LIGHT) -> Figure:
@@ -36,11 +30,10 @@ def dots(gains: Mapping[str, Mapping[str, Sequence[float]]], *, theme: Theme = L
         ax.axvline(0, color=theme.ink, linewidth=1.1, linestyle=DASHED)
         colour = theme.series[i % len(theme.series)]
         for place, row in enumerate(gains.values()):
-            values, mean = row[scorer], float(np.mean(row[scorer]))
+            values, mean = row[scorer], drawn(row[scorer])
             ax.plot(values, [place] * len(values), linestyle="", marker="o", markersize=3, color=colour, alpha=0.45)
-            around = drawn_reach(values)
-            ax.plot([mean - around, mean + around], [place, place], color=colour, linewidth=1.8)
-            ax.plot([mean], [place], marker="o", markersize=6, color=colour)
+            ax.plot([mean.low, mean.high], [place, place], color=colour, linewidth=1.8)
+            ax.plot([mean.value], [place], marker="o", markersize=6, color=colour)
         ax.xaxis.set_major_locator(MaxNLocator(4))
         ax.set_yticks(range(len(gains)), list(gains), fontsize=FONT_PT, color=theme.ink)
         ax.set_ylim(len(gains) - 0.5, -0.5)
@@ -56,13 +49,14 @@ def curves(points: Curves, *, xlabel: str, theme: Theme = LIGHT) -> Figure:
         style(ax, theme)
         ax.axhline(0, color=theme.ink, linewidth=1.1, linestyle=DASHED)
         for i, (name, found) in enumerate(series.items()):
-            x, means = [p[0] for p in found], [float(np.mean(p[1])) for p in found]
+            x, means = [place for place, _ in found], [drawn(values) for _, values in found]
             for place, values in found:
                 ax.plot([place] * len(values), values, linestyle="", marker="o", markersize=3, alpha=0.45,
                         color=theme.series[i % len(theme.series)])
             ax.errorbar(
-                x, means, yerr=[drawn_reach(p[1]) for p in found], marker=MARKERS[i % len(MARKERS)], markersize=5,
-                color=theme.series[i % len(theme.series)], linewidth=1.6, capsize=0, label=name,
+                x, [mean.value for mean in means], yerr=[mean.high - mean.value for mean in means],
+                marker=MARKERS[i % len(MARKERS)], markersize=5, color=theme.series[i % len(theme.series)],
+                linewidth=1.6, capsize=0, label=name,
             )
         ax.set_xlabel(xlabel, fontsize=FONT_PT - 1, color=theme.muted)
         heading(ax, scorer, theme)

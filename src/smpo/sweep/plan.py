@@ -13,14 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from smpo.checks import check_known
 from smpo.config import PathsSection, Recipe, load_recipe
 from smpo.errors import ConfigError
 from smpo.recipes import sweep_path
-from smpo.recipes.reading import parse_mapping
+from smpo.recipes.reading import parse_mapping, parse_override
 from smpo.registry import one_line
 from smpo.sections import Section
 
@@ -170,6 +169,8 @@ class Sweep:
             values[key], used = filled(value, names)
             needed |= used
         homes = {a: shared if a in self.file.share and a not in row.own else folder for a in ARTEFACTS}
+        if homes["invert"] == folder:  # its default; not named, so that runs from before there was one stay current
+            del homes["invert"]
         paths = {f"paths.{a}": str(home / a) for a, home in homes.items()}
         paths |= {"paths.workdir": str(folder), "paths.store": str(shared / "store"), "name": slug(full)}
         overrides = tuple(f"{key}={json.dumps(value)}" for key, value in {**paths, **values}.items())
@@ -219,13 +220,7 @@ def load_sweep(source: str, out: Path | None = None, changes: Sequence[str] = ()
         file = SweepFile.model_validate(parse_mapping(path.read_text(), where=source))
     except ValidationError as error:
         raise ConfigError(f"{source}: {one_line(error, section='')}") from error
-    given = {}
-    for change in changes:
-        key, equals, value = change.partition("=")
-        if not equals:
-            raise ConfigError(f"override must look like section.key=value, got '{change}'")
-        given[key] = yaml.safe_load(value)
-    file = file.model_copy(update={"set": {**file.set, **given}})
+    file = file.model_copy(update={"set": {**file.set, **dict(map(parse_override, changes))}})
     return Sweep(file, out or Path(file.folder or f"runs/{file.name}"))
 
 

@@ -8,25 +8,19 @@ import numpy as np
 
 from smpo.artefacts import write_atomically
 from smpo.errors import DataError
-from smpo.evaluation.plots import data_uri, write_plot
-from smpo.evaluation.statistics import Interval
+from smpo.evaluation.plots import Plot, data_uri, write_plot
+from smpo.evaluation.statistics import Interval, mean_interval
 from smpo.evaluation.tables import Block, Entry, Layout, Row, ranks, template_environment, write_tables
 from smpo.evaluation.wording import decimals, interval_text
-from smpo.sweep.figures import Curves, curves, dots, reach
+from smpo.stages import BASE
+from smpo.sweep.figures import Curves, curves, dots
 from smpo.sweep.plan import SweepFile
 
-BASE = "base"
 Rows = Sequence[Mapping[str, Any]]
 WORK = {  # metric of training -> head of its column
     "pairs": "pairs seen", "evaluations_trained": "trained evaluations", "evaluations_free": "free evaluations",
     "implicit_accuracy": "implicit accuracy", "error_delta_w": "winners' error change",
 }
-
-
-def over_seeds(values: Sequence[float]) -> Interval:
-    """The mean over seeds with its 95 % interval by Student's t; of a single seed the value alone."""
-    mean, around = float(np.mean(values)), reach(values)
-    return Interval(mean, mean - around, mean + around)
 
 
 def by_row(rows: Rows) -> dict[str, Rows]:
@@ -50,7 +44,7 @@ def averages(file: SweepFile, rows: Rows, statistic: str) -> dict[str, dict[str,
         values = {BASE: [row["scores"][scorer][f"base_{statistic}"] for row in one_per_seed(rows)]} | {
             name: [row["scores"][scorer][statistic] for row in own] for name, own in grouped.items()
         }
-        found[scorer] = {name: over_seeds([scale * value for value in own]) for name, own in values.items()}
+        found[scorer] = {name: mean_interval([scale * value for value in own]) for name, own in values.items()}
     return found
 
 
@@ -109,7 +103,7 @@ def _wins(own: Rows, scorer: str, ours: str | None, rows: Rows) -> Entry:
         rates = [row["scores"][scorer]["win_rate"] for row in rows if row["row"] == ours]
     if not rates:
         return Entry("-")
-    rate = over_seeds([100 * value for value in rates])
+    rate = mean_interval([100 * value for value in rates])
     known = rate.high > rate.low
     mark = "better" if known and rate.low > 50 else "worse" if known and rate.high < 50 else ""
     return Entry(f"{rate.value:.1f}", interval_text(rate, 1) if known else "", mark)
@@ -156,21 +150,7 @@ def write_sweep_report(out: Path, file: SweepFile, rows: Rows) -> Path:
     if not rows:
         raise DataError(f"no run of sweep '{file.name}' is finished; nothing to report")
     layouts, (head, lines) = [score_table(file, rows)], work_table(rows)
-    scorers, grouped = list(rows[0]["scores"]), by_row(rows)
-    if file.report.x is None:
-        found = {name: {s: gains(own, s) for s in scorers} for name, own in grouped.items()}
-        plots = [write_plot(
-            out, "gains", "Gain over the base", "Mean score less that of the base: every seed (small marks), their "
-            "mean and, from three seeds on, its 95 % interval.", lambda theme: dots(found, theme=theme),
-        )]
-    else:
-        points = curve_points(grouped.values(), scorers)
-        plots = [write_plot(
-            out, "curves", f"Gain over the base by {file.report.x.rsplit('.', 1)[-1]}",
-            "Mean score less that of the base: every seed (small marks), their mean, its 95 % interval from three on.",
-            lambda theme: curves(points, xlabel=file.report.x.rsplit(".", 1)[-1], theme=theme),
-        )]
-    title = file.report.title or file.name
+    plots, title = [gains_plot(out, "gains", file, rows)], file.report.title or file.name
     view = {"title": title, "note": file.report.note, "layouts": layouts, "plots": plots, "head": head, "lines": lines}
     write_tables(out, layouts, title=title)
     environment = template_environment()
@@ -178,6 +158,19 @@ def write_sweep_report(out: Path, file: SweepFile, rows: Rows) -> Path:
     for kind in ("md", "html"):
         write_atomically(out / f"report.{kind}", environment.get_template(f"sweep.{kind}.j2").render(view))
     return out / "report.html"
+
+
+def gains_plot(out: Path, name: str, file: SweepFile, rows: Rows) -> Plot:
+    """Gains over the base of every row, or as curves over the report's x, written to `out`/figures."""
+    scorers, grouped, x = list(rows[0]["scores"]), by_row(rows), file.report.x
+    caption = "Mean score less that of the base: every seed (small marks), their mean, its 95 % interval from three on."
+    if x is None:
+        found = {row: {s: gains(own, s) for s in scorers} for row, own in grouped.items()}
+        return write_plot(out, name, "Gain over the base", caption, lambda theme: dots(found, theme=theme))
+    points, label = curve_points(grouped.values(), scorers), x.rsplit(".", 1)[-1]
+    return write_plot(
+        out, name, f"Gain over the base by {label}", caption, lambda theme: curves(points, xlabel=label, theme=theme)
+    )
 
 
 def curve_points(groups: Iterable[Rows], scorers: Sequence[str]) -> Curves:

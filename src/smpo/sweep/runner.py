@@ -73,6 +73,7 @@ def run_sweep(sweep: Sweep, *, jobs: int = 1, say: Said = print) -> Outcome:
                 problem = future.exception()
                 if problem is None:
                     done.add(run.folder)
+                    (run.folder / TRACE).unlink(missing_ok=True)
                     say(f"[{len(done)}/{len(runs)}] seed {run.seed}  {run.row}: {future.result()}")
                 else:
                     failed[str(run.folder)] = f"{type(problem).__name__}: {problem}"

@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader
 from smpo.artefacts import Status
 from smpo.errors import NonFiniteError
 from smpo.maths.utility import reference_point
+from smpo.objectives import holds_reference
 from smpo.randomness import derive_seed
 from smpo.records import TrainingBatch
 from smpo.training.batches import MicroBatches, Share, outlive_preemption
@@ -305,7 +306,7 @@ class Trainer:
         )
 
     def _reference(self) -> torch.nn.Module | None:
-        if not self.run.objective.needs_reference and self.run.noising.network != "reference":
+        if not holds_reference(self.run.objective, self.run.noising):
             return None
         if self.run.options.lora:
             check_one_copy(self.run.init_unet, self.run.ref_unet)
