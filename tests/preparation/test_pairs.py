@@ -316,3 +316,26 @@ def test_folders_end_to_end(tmp_path: Path):
     opened = PairSet.open(tmp_path / "pairs")
     assert [pair.image_1 for pair in opened.iter_images()] == [png(100), png(102)]
     assert opened.human_labels.tolist() == [1.0, 1.0]
+
+
+def test_some_rows_at_random_are_the_same_every_time_and_among_those_of_a_larger_number(tmp_path: Path):
+    rows = [good_row(index) for index in range(40)]
+    found = {}
+    for number in (10, 20, 40, 100):
+        report = prepared(tmp_path / str(number), rows, PairOptions(max_rows=number))
+        assert report.rows == report.kept == min(number, 40)
+        found[number] = PairSet.open(report.folder).pair_ids
+        assert list(found[number]) == sorted(found[number])
+    assert set(found[10]) < set(found[20]) < set(found[40]) == set(found[100])
+    assert found[10] != found[40][:10]
+    some = PairSet.open(tmp_path / "10" / "pairs")
+    assert [pair.pair_id for pair in some.iter_images(3, 6)] == list(some.pair_ids[3:6])
+    with pytest.raises(ConfigError, match="^max_rows must be >= 1, got 0$"):
+        PairOptions(max_rows=0)
+
+
+def test_a_pair_set_of_all_rows_is_not_made_stale_by_the_choice(tmp_path: Path):
+    prepared(tmp_path, [good_row(index) for index in range(3)])
+    assert "max_rows" not in json.loads((tmp_path / "pairs" / "manifest.json").read_text())["settings"]
+    with pytest.raises(StaleError, match="max_rows"):
+        prepare_pairs(str(tmp_path / "source.parquet"), tmp_path / "pairs", options=PairOptions(max_rows=2))

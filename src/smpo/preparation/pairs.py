@@ -4,13 +4,14 @@ import itertools
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 
 from smpo.artefacts import Status, begin, finish, hash_file, read_manifest, write_atomically
 from smpo.data.formats import detect_format, open_source
@@ -18,6 +19,7 @@ from smpo.data.pair_set import INDEX, INDEX_SCHEMA, SOURCE, STAGE
 from smpo.data.records import PairSource, RawPair
 from smpo.errors import DataError
 from smpo.preparation.row_checks import CHOICES, CheckedPair, PairOptions, check_pair
+from smpo.randomness import generator
 
 Progress = Callable[[int, int | None], None]
 """(units done, units in all or None) -> nothing; called after each piece of work."""
@@ -34,7 +36,7 @@ class PairReport:
     Attributes:
         folder: the artefact.
         format: format of the source, and what it was recognised by.
-        rows: rows in the source.
+        rows: rows read of the source.
         kept: pairs in the pair set.
         dropped: reason code -> number of rows, most frequent first.
         reused: the artefact was complete already and nothing was done.
@@ -77,6 +79,8 @@ def prepare_pairs(source: str, out: Path, *, options: PairOptions | None = None,
     _check_source(reader, source, options)
     settings = {**asdict(options), "format": format}
     settings.pop("max_dropped_fraction")  # decides whether the source is accepted, not what is kept
+    if options.max_rows is None:  # as in pair sets from before there was a choice
+        settings.pop("max_rows")
     status = begin(out, stage=STAGE, settings=settings, inputs={"source": reader.fingerprint()})
     place = str(Path(source).expanduser().resolve()) if Path(source).expanduser().exists() else source
     write_atomically(out / SOURCE, json.dumps({"source": place, "format": format, "split": options.split}))
@@ -134,8 +138,9 @@ class _Tally:
 
 def _write(reader: PairSource, out: Path, options: PairOptions, workers: int, progress: Progress | None) -> dict:
     """Check all rows, write the index and the list of dropped rows, and return the results."""
-    tally, total = _Tally(), len(reader)
-    for done, pair in enumerate(_checked(reader.read(range(total)), options, workers), start=1):
+    rows = chosen_rows(len(reader), options.max_rows)
+    tally, total = _Tally(), len(rows)
+    for done, pair in enumerate(_checked(reader.read(rows), options, workers), start=1):
         tally.add(pair)
         if progress is not None:
             progress(done, total)
@@ -149,6 +154,14 @@ def _write(reader: PairSource, out: Path, options: PairOptions, workers: int, pr
     write_atomically(out / INDEX, sink.getvalue().to_pybytes())
     return {"rows": total, "kept": tally.kept, "dropped": dict(tally.reasons.most_common()),
             "index_sha256": hash_file(out / INDEX)}
+
+
+def chosen_rows(total: int, at_most: int | None) -> Sequence[int]:
+    """Positions of the rows to read, ascending: all of `total`, or `at_most` of them at random, the same every time."""
+    if at_most is None or at_most >= total:
+        return range(total)
+    order = torch.randperm(total, generator=generator("rows"))
+    return order[:at_most].sort().values.tolist()
 
 
 def _checked(pairs: Iterable[RawPair], options: PairOptions, workers: int) -> Iterator[CheckedPair]:

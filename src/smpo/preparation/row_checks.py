@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from smpo.checks import check_fraction
 from smpo.data.images import ImageError, decode_image
 from smpo.data.records import RawPair
+from smpo.errors import ConfigError
 
 DEFECTS = ("malformed_row", "missing_image", "empty_caption", "missing_label", "invalid_label", "duplicate_pair_id",
            "identical_images", "undecodable_image", "truncated_image", "oversized_image")
@@ -24,6 +25,8 @@ class PairOptions:
         labelled: every pair must have a human label: label_0 or votes.
         max_dropped_fraction: refuse a source with a larger fraction of defective rows, in [0, 1]; ties do not count.
         exclude_words: drop pairs whose caption contains one of these as a whole word; case is ignored.
+        max_rows: read no more than so many rows of the source, chosen at random; those of a smaller number are among
+            those of a larger one. None reads all.
     """
 
     format: str = "auto"
@@ -32,9 +35,12 @@ class PairOptions:
     labelled: bool = True
     max_dropped_fraction: float = 0.1
     exclude_words: tuple[str, ...] = ()
+    max_rows: int | None = None
 
     def __post_init__(self) -> None:
         check_fraction(max_dropped_fraction=self.max_dropped_fraction)
+        if self.max_rows is not None and self.max_rows < 1:
+            raise ConfigError(f"max_rows must be >= 1, got {self.max_rows}")
 
 
 @dataclass(frozen=True)
