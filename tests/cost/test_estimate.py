@@ -123,3 +123,15 @@ def test_the_verb() -> None:
     result = CliRunner().invoke(app, ["cost", "tiny-demo", "--data", "400", "350", "--json"])
     assert result.exit_code == 0
     assert json.loads(result.stdout)["counts"] == {"pairs": 400, "prompts": 350, "source": "as given"}
+
+
+def test_fewer_rows_are_fewer_pairs_to_cache() -> None:
+    """Half of Pick-a-Pic: a prompt of 851,293 / 58,960 = 14.44 pairs is missed with probability 2^-14.44."""
+    found = counts_of(load_recipe("sd15-smpo", ["data.max_rows=425646", "paths.pairs=/nowhere"]))
+    assert found.pairs == 425_646
+    assert found.prompts == round(58_960 * (1 - 0.5**14.4385)) == 58_957
+    assert counts_of(load_recipe("sd15-smpo", ["data.max_rows=9000000", "paths.pairs=/nowhere"])).prompts == 58_960
+    whole, part = (as_text(estimate(recipe, counts_of(recipe))) for recipe in (
+        load_recipe("sd15-smpo", ["paths.pairs=/nowhere", change]) for change in ("seed=0", "data.max_rows=204800")
+    ))
+    assert "training sees no more than 24% of them" in " ".join(whole.split()) and "sees no more" not in part

@@ -44,13 +44,16 @@ def _work(found: Estimate) -> list[str]:
     visit, one = found.visit, found.visit.seen.removesuffix("s")
     forward = " + ".join(f"{value:.4g} {name}" for name, value in visit.free_parts.items()) or "none"
     total, caching = found.visit_flops * found.visits, sum(found.caching_flops)
+    rest = "" if found.visits >= found.counts.pairs else (
+        f"; training sees no more than {found.visits / found.counts.pairs:.0%} of them: data.max_rows reads fewer"
+    )
     return _rows({
         f"{visit.seen} seen": f"{found.visits:,}",
         f"UNet evaluations, one {one}": f"{visit.trained:.4g} forward and backward; forward only: {forward}",
         "one UNet evaluation": f"{_flops(found.forwards.unet)} forward",
         f"one {one}": _flops(found.visit_flops),
         "training": _flops(total),
-        "caching": f"{_flops(caching)}, once for these pairs (a VAE encoding is {_flops(found.forwards.vae)})",
+        "caching": f"{_flops(caching)}, once for these pairs (a VAE encoding is {_flops(found.forwards.vae)}){rest}",
     })
 
 

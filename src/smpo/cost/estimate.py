@@ -152,7 +152,14 @@ def counts_of(recipe: Recipe, given: tuple[int, int] | None = None) -> Counts:
     if recipe.sampling is not None:
         texts = [prompt.text for prompt in prompts_of(recipe.sampling)]
         return Counts(len(texts), len(set(texts) - {""}), "of the prompts to sample")
-    return Counts(PICKAPIC_PAIRS, PICKAPIC_PROMPTS, "Pick-a-Pic v2's, assumed: there are no pairs yet")
+    return _assumed_counts(recipe.data.max_rows)
+
+
+def _assumed_counts(at_most: int | None) -> Counts:
+    """Those of Pick-a-Pic v2, or of `at_most` of its pairs at random; their prompts as if all had as many pairs."""
+    pairs = min(at_most or PICKAPIC_PAIRS, PICKAPIC_PAIRS)
+    missed = (1 - pairs / PICKAPIC_PAIRS) ** (PICKAPIC_PAIRS / PICKAPIC_PROMPTS)
+    return Counts(pairs, round(PICKAPIC_PROMPTS * (1 - missed)), "Pick-a-Pic v2's, assumed: there are no pairs yet")
 
 
 def _has_reference(recipe: Recipe) -> bool:
