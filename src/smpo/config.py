@@ -31,6 +31,7 @@ from smpo.sections import Section
 from smpo.training.implicit import ImplicitOptions
 from smpo.training.lora import check_one_copy
 from smpo.training.options import TrainingOptions
+from smpo.training.stored import check_storable
 
 SEAMS = {"model": FAMILIES, "labels": LABELS, "noising": NOISINGS, "objective": OBJECTIVES}
 
@@ -124,6 +125,7 @@ class PathsSection(Section):
     label: str | None = None
     audit: str | None = None
     cache: str | None = None
+    invert: str | None = None
     train: str | None = None
     generate: str | None = None
     evaluate: str | None = None
@@ -176,6 +178,8 @@ class Recipe(Section):
                 f"training.micro_batch_size must be a multiple of noising.links={links}, for it holds whole chains; "
                 f"got {size}"
             )
+        if self.training.stored_visits is not None:
+            check_storable(self.training, objective, noising)
         if self.training.lora is not None:
             check_one_copy(self.init_unet, self.ref_unet)
         if labels.needs_scores and self.scorer is None:

@@ -34,6 +34,25 @@ Predict = Callable[[Tensor, Tensor, Conditioning], Tensor]
 
 
 @dataclass(frozen=True)
+class StoredNoise:
+    """What `smpo invert` has stored of B visits, in place of their noising and of the reference.
+
+    Attributes:
+        x_t: noised latents as they were rounded, shape (S, B, C, H, W), float32.
+        timesteps: their labels for the UNet, which may differ from those drawn, shape (B,), int64.
+        reference: the reference's error of each image at these latents, shape (S, B), float32.
+    """
+
+    x_t: Tensor
+    timesteps: Tensor
+    reference: Tensor
+
+    def to(self, device: torch.device) -> "StoredNoise":
+        """The same on `device`."""
+        return StoredNoise(*(t.to(device, non_blocking=True) for t in (self.x_t, self.timesteps, self.reference)))
+
+
+@dataclass(frozen=True)
 class TrainingBatch:
     """B visits, ready to be noised. S = 2 sides, winner first; S = 1 where a visit shows one image of its pair.
 
@@ -48,6 +67,7 @@ class TrainingBatch:
         null_conditioning: of the empty prompt, S * B rows.
         seeds: one number per pair and visit, shape (B,), int64; all of the pair's random draws derive from it.
         pair_ids: names for error messages.
+        stored: their noised latents, where these were made before training.
     """
 
     x_0: Tensor
@@ -57,6 +77,7 @@ class TrainingBatch:
     null_conditioning: Conditioning
     seeds: Tensor
     pair_ids: tuple[str, ...]
+    stored: StoredNoise | None = None
 
     def to(self, device: torch.device) -> "TrainingBatch":
         """The same on `device`; the seeds stay on the CPU, where random draws are made."""
@@ -67,6 +88,7 @@ class TrainingBatch:
             p_winner=self.p_winner.to(device, non_blocking=True),
             conditioning=self.conditioning.to(device),
             null_conditioning=self.null_conditioning.to(device),
+            stored=None if self.stored is None else self.stored.to(device),
         )
 
 

@@ -43,6 +43,7 @@ from smpo.rewards import SCORERS
 from smpo.sections import Section
 from smpo.training.batches import TrainingPairs
 from smpo.training.implicit import HeldOut, measure_held_out, read_held_out
+from smpo.training.invert import invert_visits, with_stored
 from smpo.training.run import Run
 from smpo.training.trainer import train as train_policy
 
@@ -95,6 +96,16 @@ def cache_latents(recipe: Recipe, progress: Progress) -> str:
     report = cache_pairs(pair_set, family, out, options=recipe.cache, progress=progress)
     size = f"{report.pairs} pairs x 2 images x {report.views} views and {report.prompts} prompts"
     return f"{size} in {out}, {report.megabytes:.1f} MB"
+
+
+def invert(recipe: Recipe, progress: Progress) -> str:
+    """Noise the visits of the training, and take the reference's errors of them, once."""
+    if recipe.training.stored_visits is None:
+        raise ConfigError("training.stored_visits: not set, so training noises its visits itself; set it, or go on")
+    out = recipe.folder("invert")
+    report = invert_visits(unstored_run(recipe), out, progress=progress)
+    how = f", {report.evaluations:.4g} UNet evaluations each" if report.evaluations else ", already done"
+    return f"{report.visits} visits in {out}, {report.megabytes:.1f} MB{how}"
 
 
 def train(recipe: Recipe, progress: Progress) -> str:
@@ -170,10 +181,10 @@ def audit(recipe: Recipe, progress: Progress) -> str:
 
 STAGES: dict[str, Callable[[Recipe, Progress], str]] = {
     "sample": sample, "pairs": check_pairs, "score": score_images, "label": label_winners, "cache": cache_latents,
-    "train": train, "generate": generate, "evaluate": evaluate, "report": report,
+    "invert": invert, "train": train, "generate": generate, "evaluate": evaluate, "report": report,
 }
 ASIDE = {"audit": audit}  # verbs that no later stage needs: `smpo run` leaves them out
-SHARED = ("sample", "score", "train", "generate", "evaluate")  # stages that several processes do together
+SHARED = ("sample", "score", "invert", "train", "generate", "evaluate")  # stages that several processes do together
 
 
 def stages_of(recipe: Recipe) -> list[str]:
@@ -183,6 +194,8 @@ def stages_of(recipe: Recipe) -> list[str]:
         unneeded.add("sample")
     if not LABELS.build(recipe.labels).needs_scores:
         unneeded.add("score")
+    if recipe.training.stored_visits is None:
+        unneeded.add("invert")
     return [name for name in STAGES if name not in unneeded]
 
 
@@ -208,7 +221,13 @@ def _note_cost(name: str, recipe: Recipe, seconds: float) -> None:
 
 
 def training_run(recipe: Recipe) -> Run:
-    """The resolved training run over the recipe's artefacts."""
+    """The resolved training run over the recipe's artefacts, with its stored visits where it has them."""
+    run = unstored_run(recipe)
+    return run if recipe.training.stored_visits is None else with_stored(run, recipe.folder("invert"))
+
+
+def unstored_run(recipe: Recipe) -> Run:
+    """The training run but for its stored visits."""
     pair_set, labels = PairSet.open(recipe.folder("pairs")), label.LabelTable.open(recipe.folder("label"))
     cache = matching_cache(recipe, recipe.folder("cache"))
     return Run(

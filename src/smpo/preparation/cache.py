@@ -128,12 +128,12 @@ class LatentCache:
 
     @cached_property
     def _latents(self) -> dict[str, list[np.ndarray]]:
-        return {name: _map_blocks(self.folder / "latents", name) for name in ("mean", "std", "size")}
+        return {name: map_blocks(self.folder / "latents", name) for name in ("mean", "std", "size")}
 
     @cached_property
     def _prompts(self) -> dict[str, list[np.ndarray]]:
         names = {path.name.rsplit("-", 1)[0] for path in (self.folder / "prompts").glob("*.npy")}
-        return {name: _map_blocks(self.folder / "prompts", name) for name in sorted(names)}
+        return {name: map_blocks(self.folder / "prompts", name) for name in sorted(names)}
 
 
 def prompt_rows(captions: Sequence[str]) -> list[int]:
@@ -156,7 +156,7 @@ def _write_prompts(
             for tensor in tensors.values():
                 tensor[0] = 0
         for name in sorted(tensors, key=lambda name: name == "hidden"):
-            _save(folder / f"{name}-{number:05d}.npy", tensors[name], dtype=options.dtype)
+            save_block(folder / f"{name}-{number:05d}.npy", tensors[name], dtype=options.dtype)
 
 
 def _write_latents(
@@ -166,9 +166,9 @@ def _write_latents(
         stop = min(start + BLOCK_PAIRS, len(pairs))
         if not (folder / f"size-{number:05d}.npy").exists():  # written last
             mean, std, size = _encode_block(pairs.iter_images(start, stop), vae, options=options)
-            _save(folder / f"mean-{number:05d}.npy", mean, dtype=options.dtype)
-            _save(folder / f"std-{number:05d}.npy", std, dtype=options.dtype)
-            _save(folder / f"size-{number:05d}.npy", size, dtype="int32")
+            save_block(folder / f"mean-{number:05d}.npy", mean, dtype=options.dtype)
+            save_block(folder / f"std-{number:05d}.npy", std, dtype=options.dtype)
+            save_block(folder / f"size-{number:05d}.npy", size, dtype="int32")
         if progress:
             progress(stop, len(pairs))
 
@@ -200,7 +200,12 @@ def _encode_block(
     return mean.unflatten(0, shape), std.unflatten(0, shape), torch.tensor(sizes).unflatten(0, shape)
 
 
-def _save(path: Path, tensor: Tensor, *, dtype: str) -> None:
+def save_block(path: Path, tensor: Tensor, *, dtype: str) -> None:
+    """Write `tensor` as the .npy file `path`, of type `dtype`, whole or not at all.
+
+    Raises:
+        DataError: a value does not fit into the type.
+    """
     with np.errstate(over="ignore"):
         stored = tensor.numpy().astype(dtype)
     if not np.isfinite(stored).all():
@@ -210,5 +215,6 @@ def _save(path: Path, tensor: Tensor, *, dtype: str) -> None:
     write_atomically(path, buffer.getvalue())
 
 
-def _map_blocks(folder: Path, name: str) -> list[Any]:
+def map_blocks(folder: Path, name: str) -> list[Any]:
+    """The arrays NAME-00000.npy, NAME-00001.npy, ... of `folder`, memory-mapped."""
     return [np.load(path, mmap_mode="r") for path in sorted(folder.glob(f"{name}-*.npy"))]

@@ -2,6 +2,7 @@
 
 import os
 import signal
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +18,7 @@ from smpo.randomness import normal_per_seed
 from smpo.records import TrainingBatch
 from smpo.training.options import TrainingOptions
 from smpo.training.order import Draws, Visit, Visiting, draws_of, micro_batch_positions, visit_at
+from smpo.training.stored import StoredVisits
 
 
 class TrainingPairs:
@@ -59,7 +61,12 @@ class Share:
 
 
 class MicroBatches(Dataset):
-    """Micro-batch j of this process, for j = 0, 1, 2, ... without end; reading one depends on nothing read before."""
+    """Micro-batch j of this process, for j = 0, 1, 2, ... without end; reading one depends on nothing read before.
+
+    Where `stored` is set, a batch has what is stored of its visits.
+    """
+
+    stored: StoredVisits | None = None
 
     def __init__(
         self, pairs: TrainingPairs, cache: LatentCache, family: StableDiffusion, *, options: TrainingOptions,
@@ -76,6 +83,10 @@ class MicroBatches(Dataset):
             micro_batch, rank=self.share.rank, num_processes=self.share.num_processes,
             micro_batch_size=self.options.micro_batch_size,
         )
+        return self.at(positions)
+
+    def at(self, positions: Sequence[int]) -> TrainingBatch:
+        """The batch of the visits at these positions of the run's order."""
         return self.collate([visit_at(p, num_pairs=len(self.pairs), visiting=self.visiting) for p in positions])
 
     def collate(self, visits: list[Visit]) -> TrainingBatch:
@@ -103,6 +114,7 @@ class MicroBatches(Dataset):
             null_conditioning=self.family.condition({n: torch.cat([t] * len(sides)) for n, t in empty.items()}, sizes),
             seeds=torch.tensor([visit.seed for visit in visits]),
             pair_ids=tuple(pairs.pair_ids[row] for row in rows),
+            stored=None if self.stored is None else self.stored.noise(visits),
         )
 
     def _shown(self, draw: Draws) -> tuple[int, ...]:

@@ -70,6 +70,10 @@ class TrainingOptions(Section):
     reference_ema_decay: float | None = Field(
         None, ge=0, lt=1, description="d of reference <- d reference + (1 - d) policy after each step; None freezes it"
     )
+    stored_visits: int | None = Field(None, gt=0, description=(
+        "epochs until the draws of a pair come again, noised and seen by the reference once, by `smpo invert`; None "
+        "does both in training, anew for each visit"
+    ))
     checkpoint_every: int = Field(50, gt=0, description="optimizer steps")
     keep_checkpoints: int = Field(2, gt=0)
     log_every: int = Field(1, gt=0, description="optimizer steps")

@@ -63,6 +63,17 @@ def visit_at(position: int, *, num_pairs: int, visiting: Visiting) -> Visit:
     return Visit(row, derive_seed(visiting.seed, "visit", turn, row), link, turn)
 
 
+def first_position(visit: Visit, *, num_pairs: int, visiting: Visiting) -> int:
+    """The first position at which this visit is made; `visit_at` gives it back."""
+    place = int(_places(num_pairs, visiting.seed, visit.round)[visit.row])
+    return (visit.round * num_pairs + place) * visiting.links + visit.link
+
+
+def distinct_visits(visits: int, *, num_pairs: int, visiting: Visiting) -> int:
+    """How many of the first `visits` visits differ; they come before all that are made again."""
+    return visits if visiting.rounds is None else min(visits, visiting.rounds * num_pairs * visiting.links)
+
+
 def draws_of(
     visit: Visit, *, min_timestep: int, max_timestep: int, caption_dropout: float, links: int = 1
 ) -> Draws:
@@ -92,3 +103,8 @@ def micro_batch_positions(
 @lru_cache(maxsize=2)
 def _permutation(num_pairs: int, seed: int, epoch: int) -> Tensor:
     return torch.randperm(num_pairs, generator=generator(seed, "order", epoch))
+
+
+@lru_cache(maxsize=2)
+def _places(num_pairs: int, seed: int, epoch: int) -> Tensor:
+    return _permutation(num_pairs, seed, epoch).argsort()

@@ -30,7 +30,7 @@ def open_run(run: Run) -> Status:
         StaleError: the folder belongs to another recipe or other inputs, or has already run longer.
     """
     options = run.options.model_dump(mode="json", exclude=SPEED_ONLY)
-    for choice in ("reference_ema_decay", "lora"):
+    for choice in ("reference_ema_decay", "lora", "stored_visits"):
         if options[choice] is None:  # as in runs from before there was a choice: they stay what they are
             del options[choice]
     if run.options.optimizer.schedule == "constant":

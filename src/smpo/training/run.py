@@ -8,6 +8,8 @@ from smpo.models.sd import StableDiffusion
 from smpo.preparation.cache import LatentCache
 from smpo.training.batches import TrainingPairs
 from smpo.training.options import TrainingOptions
+from smpo.training.order import Visiting
+from smpo.training.stored import StoredVisits
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,7 @@ class Run:
         inputs: fingerprints of the artefacts read.
         settings: the resolved sections that decide the result, for the manifest.
         recipe_yaml: the whole resolved recipe, saved beside the result.
+        stored: its visits, where they were noised before training.
     """
 
     name: str
@@ -45,6 +48,14 @@ class Run:
     inputs: dict[str, str]
     settings: dict[str, Any]
     recipe_yaml: str
+    stored: StoredVisits | None = None
+
+    @property
+    def visiting(self) -> Visiting:
+        """How the pairs are visited."""
+        return Visiting(
+            self.seed, self.objective.winner_share, links=self.noising.links, rounds=self.options.stored_visits
+        )
 
     @property
     def checkpoints(self) -> Path:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from smpo.maths.preference import mean_squared_error
+from smpo.maths.schedule import alpha_bar, target_noise
 from smpo.maths.utility import implicit_reward, reference_point
 from smpo.models.sd import StableDiffusion
 from smpo.records import (
@@ -30,7 +31,7 @@ class StepParts:
         family: asks a UNet for noise.
         policy: the trained UNet, perhaps wrapped for distribution; called once a micro-batch, with gradient.
         inverter: the same weights without the wrapper, for all that needs no gradient.
-        reference: the frozen UNet; None where neither objective nor inversion needs it.
+        reference: the frozen UNet; None where neither objective nor inversion needs it, or all visits are stored.
         noising: a member of seam 2.
         objective: a member of seam 3.
         autocast: makes the precision context; policy, inversion and reference share it (METHODS D37).
@@ -99,6 +100,9 @@ Pool = Callable[[Tensor], Tensor]
 def prepare(batch: TrainingBatch, parts: StepParts) -> Prepared:
     """What a step needs before the policy predicts: noised latents and the reference's errors, without gradient."""
     evaluations = Evaluations()
+    if batch.stored is not None:
+        noisy = noise_between(batch.x_0, batch.stored.x_t, batch.stored.timesteps, parts.family.alphas_cumprod)
+        return Prepared(batch, noisy, batch.stored.reference, evaluations)
     noisy = noised(batch, parts, evaluations)
     reference = None
     if parts.objective.needs_reference:
@@ -145,6 +149,20 @@ def noised(batch: TrainingBatch, parts: StepParts, evaluations: Evaluations) -> 
     network.eval()
     with torch.no_grad():
         return parts.noising(predictor(parts, network, evaluations), batch, parts.family.alphas_cumprod)
+
+
+def noise_between(x_0: Tensor, x_t: Tensor, timesteps: Tensor, alphas_cumprod: Tensor) -> NoisyPair:
+    """The noisy pair of given latents: its target is the noise that `x_t` really has over `x_0` (tau_t of Eq. 16).
+
+    Args:
+        x_0: clean latents, shape (S, B, C, H, W).
+        x_t: noised latents, shape (S, B, C, H, W).
+        timesteps: their labels and the level of their tau, shape (B,).
+        alphas_cumprod: table, shape (T,).
+    """
+    sides = len(x_t)
+    tau = target_noise(flatten_sides(x_t), flatten_sides(x_0), alpha_bar(alphas_cumprod, timesteps.repeat(sides)))
+    return NoisyPair(x_t, unflatten_sides(tau, sides), timesteps)
 
 
 def predictor(parts: StepParts, unet: nn.Module, evaluations: Evaluations) -> Predict:

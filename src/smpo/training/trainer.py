@@ -27,6 +27,7 @@ from smpo.randomness import derive_seed
 from smpo.records import TrainingBatch
 from smpo.training.batches import MicroBatches, Share, outlive_preemption
 from smpo.training.checkpoint import TrainState, load_checkpoint, save_checkpoint
+from smpo.training.invert import check_reference
 from smpo.training.lora import (
     AdaptersOff,
     add_adapters,
@@ -44,7 +45,6 @@ from smpo.training.optimizers import (
     restore_optimizer,
     set_learning_rate,
 )
-from smpo.training.order import Visiting
 from smpo.training.result import check_not_beyond, finish_run, open_run, save_samples
 from smpo.training.run import Run, TrainReport
 from smpo.training.step import Pool, Prepared, StepOutput, StepParts, prepare, rewards_ahead, training_step
@@ -126,6 +126,7 @@ class Trainer:
         self.progress, self.leaving = Progress(), False
         self.accumulation = run.options.accumulation(accelerator.num_processes)
         unet = run.family.load_unet(run.init_unet)
+        check_reference(run, unet)
         if run.options.gradient_checkpointing:
             unet.enable_gradient_checkpointing()
         if run.options.lora:
@@ -296,17 +297,17 @@ class Trainer:
     def _loader(self) -> DataLoader:
         """This process's micro-batches from the present step on; nothing is read to be skipped."""
         options, share = self.run.options, Share(self.accelerator.process_index, self.accelerator.num_processes)
-        visiting = Visiting(self.run.seed, self.run.objective.winner_share, self.run.noising.links)
         dataset = MicroBatches(
-            self.run.pairs, self.run.cache, self.run.family, options=options, visiting=visiting, share=share
+            self.run.pairs, self.run.cache, self.run.family, options=options, visiting=self.run.visiting, share=share
         )
+        dataset.stored = self.run.stored
         remaining = range(self.progress.step * self.accumulation, options.steps * self.accumulation)
         return DataLoader(
             dataset, batch_size=None, sampler=remaining, num_workers=options.workers, worker_init_fn=outlive_preemption
         )
 
     def _reference(self) -> torch.nn.Module | None:
-        if not holds_reference(self.run.objective, self.run.noising):
+        if self.run.stored is not None or not holds_reference(self.run.objective, self.run.noising):
             return None
         if self.run.options.lora:
             check_one_copy(self.run.init_unet, self.run.ref_unet)

@@ -1,0 +1,203 @@
+"""`smpo invert`: the visits of a training run, noised ahead of it and seen by the reference, once.
+
+Training then needs neither inversion nor a reference UNet. Blocks are written whole and renamed, so a killed run
+carries on; the processes that were started together share them.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+
+from smpo.artefacts import Status, begin, finish, read_manifest
+from smpo.errors import NonFiniteError, StaleError
+from smpo.processes import main_first, shard, this_process, wait_for_all
+from smpo.records import StoredNoise, TrainingBatch
+from smpo.training.batches import MicroBatches, Share
+from smpo.training.order import distinct_visits
+from smpo.training.run import Run
+from smpo.training.step import Evaluations, StepParts, noise_between, noised, predictor, side_errors
+from smpo.training.stored import STAGE, StoredVisits, block_size, holds_block, write_block
+
+DRAWN = ("stored_visits", "caption_dropout", "flips", "latents", "min_timestep", "max_timestep", "mixed_precision")
+"""The training options that the noised latents or the reference's errors depend on."""
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class InvertReport:
+    """What the stage made, or found made.
+
+    Attributes:
+        visits: in the store.
+        megabytes: on disk.
+        evaluations: UNet evaluations a visit, the mean over what this process computed now; None if that is nothing.
+    """
+
+    visits: int
+    megabytes: float
+    evaluations: float | None
+
+
+class Chunks(Dataset):
+    """The batches of some positions of the run's order, which a loader's sampler names."""
+
+    def __init__(self, batches: MicroBatches) -> None:
+        self.batches = batches
+
+    def __getitem__(self, positions: Sequence[int]) -> TrainingBatch:
+        return self.batches.at(positions)
+
+
+def invert_visits(run: Run, out: Path, *, progress: Progress | None = None) -> InvertReport:
+    """Complete the store of `run`'s visits in `out`; one that was made for fewer visits grows.
+
+    Args:
+        run: what is to be trained.
+        out: folder of the store.
+        progress: called with (visits stored, all) after each block, as far as this process knows.
+
+    Raises:
+        StaleError: `out` was made from other inputs or settings.
+        NonFiniteError: a noised latent or an error is not finite.
+        DataError: a latent does not fit into the cache's type.
+        ProcessError: another process ended early.
+    """
+    accelerator = Accelerator(mixed_precision=run.options.mixed_precision)
+    unet = run.family.load_unet(run.ref_unet or run.init_unet).requires_grad_(False).eval()
+    settings, visits = store_settings(run, weights=weights_digest(unet)), num_visits(run)
+    status = main_first("open the stored visits", lambda: begin(out, stage=STAGE, settings=settings, inputs=run.inputs))
+    blocks = _blocks(visits, block_size(run.visiting))
+    missing = [number for number, block in enumerate(blocks) if not holds_block(out, number, len(block))]
+    wait_for_all("list the missing visits")
+    parts = StepParts(
+        family=run.family, policy=unet, inverter=unet, reference=unet.to(accelerator.device), noising=run.noising,
+        objective=run.objective, autocast=accelerator.autocast,
+    )
+    evaluations, ours = Evaluations(), shard(missing)
+    computed, there = 0, visits - sum(len(blocks[number]) for number in missing)
+    for number, noise in zip(ours, _noise(run, [blocks[number] for number in ours], parts, evaluations), strict=True):
+        write_block(out, number, noise, dtype=run.cache.manifest["settings"]["dtype"])
+        computed += len(blocks[number])
+        if progress:
+            progress(there + computed, visits)
+    wait_for_all("noise their share of the visits")
+    if this_process().is_main and (missing or status is not Status.DONE):
+        finish(out, {"visits": visits})
+    wait_for_all("finish the stored visits")
+    megabytes = sum(file.stat().st_size for file in out.glob("*.npy")) / 1e6
+    each = evaluations.free / computed if computed else None
+    return InvertReport(read_manifest(out, stage=STAGE)["results"]["visits"], megabytes, each)
+
+
+def _blocks(visits: int, size: int) -> list[range]:
+    """The positions of each block."""
+    return [range(start, min(start + size, visits)) for start in range(0, visits, size)]
+
+
+def _noise(run: Run, blocks: Sequence[range], parts: StepParts, evaluations: Evaluations) -> Iterator[StoredNoise]:
+    """The stored visits of each block; its micro-batches are those of a training on one process."""
+    size, device = run.options.micro_batch_size, parts.reference.device
+    chunks = [[block[start : start + size] for start in range(0, len(block), size)] for block in blocks]
+    batches = MicroBatches(
+        run.pairs, run.cache, run.family, options=run.options, visiting=run.visiting, share=Share(0, 1)
+    )
+    loader = iter(DataLoader(
+        Chunks(batches), batch_size=None, sampler=[chunk for block in chunks for chunk in block],
+        num_workers=run.options.workers,
+    ))
+    dtype = getattr(torch, run.cache.manifest["settings"]["dtype"])
+    for block in chunks:
+        found = [stored_noise(next(loader).to(device), parts, evaluations, dtype=dtype) for _ in block]
+        yield StoredNoise(
+            torch.cat([one.x_t for one in found], dim=1), torch.cat([one.timesteps for one in found]),
+            torch.cat([one.reference for one in found], dim=1),
+        )
+
+
+@torch.no_grad()
+def stored_noise(
+    batch: TrainingBatch, parts: StepParts, evaluations: Evaluations, *, dtype: torch.dtype
+) -> StoredNoise:
+    """What is to be stored of a batch, on the CPU, its latents in float32 but rounded to `dtype`.
+
+    The reference is asked about the rounded latents, so that a policy with its weights has exactly its errors.
+
+    Raises:
+        NonFiniteError: a latent is not finite before rounding, or an error of finite latents; it names their pairs.
+    """
+    noisy = noised(batch, parts, evaluations)
+    x_t = noisy.x_t.to(dtype).float()
+    rounded = noise_between(batch.x_0, x_t, noisy.timesteps, parts.family.alphas_cumprod)
+    reference = side_errors(predictor(parts, parts.reference, evaluations), rounded, batch.conditioning)
+    fits = x_t.isfinite().all(dim=(2, 3, 4)) | ~noisy.x_t.isfinite().all(dim=(2, 3, 4))
+    bad = (fits & ~reference.isfinite()).any(dim=0).tolist()  # what does not fit is refused when it is written
+    if any(bad):
+        names = ", ".join(name for name, is_bad in zip(batch.pair_ids, bad, strict=True) if is_bad)
+        raise NonFiniteError(
+            f"the latents or the reference's errors of pairs {names} are not finite; look at these pairs, or set "
+            "training.mixed_precision=bf16 or no"
+        )
+    return StoredNoise(x_t.cpu(), noisy.timesteps.cpu(), reference.cpu())
+
+
+def with_stored(run: Run, folder: Path) -> Run:
+    """`run` with the store in `folder` as one of its inputs.
+
+    Raises:
+        DataError: there is none, or it is unfinished.
+        StaleError: it was made from other inputs or settings, or for a shorter training.
+    """
+    stored = StoredVisits(folder, run.visiting, len(run.pairs))
+    settings = store_settings(run, weights=stored.manifest["settings"]["weights"])
+    begin(folder, stage=STAGE, settings=settings, inputs=run.inputs)
+    if len(stored) < num_visits(run):
+        raise StaleError(
+            f"{folder} holds {len(stored)} visits, training makes {num_visits(run)}; run `smpo invert` again"
+        )
+    # without the number of visits: a store that has grown for a longer training is still what the run began with
+    return replace(run, stored=stored, inputs={**run.inputs, STAGE: stored.manifest["fingerprint"]})
+
+
+def check_reference(run: Run, policy: nn.Module) -> None:
+    """StaleError where the policy starts at the reference's source, and no longer from the weights that were used."""
+    if run.stored is None or run.ref_unet not in (None, run.init_unet):
+        return
+    if weights_digest(policy) != run.stored.manifest["settings"]["weights"]:
+        raise StaleError(
+            f"{run.stored.folder} was made with other weights than {run.init_unet or run.family.source} has now; "
+            "delete the folder and run `smpo invert` again"
+        )
+
+
+def store_settings(run: Run, *, weights: str) -> dict[str, Any]:
+    """What decides the content of a store, beside the run's inputs; `weights` is the digest of the reference's."""
+    return {
+        "family": type(run.family).__name__, "model": run.family.source, "revision": run.family.revision,
+        "reference": run.ref_unet or run.init_unet, "weights": weights, "noising": run.settings["noising"],
+        "winner_share": run.objective.winner_share, "seed": run.seed,
+        "training": run.options.model_dump(mode="json", include=set(DRAWN)),
+    }
+
+
+def num_visits(run: Run) -> int:
+    """How many different visits the run makes."""
+    return distinct_visits(
+        run.options.steps * run.options.batch_size, num_pairs=len(run.pairs), visiting=run.visiting
+    )
+
+
+def weights_digest(unet: nn.Module) -> str:
+    """SHA-256, in hex, of the names, types and values of all weights."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(unet.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy())
+    return digest.hexdigest()

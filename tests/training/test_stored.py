@@ -1,0 +1,292 @@
+"""Stored visits: training from the store is training with a reference that inverts; the store is made once, safely."""
+
+import math
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from smpo.artefacts import read_manifest
+from smpo.data.pair_set import PairSet
+from smpo.errors import DataError, NonFiniteError, StaleError
+from smpo.models import FAMILIES
+from smpo.models.sd import StableDiffusion
+from smpo.preparation.cache import CacheOptions, LatentCache, cache_pairs
+from smpo.training import stored
+from smpo.training.batches import MicroBatches, Share
+from smpo.training.invert import invert_visits, with_stored
+from smpo.training.run import Run
+from smpo.training.trainer import train
+from tests.tiny_pipelines import save_random_sd
+from tests.training.faults import PowerCut
+from tests.training.outcomes import die, exit_code, metrics_of, outcome
+from tests.training.runs import make_run
+from tests.training.test_distributed import on_two_processes
+from tests.training.test_non_finite import DamagedCache, row_at
+from tests.training.test_trajectories import GENTLE, KTO, assert_same_trajectory
+
+MakeRun = Callable[..., Run]
+RENOISE = {"name": "renoise", "inversion_steps": 3, "grid": "subdivide", "network": "reference"}
+LN2 = math.log(2)
+
+
+@pytest.fixture
+def stored_run(new_run: MakeRun, tmp_path: Path) -> MakeRun:
+    """Makes runs of these names whose visits are stored in the folder `store`."""
+
+    def make(name: str, *, store: str = "store", **changes: Any) -> Run:
+        run = new_run(name, **{"noising": RENOISE, "stored_visits": 1, **changes})
+        invert_visits(run, tmp_path / store)
+        return with_stored(run, tmp_path / store)
+
+    return make
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.name != "manifest.json"}
+
+
+def without_free(outcome: dict[str, Any]) -> dict[str, Any]:
+    """An outcome but for the evaluations that the store saves."""
+    lines = [{k: v for k, v in line.items() if k != "evaluations_free"} for line in outcome["metrics"]]
+    return {**outcome, "metrics": lines}
+
+
+# --- training from the store ---
+
+SAME = {
+    "smpo": {},
+    "released, level reached": {"noising": {"name": "released", "inversion_steps": 3, "network": "reference",
+                                            "timestep": "reached", "jitter": 0.1}},
+    "chained": {"noising": {"name": "chained", "links": 2, "network": "reference"}},
+    "kto": {"objective": KTO["objective"], "micro_batch_size": 4},
+    "lora": {"lora": {"rank": 2}},
+}
+FAST = ("smpo",)
+
+
+@pytest.mark.parametrize("case", [pytest.param(c, marks=() if c in FAST else pytest.mark.slow) for c in SAME])
+def test_training_from_the_store_is_training_without_it_bit_for_bit(
+    new_run: MakeRun, stored_run: MakeRun, case: str
+) -> None:
+    """In 1.6 epochs of ten pairs with two rounds of draws no visit comes again; the first step's margins are zero."""
+    changes = {"noising": RENOISE, "stored_visits": 2, "steps": 4, **SAME[case]}
+    plain, ours = new_run("plain", **changes), stored_run("ours", **changes)
+    train(plain)
+    train(ours)
+    assert without_free(outcome(ours)) == without_free(outcome(plain))
+    first = metrics_of(ours)[0]
+    assert {line["evaluations_free"] for line in metrics_of(ours)} == {0.0} and len(ours.stored) == 16
+    assert min(line["evaluations_free"] for line in metrics_of(plain)) > 1
+    assert first["logit_std"] == first["logit_mean"] == 0.0 and metrics_of(ours)[1]["logit_std"] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("noising", [RENOISE, {"name": "forward"}])
+def test_visits_that_come_again_are_read_again(new_run: MakeRun, stored_run: MakeRun, noising: dict) -> None:
+    """2.8 epochs of one round, other micro-batches in each; forward noise is taken from the latents, not as drawn."""
+    changes = {**GENTLE, "noising": noising, "stored_visits": 1, "steps": 7}
+    plain, ours = new_run("plain", **changes), stored_run("ours", **changes)
+    train(plain)
+    train(ours)
+    assert_same_trajectory(ours, plain, but=("evaluations_free",))
+    assert len(ours.stored) == 10
+    seen = [line["error_w"] + line["error_l"] for line in metrics_of(ours)]
+    assert len(set(seen)) == 7
+
+
+@pytest.fixture
+def half_artefacts(sd_artefacts: Path, random_sd: Path, tmp_path: Path) -> Path:
+    """The artefacts with a float16 cache."""
+    root = tmp_path / "half"
+    shutil.copytree(sd_artefacts, root, ignore=shutil.ignore_patterns("cache", "source"))
+    family = FAMILIES.build({"name": "sd", "source": str(random_sd)})
+    half = CacheOptions(resolution=32, dtype="float16")
+    cache_pairs(PairSet.open(root / "pairs"), family, root / "cache", options=half)
+    return root
+
+
+def test_rounded_latents_leave_zero_margins_and_nearly_the_same_training(
+    half_artefacts: Path, random_sd: Path, tmp_path: Path
+) -> None:
+    """float16 keeps 11 bits: errors of about 0.02 differ by less than 1e-4; at the start the margins are still zero."""
+    changes = {**GENTLE, "noising": RENOISE, "stored_visits": 1, "batch_size": 4, "micro_batch_size": 2}
+    plain, ours = (make_run(half_artefacts, tmp_path / name, random_sd, **changes) for name in ("plain", "ours"))
+    invert_visits(ours, tmp_path / "store")
+    ours = with_stored(ours, tmp_path / "store")
+    train(plain)
+    train(ours)
+    assert np.load(tmp_path / "store" / "x_t-00000.npy").dtype == np.float16
+    first, second = metrics_of(ours)[:2]
+    assert first["loss"] == pytest.approx(LN2, abs=1e-7) and first["logit_std"] == first["error_delta_w"] == 0.0
+    assert second["logit_std"] > 0
+    for line, unrounded in zip(metrics_of(ours), metrics_of(plain), strict=True):
+        assert 0 < abs(line["error_w"] - unrounded["error_w"]) < 1e-4
+
+
+def test_no_reference_is_loaded(stored_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, loaded = stored_run("run", steps=1), []
+    load = StableDiffusion.load_unet
+    monkeypatch.setattr(StableDiffusion, "load_unet", lambda *given: loaded.append(given[1:]) or load(*given))
+    train(run)
+    assert loaded == [(None,)]
+
+
+def test_two_processes_read_what_one_does(stored_run: MakeRun) -> None:
+    run = stored_run("run")
+
+    def batches(share: Share) -> MicroBatches:
+        made = MicroBatches(run.pairs, run.cache, run.family, options=run.options, visiting=run.visiting, share=share)
+        made.stored = run.stored
+        return made
+
+    whole = [batches(Share(0, 1))[number].stored for number in range(2)]
+    for rank in (0, 1):
+        theirs = batches(Share(rank, 2))[0].stored
+        for name in ("x_t", "timesteps", "reference"):
+            assert torch.equal(getattr(theirs, name), getattr(whole[rank], name))
+    assert whole[0].x_t.shape == (2, 2, 4, 8, 8) and whole[0].reference.shape == (2, 2)
+    assert not torch.equal(whole[0].timesteps, whole[1].timesteps)
+
+
+# --- making the store ---
+
+def test_a_store_killed_at_any_write_carries_on_to_the_same_bytes(
+    new_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three blocks of four of ten visits; a power cut in every ninth call that changes the disk."""
+    monkeypatch.setattr(stored, "BLOCK_CHAINS", 4)
+    run = new_run("run", noising=RENOISE, stored_visits=1)
+    invert_visits(run, tmp_path / "straight")
+    straight = contents(tmp_path / "straight")
+    assert len(straight) == 9 and len(with_stored(run, tmp_path / "straight").stored) == 10
+    code, at = -9, 0
+    while code == -9:
+
+        def cut(at: int = at) -> None:
+            PowerCut(at).armed = True
+            invert_visits(run, tmp_path / "cut")
+
+        code, at = exit_code(cut), at + 9
+        if code == -9:
+            with pytest.raises(DataError, match="run `smpo invert`"):
+                with_stored(run, tmp_path / "cut")
+            assert invert_visits(run, tmp_path / "cut").visits == 10
+        assert contents(tmp_path / "cut") == straight
+        shutil.rmtree(tmp_path / "cut")
+    assert code == 0 and at > 20
+
+
+def test_finished_blocks_are_not_made_again_and_a_longer_training_makes_the_rest(
+    new_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of ten visits of a round two steps see eight: blocks of four and four, then the last two."""
+    monkeypatch.setattr(stored, "BLOCK_CHAINS", 4)
+    out, settings = tmp_path / "store", {"noising": RENOISE, "stored_visits": 1}
+    short, long, longer = (new_run("run", steps=steps, **settings) for steps in (2, 3, 30))
+    made: list[tuple[int, int]] = []
+    assert invert_visits(short, out, progress=lambda *done: made.append(done)).visits == 8
+    assert made == [(4, 8), (8, 8)]
+    before = {path: path.stat().st_mtime_ns for path in out.glob("*.npy")}
+    with pytest.raises(StaleError, match="holds 8 visits, training makes 10; run `smpo invert` again"):
+        with_stored(long, out)
+    assert invert_visits(long, out, progress=lambda *done: made.append(done)).evaluations == pytest.approx(10)
+    assert made[2:] == [(10, 10)]
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    begun, grown = with_stored(short, out), with_stored(longer, out)
+    assert begun.inputs == grown.inputs and "invert" in begun.inputs
+    assert invert_visits(longer, out).evaluations is None and invert_visits(short, out).visits == 10
+
+
+@pytest.mark.slow
+def test_two_processes_make_what_one_makes(
+    new_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where one of them was killed in its second block; and they train from it what one process trains."""
+    monkeypatch.setattr(stored, "BLOCK_CHAINS", 2)
+    settings = {**GENTLE, "noising": RENOISE, "stored_visits": 1}
+    run = new_run("one", **settings)
+    invert_visits(run, tmp_path / "one-store")
+
+    def killed(done: int, total: int) -> None:
+        if done == 4:
+            die()
+
+    assert -9 in on_two_processes(lambda: invert_visits(run, tmp_path / "two-store", progress=killed))
+    assert on_two_processes(lambda: invert_visits(run, tmp_path / "two-store")) == [0, 0]
+    assert contents(tmp_path / "two-store") == contents(tmp_path / "one-store")
+    train(with_stored(run, tmp_path / "one-store"))
+    two = with_stored(new_run("two", **{**settings, "micro_batch_size": 1}), tmp_path / "two-store")
+    assert on_two_processes(lambda: train(two)) == [0, 0]
+    assert_same_trajectory(two, run)
+
+
+# --- what is refused ---
+
+OTHERS = {
+    "seed": {"seed": 1},
+    "training.caption_dropout": {"caption_dropout": 0.5},
+    "training.max_timestep": {"max_timestep": 500},
+    "training.stored_visits": {"stored_visits": 2},
+    "training.latents": {"latents": "mean"},
+    "noising.inversion_steps": {"noising": {**RENOISE, "inversion_steps": 2}},
+    "winner_share": {"objective": KTO["objective"]},
+}
+
+
+def test_a_store_of_other_settings_inputs_or_weights_is_refused_by_name(
+    stored_run: MakeRun, new_run: MakeRun, other_unet: str, tmp_path: Path
+) -> None:
+    run, out = stored_run("run", steps=1), tmp_path / "store"
+    plain = {"noising": RENOISE, "stored_visits": 1, "steps": 1}
+    for key, changes in OTHERS.items():
+        with pytest.raises(StaleError, match=f"{key}="):
+            with_stored(new_run("run", **{**plain, **changes}), out)
+    with pytest.raises(StaleError, match=r"input\.label="):
+        with_stored(replace(new_run("run", **plain), inputs={**new_run("run", **plain).inputs, "label": "new"}), out)
+    with pytest.raises(StaleError, match="weights="):
+        invert_visits(new_run("run", ref_unet=other_unet, **plain), out)
+    with pytest.raises(DataError, match="holds no invert artefact; run `smpo invert` first"):
+        with_stored(new_run("run", **plain), tmp_path / "nowhere")
+    same = {"objective": {"name": "dpo", "beta": 1.0}, "optimizer": {"lr": 1.0}, "lora": {"rank": 1}}
+    assert len(with_stored(new_run("run", **{**plain, **same}), out).stored) == len(run.stored)
+
+
+def test_a_policy_that_starts_elsewhere_than_its_stored_reference_is_refused(
+    sd_artefacts: Path, tmp_path: Path
+) -> None:
+    """The weights under the model's name have changed since; another reference than the start is what was asked for."""
+    model = save_random_sd(tmp_path / "model")
+    settings = {"noising": RENOISE, "stored_visits": 1, "steps": 1, "batch_size": 2}
+    run = make_run(sd_artefacts, tmp_path / "run", model, **settings)
+    invert_visits(run, tmp_path / "store")
+    shutil.rmtree(model)
+    save_random_sd(model, seed=1)
+    with pytest.raises(StaleError, match="was made with other weights than .*model has now"):
+        train(with_stored(run, tmp_path / "store"))
+
+
+def test_runs_without_a_store_stay_what_they_were(new_run: MakeRun) -> None:
+    run = new_run("run", steps=1)
+    train(run)
+    manifest = read_manifest(run.folder, stage="train")
+    assert "stored_visits" not in manifest["settings"]["training"] and set(manifest["inputs"]) == {"cache"}
+
+
+def test_latents_that_are_not_finite_or_do_not_fit_are_refused(
+    half_artefacts: Path, random_sd: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run(half_artefacts, tmp_path / "run", random_sd, noising=RENOISE, stored_visits=1)
+    row = row_at(run, 1)
+    bad = replace(run, cache=DamagedCache(run.cache.folder, run.pairs.cache_rows[row]))
+    with pytest.raises(NonFiniteError, match=f"of pairs {run.pairs.pair_ids[row]} are not finite"):
+        invert_visits(bad, tmp_path / "store")
+    moments = LatentCache.moments
+    monkeypatch.setattr(LatentCache, "moments", lambda *place: tuple(1e6 * value for value in moments(*place)))
+    with pytest.raises(DataError, match="x_t-00000 has values beyond float16; set cache.dtype=float32"):
+        invert_visits(run, tmp_path / "store")
