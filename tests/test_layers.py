@@ -16,7 +16,7 @@ ROOT = Path(smpo.__file__).parent
 # line imports the tiny world.
 ROWS = (
     ("", "errors", "checks", "registry", "records", "artefacts", "randomness", "sections", "recipes",
-     "processes", "contact_sheet", "image_set", "library_output"),
+     "processes", "contact_sheet", "image_set", "library_output", "transfer"),
     ("maths",),
     ("labels", "noising", "objectives", "models.sources", "data.images"),
     ("models", "rewards", "data"),

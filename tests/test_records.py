@@ -27,11 +27,11 @@ def test_conditioning_rows_by_index_and_by_mask() -> None:
     assert masked.tensors["a"].tolist() == [1] and len(masked) == 1
 
 
-def test_moving_a_batch_leaves_the_seeds_on_the_cpu() -> None:
+def test_moving_a_batch_leaves_seeds_and_timesteps_on_the_cpu() -> None:
     moved = batch_of().to(torch.device("meta"))
-    assert moved.x_0.is_meta and moved.timesteps.is_meta and moved.p_winner.is_meta
+    assert moved.x_0.is_meta and moved.p_winner.is_meta
     assert moved.conditioning.tensors["hidden"].is_meta and moved.null_conditioning.tensors["hidden"].is_meta
-    assert not moved.seeds.is_meta
+    assert not moved.seeds.is_meta and not moved.timesteps.is_meta
 
 
 @pytest.mark.parametrize("record", [batch_of(), Conditioning({}), PairErrors(policy_w=torch.ones(1))])

@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from smpo.transfer import send
+
 
 @dataclass(frozen=True)
 class Conditioning:
@@ -24,13 +26,13 @@ class Conditioning:
         """The conditioning of the rows `index`, shape (n,) integer or (B,) boolean."""
         return Conditioning({name: tensor[index] for name, tensor in self.tensors.items()})
 
-    def to(self, device: torch.device) -> "Conditioning":
-        """The same on `device`."""
-        return Conditioning({name: tensor.to(device, non_blocking=True) for name, tensor in self.tensors.items()})
+    def moved(self, move: Callable[[Tensor], Tensor]) -> "Conditioning":
+        """The same, each tensor as `move` gives it back."""
+        return Conditioning({name: move(tensor) for name, tensor in self.tensors.items()})
 
 
 Predict = Callable[[Tensor, Tensor, Conditioning], Tensor]
-"""(x_t (n, C, H, W), timesteps (n,), conditioning of n) -> predicted noise (n, C, H, W), float32."""
+"""(x_t (n, C, H, W), timesteps (n,) on the CPU, conditioning of n) -> predicted noise (n, C, H, W), float32."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class StoredNoise:
 
     Attributes:
         x_t: noised latents as they were rounded, shape (S, B, C, H, W), float32.
-        timesteps: their labels for the UNet, which may differ from those drawn, shape (B,), int64.
+        timesteps: their labels for the UNet, which may differ from those drawn, shape (B,), int64; always on the CPU.
         reference: the reference's error of each image at these latents, shape (S, B), float32.
     """
 
@@ -47,9 +49,9 @@ class StoredNoise:
     timesteps: Tensor
     reference: Tensor
 
-    def to(self, device: torch.device) -> "StoredNoise":
-        """The same on `device`."""
-        return StoredNoise(*(t.to(device, non_blocking=True) for t in (self.x_t, self.timesteps, self.reference)))
+    def moved(self, move: Callable[[Tensor], Tensor]) -> "StoredNoise":
+        """The same, each tensor but the timesteps as `move` gives it back."""
+        return replace(self, x_t=move(self.x_t), reference=move(self.reference))
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ class TrainingBatch:
 
     Attributes:
         x_0: clean latents, scaled, shape (S, B, C, H, W), float32.
-        timesteps: in [1, 999], shape (B,), int64; shared by both sides of a pair.
+        timesteps: in [1, 999], shape (B,), int64; shared by both sides of a pair; always on the CPU, like the seeds.
         p_winner: smoothed probability of the first side's image being the better of its pair, alpha / gamma, in [0, 1],
             shape (B,). Of a pair and of a winner shown alone this is the label's; of a loser shown alone one minus it,
             so that hard labels make 1 a desirable image and 0 an undesirable one.
@@ -80,15 +82,18 @@ class TrainingBatch:
     stored: StoredNoise | None = None
 
     def to(self, device: torch.device) -> "TrainingBatch":
-        """The same on `device`; the seeds stay on the CPU, where random draws are made."""
+        """The same on `device`; seeds and timesteps stay on the CPU, where draws and inversions' plans are made."""
+        return self._moved(lambda tensor: send(tensor, device))
+
+    def pin_memory(self) -> "TrainingBatch":
+        """The same, what `to` sends in pinned memory; the data loader calls this where the device is a GPU."""
+        return self._moved(Tensor.pin_memory)
+
+    def _moved(self, move: Callable[[Tensor], Tensor]) -> "TrainingBatch":
         return replace(
-            self,
-            x_0=self.x_0.to(device, non_blocking=True),
-            timesteps=self.timesteps.to(device, non_blocking=True),
-            p_winner=self.p_winner.to(device, non_blocking=True),
-            conditioning=self.conditioning.to(device),
-            null_conditioning=self.null_conditioning.to(device),
-            stored=None if self.stored is None else self.stored.to(device),
+            self, x_0=move(self.x_0), p_winner=move(self.p_winner), conditioning=self.conditioning.moved(move),
+            null_conditioning=self.null_conditioning.moved(move),
+            stored=None if self.stored is None else self.stored.moved(move),
         )
 
 
@@ -99,7 +104,7 @@ class NoisyPair:
     Attributes:
         x_t: noised latents, shape (S, B, C, H, W), float32, without gradient.
         target: the noise the UNet should predict at (x_t, timesteps), shape (S, B, C, H, W), float32.
-        timesteps: labels for the UNet, shape (B,), int64.
+        timesteps: labels for the UNet, shape (B,), int64, on the CPU.
     """
 
     x_t: Tensor

@@ -12,9 +12,13 @@ from torch import Tensor
 from smpo.checks import check_known, check_same_shape
 from smpo.errors import ConfigError
 from smpo.maths.schedule import CLEAN, alpha_bar, per_sample
+from smpo.transfer import send
 
 PredictRows = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""(x (n, ...), timestep labels (n,), indices of these n rows in the batch (n,)) -> predicted noise (n, ...)."""
+"""(x (n, ...), timestep labels (n,), indices of these n rows in the batch (n,)) -> predicted noise (n, ...).
+
+Labels and indices are on the CPU: the whole plan of an inversion follows from timesteps, and is made there.
+"""
 
 GRIDS = ("subdivide", "fixed_stride", "released")
 REFINEMENTS = ("none", "final", "every_average", "heun")
@@ -49,7 +53,7 @@ def inversion_levels(timesteps: Tensor, *, num_steps: int, grid: str, num_train_
         count as level 0.
 
     Args:
-        timesteps: t, integers in [1, T), shape (B,).
+        timesteps: t, integers in [1, T), shape (B,), on the CPU.
         num_steps: N >= 1.
 
     Raises:
@@ -61,7 +65,7 @@ def inversion_levels(timesteps: Tensor, *, num_steps: int, grid: str, num_train_
         raise ConfigError(f"inversion_steps must be >= 1, got {num_steps}")
     if not (timesteps.min() >= 1 and timesteps.max() < num_train_timesteps):
         raise ValueError(f"timesteps must lie in [1, {num_train_timesteps - 1}], got {timesteps.tolist()}")
-    steps = torch.arange(1, num_steps + 1, device=timesteps.device)
+    steps = torch.arange(1, num_steps + 1)
     ends = timesteps[:, None]
     clean = torch.full_like(ends, CLEAN)
     if grid == "subdivide":
@@ -70,7 +74,7 @@ def inversion_levels(timesteps: Tensor, *, num_steps: int, grid: str, num_train_
         stride = -(-num_train_timesteps // num_steps)
         return torch.cat([clean, torch.minimum(steps * stride, ends)], dim=1)
     stride = num_train_timesteps // (num_steps + 1)
-    marks = 1 + stride * torch.arange(num_steps + 1, device=timesteps.device)
+    marks = 1 + stride * torch.arange(num_steps + 1)
     reached = marks[torch.searchsorted(marks, timesteps.contiguous()).clamp(max=num_steps)]
     return torch.cat([torch.zeros_like(ends), torch.minimum(marks, reached[:, None])], dim=1)
 
@@ -94,7 +98,7 @@ def invert(
 
     Args:
         predict: noise prediction for some rows of the batch.
-        x_0: clean latents, shape (B, ...).
+        x_0: clean latents, shape (B, ...), on any device.
         levels: shape (B, K + 1), see `inversion_levels`.
         alphas_cumprod: table, shape (T,).
         labels: "source" (the level a step starts from, paper) or "target" (the one it ends on, ReNoise).
@@ -112,7 +116,8 @@ def invert(
         start, end = levels[rows, step], levels[rows, step + 1]
         label = source_label(start) if labels == "source" else end
         abar_from, abar_to = alpha_bar(alphas_cumprod, start), alpha_bar(alphas_cumprod, end)
-        x_start = x[rows]
+        moving = send(rows, x.device)
+        x_start = x[moving]
         noise = predict(x_start, label, rows)
         x_end = ddim_transfer(x_start, noise, abar_from, abar_to)
         if refine == "every_average":
@@ -124,9 +129,10 @@ def invert(
         elif refine == "final":
             ending = (last[rows] == step).nonzero().flatten()
             if len(ending):
-                again = predict(x_end[ending], end[ending], rows[ending])
-                x_end[ending] = ddim_transfer(x_start[ending], again, abar_from[ending], abar_to[ending])
-        x[rows] = x_end
+                there = send(ending, x.device)
+                again = predict(x_end[there], end[ending], rows[ending])
+                x_end[there] = ddim_transfer(x_start[there], again, abar_from[ending], abar_to[ending])
+        x[moving] = x_end
     return x
 
 
@@ -146,7 +152,7 @@ def invert_chain(
         alphas_cumprod: table, shape (T,).
         renoise: whether each step is taken again with the noise predicted at its end.
     """
-    rows, abar = torch.arange(len(x_0), device=x_0.device), alpha_bar(alphas_cumprod, levels)
+    rows, abar = torch.arange(len(x_0)), alpha_bar(alphas_cumprod, levels)
     x, found, num_steps = x_0, [], levels.shape[1] - 1
     noise = predict(x, source_label(levels[:, 0]), rows)
     for step in range(num_steps):
@@ -160,5 +166,5 @@ def invert_chain(
 
 def last_step(moves: Tensor) -> Tensor:
     """Index of the last True in each row of `moves`, shape (B, K) -> (B,)."""
-    positions = torch.arange(moves.shape[1], device=moves.device)
+    positions = torch.arange(moves.shape[1])
     return torch.where(moves, positions, -1).max(dim=1).values

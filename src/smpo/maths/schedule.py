@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from smpo.checks import check_same_shape
+from smpo.transfer import send
 
 CLEAN = -1
 
@@ -27,8 +28,8 @@ def alpha_bar(alphas_cumprod: Tensor, levels: Tensor) -> Tensor:
     """alpha_bar of each level, shape of `levels`, dtype of the table; 1 for CLEAN.
 
     Args:
-        alphas_cumprod: table, shape (T,).
-        levels: integers in {CLEAN} or [0, T).
+        alphas_cumprod: table, shape (T,), on the CPU.
+        levels: integers in {CLEAN} or [0, T), on the CPU, where looking at them waits for nothing.
 
     Raises:
         ValueError: a level lies outside the table.
@@ -37,12 +38,12 @@ def alpha_bar(alphas_cumprod: Tensor, levels: Tensor) -> Tensor:
         bounds = f"[{int(levels.min())}, {int(levels.max())}]"
         raise ValueError(f"levels must lie in [{CLEAN}, {len(alphas_cumprod) - 1}], got {bounds}")
     table = torch.cat([alphas_cumprod, alphas_cumprod.new_ones(1)])  # CLEAN = -1 indexes the appended 1
-    return table.to(levels.device)[levels]
+    return table[levels]
 
 
 def per_sample(coefficient: Tensor, x: Tensor) -> Tensor:
-    """`coefficient`, shape (n,), in the dtype of `x` and shaped to broadcast over `x`, shape (n, ...)."""
-    return coefficient.to(x.dtype).view(-1, *[1] * (x.ndim - 1))
+    """`coefficient`, shape (n,), where `x` is, in its dtype and shaped to broadcast over it, shape (n, ...)."""
+    return send(coefficient.to(x.dtype), x.device).view(-1, *[1] * (x.ndim - 1))
 
 
 def add_noise(x_0: Tensor, noise: Tensor, abar: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from smpo.errors import ConfigError
 from smpo.maths.schedule import alpha_bar, v_to_noise
 from smpo.models import kohya, parts
 from smpo.records import Conditioning
+from smpo.transfer import send
 
 PREDICTION_TYPES = ("epsilon", "v_prediction")
 
@@ -69,8 +70,8 @@ class StableDiffusion:
         return Conditioning(dict(prompts))
 
     def predict(self, unet: UNet2DConditionModel, x_t: Tensor, timesteps: Tensor, given: Conditioning) -> Tensor:
-        """Predicted noise, shape of `x_t` (n, C, H, W), float32, whatever the model predicts."""
-        output = self._call(unet, x_t, timesteps, given).float()
+        """Predicted noise, shape of `x_t` (n, C, H, W), float32, whatever the model predicts; timesteps on the CPU."""
+        output = self._call(unet, x_t, send(timesteps, x_t.device), given).float()
         if self.scheduler_config.get("prediction_type", "epsilon") == "epsilon":
             return output
         return v_to_noise(output, x_t, alpha_bar(self.alphas_cumprod, timesteps))

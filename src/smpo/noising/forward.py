@@ -10,6 +10,7 @@ from smpo.checks import check_known
 from smpo.maths.schedule import add_noise, alpha_bar
 from smpo.randomness import normal_per_seed
 from smpo.records import NoisyPair, Predict, TrainingBatch, flatten_sides, unflatten_sides
+from smpo.transfer import send
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +34,7 @@ class Forward:
         sides = batch.x_0.shape[0]
         streams = ["noise"] * sides if self.noise == "shared" else [f"noise-{side}" for side in range(sides)]
         draws = [normal_per_seed(batch.seeds, batch.x_0.shape[2:], stream=stream) for stream in streams]
-        noise = flatten_sides(torch.stack(draws).to(batch.x_0))
+        noise = send(flatten_sides(torch.stack(draws)), batch.x_0.device)
         abar = alpha_bar(alphas_cumprod, batch.timesteps.repeat(sides))
         x_t = add_noise(flatten_sides(batch.x_0), noise, abar)
         return NoisyPair(unflatten_sides(x_t, sides), unflatten_sides(noise, sides), batch.timesteps)

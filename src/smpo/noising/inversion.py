@@ -11,6 +11,7 @@ from smpo.errors import ConfigError
 from smpo.maths.inversion import GRIDS, PredictRows, inversion_levels, invert
 from smpo.maths.schedule import alpha_bar, target_noise
 from smpo.records import Conditioning, NoisyPair, Predict, TrainingBatch, flatten_sides, unflatten_sides
+from smpo.transfer import send
 
 NETWORKS = ("policy", "reference")
 
@@ -22,7 +23,7 @@ def guided(predict: Predict, batch: TrainingBatch, guidance_scale: float) -> Pre
     """
 
     def with_conditioning(conditioning: Conditioning) -> PredictRows:
-        return lambda x, labels, rows: predict(x, labels, conditioning.rows(rows))
+        return lambda x, labels, rows: predict(x, labels, conditioning.rows(send(rows, x.device)))
 
     conditional, unconditional = with_conditioning(batch.conditioning), with_conditioning(batch.null_conditioning)
     if guidance_scale == 1:

@@ -13,6 +13,7 @@ from smpo.maths.schedule import alpha_bar, per_sample, posterior_variance, targe
 from smpo.noising.inversion import NETWORKS, guided
 from smpo.randomness import normal_per_seed
 from smpo.records import NoisyPair, Predict, TrainingBatch, flatten_sides, unflatten_sides
+from smpo.transfer import send
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +67,7 @@ class Released:
             x_t = invert(rows, x_t, ends, alphas_cumprod=alphas_cumprod, refine=refine)
             if self.jitter:
                 deviation = posterior_variance(*alpha_bar(alphas_cumprod, ends).unbind(1)).sqrt()
-                x_t = x_t + per_sample(self.jitter * deviation, x_t) * _normal(batch, step).to(x_t)
+                x_t = x_t + per_sample(self.jitter * deviation, x_t) * send(_normal(batch, step), x_t.device)
         timesteps = levels[: len(batch.timesteps), -1] if self.timestep == "reached" else batch.timesteps
         tau = target_noise(x_t, x_0, alpha_bar(alphas_cumprod, timesteps.repeat(sides)))
         return NoisyPair(unflatten_sides(x_t, sides), unflatten_sides(tau, sides), timesteps)

@@ -157,7 +157,7 @@ def noise_between(x_0: Tensor, x_t: Tensor, timesteps: Tensor, alphas_cumprod: T
     Args:
         x_0: clean latents, shape (S, B, C, H, W).
         x_t: noised latents, shape (S, B, C, H, W).
-        timesteps: their labels and the level of their tau, shape (B,).
+        timesteps: their labels and the level of their tau, shape (B,), on the CPU.
         alphas_cumprod: table, shape (T,).
     """
     sides = len(x_t)

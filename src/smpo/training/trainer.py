@@ -219,8 +219,10 @@ class Trainer:
             losses.extend(zip(micro_batch.batch.pair_ids, output.loss.detach(), strict=True))
         sums[-1] = float(bool(self.preempted))
         sums = self.accelerator.reduce(sums, reduction="sum")
-        self.leaving = bool(sums[-1])  # by agreement: a signal may have reached one process only
         norm = self.accelerator.clip_grad_norm_(self.parts.policy.parameters(), options.optimizer.max_grad_norm)
+        fetched = torch.cat([sums, norm.to(sums)[None]]).cpu()  # the one time that a step waits for its device
+        sums, norm = fetched[:-1], fetched[-1]
+        self.leaving = bool(sums[-1])  # by agreement: a signal may have reached one process only
         self._check_finite(sums, norm, losses)
         self.optimizer.step()
         self.optimizer.zero_grad()
@@ -303,7 +305,8 @@ class Trainer:
         dataset.stored = self.run.stored
         remaining = range(self.progress.step * self.accumulation, options.steps * self.accumulation)
         return DataLoader(
-            dataset, batch_size=None, sampler=remaining, num_workers=options.workers, worker_init_fn=outlive_preemption
+            dataset, batch_size=None, sampler=remaining, num_workers=options.workers, worker_init_fn=outlive_preemption,
+            pin_memory=self.accelerator.device.type == "cuda",
         )
 
     def _reference(self) -> torch.nn.Module | None:
