@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 
+import yaml
 from typer.main import get_command
 
 from smpo import __version__
@@ -32,6 +33,16 @@ def test_the_flags_of_a_stage_are_frozen():
     commands = get_command(app).commands
     assert sorted(p.name for p in commands["train"].params) == ["dry_run", "overrides", "recipe"]
     assert sorted(p.name for p in commands["demo"].params) == ["out", "seed"]
+
+
+def test_dry_run_of_training_tells_what_it_will_cost_in_comments():
+    process = smpo("train", "sd15-smpo", "--dry-run")
+    recipe, cost = process.stdout.split("# sd15-smpo: what it will cost.")
+    assert yaml.safe_load(process.stdout) == yaml.safe_load(recipe)
+    assert "16.01 TFLOP" in cost and all(line.startswith("#") for line in cost.splitlines()[1:])
+    unknown = smpo("train", "tiny-study", "--dry-run", "sampling.prompts=nowhere.txt")
+    assert unknown.returncode == 0 and "# Its cost is not known yet: " in unknown.stdout
+    assert "cost" not in smpo("cache", "sd15-smpo", "--dry-run").stdout
 
 
 def test_dry_run_prints_the_resolved_recipe_with_the_override():

@@ -25,7 +25,7 @@ VERBS = {
 
 RecipeArgument = Annotated[str, typer.Argument(help="A YAML file, or the name of a shipped recipe (`smpo show`).")]
 Overrides = Annotated[list[str] | None, typer.Argument(help="Overrides such as training.batch_size=4.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the resolved recipe and do nothing.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the recipe, for training also its cost; do nothing.")]
 
 app = typer.Typer(
     name="smpo", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
@@ -53,7 +53,11 @@ def run_stages(names: list[str] | None, recipe_name: str, overrides: list[str] |
 
     recipe = load_recipe(recipe_name, overrides or [])
     if dry_run:
+        from smpo.cli import costing
+
         print(dump_recipe(recipe), end="")
+        if names in (None, ["train"]):
+            print(costing.as_comment(recipe), end="")
         return
     from smpo import stages
 
