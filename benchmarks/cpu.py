@@ -1,0 +1,258 @@
+"""Our training step against the released one on the CPU, with the embedded tiny model's shapes.
+
+    python -m benchmarks.cpu --out benchmarks/results
+    python -m benchmarks.cpu --pairs 4 --repetitions 1 --sections comparison     # a quick look
+
+All cases of a table take turns in one process and see the same visits of the same pairs; medians and ranges are over
+the turns. One thread, unless a row says otherwise: tiny tensors get slower with more. What else runs on the machine is
+told by the load averages in the JSON.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+from benchmarks.op_profile import profiled
+from benchmarks.released_step import ReleasedOptions
+from benchmarks.timing import Case, Repetition, Results, alternate, markdown, number, ratios, spread, summary
+from benchmarks.workload import Plan, Workload, accelerator_on, make_workload, released_stepping, stepping
+
+CPU = torch.device("cpu")
+FLOAT32 = ("training.mixed_precision='no'", "training.workers=0", "cache.dtype=float32")
+BASELINE, MATMUL = "released step", "matmul"
+SAME = "noising={name: released, inversion_steps: 4, predictions: 2, jitter: 0.0}"
+PAPER = "the paper's recipe: ReNoise, at most 9 steps"
+RECIPES = {
+    PAPER: (),
+    "chained inversion, 4 timesteps a chain": ("noising={name: chained, links: 4}",),
+    "no inversion: DPO": ("noising={name: forward}",),
+    "stored visits, 2 of each pair": ("noising.network=reference", "training.stored_visits=2"),
+}
+MATMUL_SIDE, MATMUL_COUNT = 1024, 20
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is measured: pairs an optimizer step, and turns that count."""
+
+    pairs: int
+    repetitions: int
+
+
+def micro(size: int) -> str:
+    """The override of the micro-batch."""
+    return f"training.micro_batch_size={size}"
+
+
+def matmul() -> dict[str, float]:
+    """Products of float32 matrices: what this core can do, in the same turns as the steps."""
+    a = torch.randn(MATMUL_SIDE, MATMUL_SIDE)
+    for _ in range(MATMUL_COUNT):
+        a @ a
+    return {"flops": 2.0 * MATMUL_SIDE**3 * MATMUL_COUNT}
+
+
+def comparison(work: Workload, accelerator: Accelerator, size: Size) -> dict[str, Any]:
+    """The released step, ours with the same mathematics, and our recipes."""
+    largest = micro(size.pairs)
+    cases = [baseline(work, accelerator), Case(MATMUL, matmul)]
+    for images in sorted({1, min(8, size.pairs), size.pairs}):
+        cases.append(ours(work, accelerator, f"ours, same mathematics, micro-batch {images}", SAME, micro(images)))
+    cases += [ours(work, accelerator, name, *changes, largest) for name, changes in RECIPES.items()]
+    return measured(cases, size)
+
+
+def micro_batches(work: Workload, accelerator: Accelerator, size: Size) -> dict[str, Any]:
+    """The same mathematics at growing micro-batches."""
+    sizes = [images for images in (1, 2, 4, 8, 16, 32, 64) if size.pairs % images == 0]
+    return measured([ours(work, accelerator, str(images), SAME, micro(images)) for images in sizes], size)
+
+
+def inversion_steps(work: Workload, accelerator: Accelerator, size: Size) -> dict[str, Any]:
+    """The paper's recipe at other numbers of steps (its Table 4); 0 stands for random noise."""
+    changes = {"0": "noising={name: forward}"} | {str(n): f"noising.inversion_steps={n}" for n in (2, 4, 9, 19)}
+    return measured([ours(work, accelerator, n, change, micro(size.pairs)) for n, change in changes.items()], size)
+
+
+def resolutions(root: Path, accelerator: Accelerator, size: Size) -> dict[str, Any]:
+    """The same mathematics and the released step at larger images; 8 pairs a step."""
+    few, sides = Size(min(8, size.pairs), size.repetitions), (64, 128, 256)
+    found: dict[str, Any] = {}
+    for side in sides:
+        plan = replace(plan_in(root / f"{side}", few.pairs, micro(few.pairs)), px=side)
+        work = make_workload(plan, pairs=few.pairs)
+        cases = [baseline(work, accelerator), Case(MATMUL, matmul), ours(work, accelerator, "ours", SAME)]
+        found[f"{side} px"] = measured(cases, few)
+    return found
+
+
+def baseline(work: Workload, accelerator: Accelerator) -> Case:
+    """The released step's case."""
+    return Case(BASELINE, released_stepping(work, work.run(SAME), accelerator, ReleasedOptions()))
+
+
+def ours(work: Workload, accelerator: Accelerator, name: str, *changes: str) -> Case:
+    """A case of our trainer."""
+    return Case(name, stepping(work, work.run(*changes), accelerator))
+
+
+def measured(cases: Sequence[Case], size: Size) -> dict[str, Any]:
+    """Row by case."""
+    return table_of(alternate(cases, repetitions=size.repetitions, device=CPU))
+
+
+def table_of(turns: Mapping[str, Sequence[Repetition]]) -> dict[str, Any]:
+    """Rates of every case, their ratio to the released step's and their share of the matmul rate, turn by turn."""
+    rows = {}
+    for name, own in turns.items():
+        if name == MATMUL:
+            continue
+        pairs = own[0].counts["pairs"]
+        rows[name] = {
+            "pairs_per_s": summary([turn.per_s() for turn in own]),
+            "pairs_per_cpu_s": summary([turn.per_cpu_s() for turn in own]),
+            "evaluations_a_pair": {kind: own[0].counts[kind] / pairs for kind in ("trained", "free")},
+            "loss": [turn.counts["loss"] for turn in own],
+        }
+        for key, other, count in (("speedup", BASELINE, "pairs"), ("share_of_matmul", MATMUL, "flops")):
+            if other in turns:
+                rows[name][key] = ratios(*([t.per_s(count) for t in case] for case in (own, turns[other])))
+    return rows
+
+
+def processes(work: Workload, size: Size) -> dict[str, Any]:
+    """The paper's recipe on one and two processes (DDP over gloo), each started anew in every turn."""
+    layouts = {"1 process, 1 thread": (1, 1), "1 process, 2 threads": (1, 2), "2 processes, 1 thread each": (2, 1)}
+    rates: dict[str, list[float]] = {name: [] for name in layouts}
+    for _ in range(max(1, size.repetitions // 2)):
+        for name, (ranks, threads) in layouts.items():
+            rates[name].append(launched(work, ranks, threads, size))
+    return {name: {"pairs_per_s": summary(own)} for name, own in rates.items()}
+
+
+def launched(work: Workload, ranks: int, threads: int, size: Size) -> float:
+    """Pairs a second of `ranks` processes together, median of three optimizer steps after one that does not count."""
+    launcher = ["torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}", "-m"] if ranks > 1 else []
+    command = [sys.executable, "-m", *launcher, "benchmarks.cpu", "--rank-of", str(work.plan.root)]
+    command += ["--pairs", str(size.pairs), "--threads", str(threads)]
+    told = subprocess.run(
+        command, stdout=subprocess.PIPE, text=True, check=True,
+        env={**os.environ, "OMP_NUM_THREADS": str(threads), "ACCELERATE_USE_CPU": "true"},
+    ).stdout
+    return next(json.loads(line)["pairs_per_s"] for line in told.splitlines() if line.startswith('{"pairs_per_s"'))
+
+
+def rank(root: Path, size: Size) -> None:
+    """What a process of `launched` does; the main one prints the rate."""
+    accelerator = accelerator_on(CPU, "no")
+    share = size.pairs // accelerator.num_processes
+    work = Workload(plan_in(root, size.pairs))
+    turns = alternate([ours(work, accelerator, PAPER, micro(share))], repetitions=3, device=CPU)[PAPER]
+    if accelerator.is_main_process:
+        print(json.dumps({"pairs_per_s": statistics.median(turn.per_s() for turn in turns)}), flush=True)
+    accelerator.end_training()
+
+
+def plan_in(root: Path, pairs: int, *settings: str) -> Plan:
+    """The embedded tiny model with its own weights, `pairs` pairs an optimizer step."""
+    return Plan(root, "tiny", CPU, drawn=False, settings=(*FLOAT32, f"training.batch_size={pairs}", *settings))
+
+
+def profile_of(work: Workload, accelerator: Accelerator, size: Size) -> dict[str, Any]:
+    """Where the time of a step goes: ours with the same mathematics in one micro-batch, and the released one's."""
+    few = min(4, size.pairs)
+    found = {}
+    for name, case in {
+        "ours": ours(work, accelerator, "", SAME, micro(size.pairs)),
+        BASELINE: Case("", released_stepping(
+            work, work.run(SAME, f"training.batch_size={few}", micro(1)), accelerator, ReleasedOptions()
+        )),
+    }.items():
+        case.work()
+        found[name] = profiled(case.work, CPU)
+    return found
+
+
+SECTIONS = {
+    "comparison": comparison, "micro_batches": micro_batches, "inversion_steps": inversion_steps,
+    "resolutions": resolutions, "processes": processes, "profile": profile_of,
+}
+
+
+def tables(content: Mapping[str, Any]) -> dict[str, str]:
+    """Markdown by section, as docs/benchmarks.md shows it."""
+    made = {
+        name: rates_table(content[name], head) for name, head in (
+            ("comparison", "step"), ("micro_batches", "micro-batch, pairs"), ("inversion_steps", "inversion steps"),
+            ("processes", "processes"),
+        ) if name in content
+    }
+    if "resolutions" in content:
+        flat = {f"{side}, {row}": own for side, rows in content["resolutions"].items() for row, own in rows.items()}
+        made["resolutions"] = rates_table(flat, "images, step")
+    if "profile" in content:
+        found = content["profile"]
+        kinds = {kind: None for own in found.values() for kind in own["shares"]}  # ours come first, by size
+        rows = [[kind, *(f"{own['shares'].get(kind, 0):.0%}" for own in found.values())] for kind in kinds]
+        made["profile"] = markdown(["time of a step", *found], rows)
+    return made
+
+
+def rates_table(rows: Mapping[str, Any], head: str) -> str:
+    """One line a case: rate, ratio to the released step, work, share of the matmul rate."""
+    first = next(iter(rows.values()))
+    heads = {
+        "pairs_per_s": "pairs/s", "pairs_per_cpu_s": "pairs per CPU second", "speedup": "x released",
+        "share_of_matmul": "of matmul rate", "evaluations_a_pair": "UNet images a pair: trained + free",
+    }
+    shown = {key: title for key, title in heads.items() if key in first}
+
+    def cell(row: Mapping[str, Any], key: str) -> str:
+        if key == "evaluations_a_pair":
+            return f"{number(row[key]['trained'])} + {number(row[key]['free'])}"
+        if key == "share_of_matmul":
+            return f"{row[key]['median']:.0%}"
+        return number(row[key]["median"]) if key == "pairs_per_cpu_s" else spread(row[key])
+
+    return markdown([head, *shown.values()], [[name, *(cell(row, key) for key in shown)] for name, row in rows.items()])
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--pairs", type=int, default=32, help="pairs an optimizer step; a multiple of 4")
+    parser.add_argument("--repetitions", type=int, default=5, help="turns that count")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--sections", nargs="+", choices=SECTIONS, default=list(SECTIONS))
+    parser.add_argument("--out", type=Path, help="folder for cpu.json; sections that are not run now stay in it")
+    parser.add_argument("--rank-of", type=Path, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    size = Size(args.pairs, args.repetitions)
+    if args.rank_of:
+        rank(args.rank_of, size)
+        return
+    accelerator = accelerator_on(CPU, "no")
+    with tempfile.TemporaryDirectory() as scratch:
+        root = Path(scratch)
+        results = Results((args.out or root) / "cpu.json", CPU)
+        work = make_workload(plan_in(root / "main", size.pairs), pairs=size.pairs)
+        for name in args.sections:
+            place = {"processes": (work,), "resolutions": (root, accelerator)}.get(name, (work, accelerator))
+            results.put(name, SECTIONS[name](*place, size))
+            print(f"\n{tables(results.content)[name]}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
