@@ -60,5 +60,6 @@ def curves(points: Curves, *, xlabel: str, theme: Theme = LIGHT) -> Figure:
             )
         ax.set_xlabel(xlabel, fontsize=FONT_PT - 1, color=theme.muted)
         heading(ax, scorer, theme)
-    axes[0].legend(fontsize=FONT_PT - 1, frameon=False, labelcolor=theme.ink)
+    if any(len(series) > 1 for series in points.values()):
+        axes[0].legend(fontsize=FONT_PT - 1, frameon=False, labelcolor=theme.ink)
     return figure
