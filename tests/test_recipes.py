@@ -11,7 +11,7 @@ from smpo.cli import showing
 from smpo.cli.app import app
 from smpo.cli.explaining import explanation
 from smpo.config import load_recipe
-from smpo.cost.visits import VisitCost, visit_cost
+from smpo.cost.visits import VisitCost, storing_cost, visit_cost
 from smpo.evaluation.published import FILE
 from smpo.recipes import recipe_path, shipped_recipes, shipped_sweeps
 from smpo.recipes.reading import lineage
@@ -86,6 +86,8 @@ def test_show_prints_a_recipe_that_loads_to_the_same_settings_and_explains_it(na
     ("tiny-demo", (), VisitCost("pairs", 2, 2, 10, 0)),
     ("tiny-demo", ("noising.inversion_cfg=5.0",), VisitCost("pairs", 2, 2, 20, 0)),
     ("tiny-inpo", (), VisitCost("pairs", 2, 2, 8, 0)),
+    ("tiny-smpo-stored", (), VisitCost("pairs", 2, 0, 0, 0)),
+    ("sd15-kto", ("training.stored_visits=1", "training.micro_batch_size=2"), VisitCost("images", 1, 0, 0, 1)),
 ])
 def test_the_work_of_a_visit(name: str, changes: tuple[str, ...], expected: VisitCost) -> None:
     """By hand: sides shown; the reference sees each once; N steps and one ReNoise step an image; guidance doubles."""
@@ -102,6 +104,13 @@ def test_the_work_of_the_papers_grid_and_of_the_released_ones() -> None:
     assert visit_cost(load_recipe("sdxl-smpo-released")).inversion == pytest.approx(2 * 12.8, abs=0.1)
     assert visit_cost(load_recipe("sd15-smpo-released")).inversion == pytest.approx(2 * 7.6, abs=0.1)
     assert visit_cost(load_recipe("sdxl-inpo-released")).inversion == pytest.approx(2 * 6.4, abs=0.05)
+
+
+def test_stored_visits_take_the_work_of_inversion_and_reference_before_training() -> None:
+    recipe = load_recipe("tiny-smpo-stored")
+    assert storing_cost(recipe) == 12
+    assert storing_cost(load_recipe("sd15-smpo-stored")) == pytest.approx(2 + 11.93, abs=5e-3)
+    assert "after an epoch; `smpo invert` takes 12 UNet evaluations, forward only, for each" in explanation(recipe)[-1]
 
 
 def test_the_explanation_is_in_words() -> None:

@@ -19,6 +19,8 @@ from smpo.errors import ConfigError
 from smpo.models import FAMILIES
 from smpo.preparation import cache
 from smpo.preparation.cache import CacheOptions, cache_pairs
+from smpo.training import stored
+from smpo.training.invert import invert_visits
 from smpo.training.trainer import train
 from tests.training.conftest import NUM_PAIRS, prepare, write_jsonl_pairs
 from tests.training.runs import make_run
@@ -50,6 +52,34 @@ def test_disk_is_the_bytes_of_a_real_cache(options, model, artefacts, tmp_path, 
     architecture = architecture_of(model)
     assert latents_bytes(architecture, options, num_pairs=NUM_PAIRS) == latents
     assert prompts_bytes(architecture, options, num_prompts=NUM_PAIRS // 2) == prompts
+
+
+@pytest.mark.parametrize(("objective", "noising"), [
+    ({"name": "smpo"}, {"name": "chained", "links": 2, "network": "reference"}),
+    ({"name": "kto", "winner_share": 0.5}, {"name": "forward"}),
+])
+def test_disk_and_work_of_stored_visits_are_those_of_a_real_store(
+    objective, noising, artefacts, random_sd, tmp_path, monkeypatch
+) -> None:
+    """28 visits in blocks of three chains, the last one short; two draws a pair, so that none comes again."""
+    monkeypatch.setattr(stored, "BLOCK_CHAINS", 3)
+    settings = {"steps": 7, "batch_size": 4, "micro_batch_size": 4, "stored_visits": 3}
+    run = make_run(artefacts, tmp_path / "run", random_sd, objective=objective, noising=noising, **settings)
+    report = invert_visits(run, tmp_path / "store")
+    changes = {f"training.{key}": value for key, value in settings.items()} | {"cache.dtype": "float32"}
+    changes |= {f"{part}.{key}": value for part, its in (("objective", objective), ("noising", noising))
+                for key, value in its.items()}
+    recipe = load_recipe("sd15-smpo", [
+        f"model.source={random_sd}", "cache.resolution=32", "labels.name=hard",
+        *(f"{key}={value}" for key, value in changes.items()),
+    ])
+    found = estimate(recipe, Counts(NUM_PAIRS, 5, ""))
+    assert found.storing.visits == report.visits == 28 and found.storing.evaluations == report.evaluations
+    assert found.storing.bytes == sum(file.stat().st_size for file in (tmp_path / "store").glob("*.npy"))
+    assert found.storing.flops == 28 * report.evaluations * found.forwards.unet
+    assert found.visit.free == found.memory.reference == 0 and found.hours[0].storing > 0
+    text = as_text(found)
+    assert "28 visits of" in text and "stored visits" in text and " storing  training" in text
 
 
 def test_evaluations_are_those_that_a_run_logs(artefacts, random_sd, tmp_path) -> None:

@@ -5,8 +5,10 @@ import json
 import textwrap
 from collections.abc import Iterable
 
-from smpo.cost.estimate import GIB, OVERHEAD_GIB, UTILISATION, Estimate
+from smpo.config import Recipe
+from smpo.cost.estimate import GIB, OVERHEAD_GIB, UTILISATION, Estimate, counts_of, estimate
 from smpo.cost.memory import Memory
+from smpo.errors import SmpoError
 
 WIDTH = 100
 MEMORY_PARTS = {
@@ -34,6 +36,15 @@ def as_text(found: Estimate) -> str:
     return "\n\n".join(map(_wrapped, parts)) + "\n"
 
 
+def as_comment(recipe: Recipe) -> str:
+    """What the recipe will cost, as YAML comments; where that cannot be told yet, why."""
+    try:
+        text = as_text(estimate(recipe, counts_of(recipe)))
+    except SmpoError as error:
+        text = f"Its cost is not known yet: {error}\n"
+    return "".join(f"# {line}".rstrip() + "\n" for line in text.splitlines())
+
+
 def _shapes(found: Estimate) -> str:
     if found.own_shapes:
         return "shapes are those of the model's own configurations."
@@ -47,12 +58,16 @@ def _work(found: Estimate) -> list[str]:
     rest = "" if found.visits >= found.counts.pairs else (
         f"; training sees no more than {found.visits / found.counts.pairs:.0%} of them: data.max_rows reads fewer"
     )
+    storing = {} if found.storing is None else {
+        "storing": f"{_flops(found.storing.flops)}, once: {found.storing.visits:,} visits of "
+                   f"{found.storing.evaluations:.4g} UNet evaluations, forward only",
+    }
     return _rows({
         f"{visit.seen} seen": f"{found.visits:,}",
         f"UNet evaluations, one {one}": f"{visit.trained:.4g} forward and backward; forward only: {forward}",
         "one UNet evaluation": f"{_flops(found.forwards.unet)} forward",
         f"one {one}": _flops(found.visit_flops),
-        "training": _flops(total),
+        "training": _flops(total), **storing,
         "caching": f"{_flops(caching)}, once for these pairs (a VAE encoding is {_flops(found.forwards.vae)}){rest}",
     })
 
@@ -67,15 +82,17 @@ def _disk(found: Estimate) -> list[str]:
     return _rows({
         "pairs, unique prompts": f"{counts.pairs:,}, {counts.prompts:,} ({counts.source})",
         "cached latents": _bytes(disk.latents), "cached prompts": _bytes(disk.prompts),
+        **({} if found.storing is None else {"stored visits": _bytes(found.storing.bytes)}),
         "checkpoints": f"{_bytes(disk.checkpoints)}, the one being written included",
     })
 
 
 def _hours(found: Estimate) -> list[str]:
-    head = f"  {'':12}{'caching':>10}{'training':>10}{'GiB left':>10}   peak TFLOP/s"
+    columns = ("caching", "training") if found.storing is None else ("caching", "storing", "training")
+    head = f"  {'':12}{''.join(f'{name:>10}' for name in columns)}{'GiB left':>10}   peak TFLOP/s"
     lines = [
-        f"  {one.gpu.name:12}{_short(one.caching):>10}{_short(one.training):>10}{_left(one.left_gib):>10}"
-        f"   {one.gpu.half_tflops:g} bf16, {one.gpu.float32_tflops:g} float32"
+        f"  {one.gpu.name:12}{''.join(f'{_short(getattr(one, name)):>10}' for name in columns)}"
+        f"{_left(one.left_gib):>10}   {one.gpu.half_tflops:g} bf16, {one.gpu.float32_tflops:g} float32"
         for one in found.hours
     ]
     assumed = ", ".join(f"{share:.0%} {family}" for family, share in UTILISATION.items())

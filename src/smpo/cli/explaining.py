@@ -3,7 +3,7 @@
 import inspect
 
 from smpo.config import SEAMS, Recipe
-from smpo.cost.visits import VisitCost, visit_cost
+from smpo.cost.visits import VisitCost, storing_cost, visit_cost
 from smpo.objectives import OBJECTIVES
 from smpo.stages import settings_text
 from smpo.sweep.plan import Sweep
@@ -15,7 +15,7 @@ def explanation(recipe: Recipe) -> list[str]:
     cost = visit_cost(recipe)
     seams = [f"{seam.capitalize()}: {settings_text(getattr(recipe, seam))}. {_what(seam, recipe)}"
              for seam in ("labels", "noising", "objective")]
-    return [*seams, _start(recipe), _budget(recipe.training, cost), _work(recipe.training, cost)]
+    return [*seams, _start(recipe), _budget(recipe.training, cost), _work(recipe.training, cost), *_storing(recipe)]
 
 
 def explanation_of_sweep(sweep: Sweep) -> str:
@@ -60,6 +60,17 @@ def _budget(training: TrainingOptions, cost: VisitCost) -> str:
 def _rate(optimizer: OptimizerOptions) -> str:
     warmup = f" after {optimizer.warmup_steps:,} steps of warm-up" if optimizer.warmup_steps else ""
     return f"{optimizer.name}, learning rate {optimizer.lr:g}{warmup}, {optimizer.schedule}."
+
+
+def _storing(recipe: Recipe) -> list[str]:
+    rounds = recipe.training.stored_visits
+    if rounds is None:
+        return []
+    again = "an epoch" if rounds == 1 else f"{rounds} epochs"
+    return [
+        f"Stored visits: the draws of a pair come again after {again}; `smpo invert` takes {storing_cost(recipe):.4g} "
+        "UNet evaluations, forward only, for each visit that differs, once, and training needs no reference."
+    ]
 
 
 def _work(training: TrainingOptions, cost: VisitCost) -> str:

@@ -6,16 +6,18 @@ from smpo.artefacts import MANIFEST
 from smpo.checks import check_fraction, check_positive
 from smpo.config import Recipe
 from smpo.cost.architecture import Architecture, architecture_of, unet_inputs
-from smpo.cost.disk import latents_bytes, prompts_bytes
+from smpo.cost.disk import latents_bytes, prompts_bytes, stored_bytes
 from smpo.cost.flops import Forwards, forward_flops, visit_flops
 from smpo.cost.gpus import GPU, GPUS
 from smpo.cost.memory import Memory, training_memory
-from smpo.cost.visits import VisitCost, visit_cost
+from smpo.cost.visits import VisitCost, storing_cost, visit_cost
 from smpo.data.pair_set import PairSet
 from smpo.noising import NOISINGS
 from smpo.objectives import OBJECTIVES, holds_reference
 from smpo.stages import prompts_of
 from smpo.training.lora import add_adapters
+from smpo.training.order import distinct_visits
+from smpo.training.run import visiting_of
 
 UTILISATION = {"sd": 0.10, "sdxl": 0.30}
 """Family -> share of the peak rate. Assumed: what the paper's GPU-hours imply for its runs on A800s, not ours."""
@@ -35,6 +37,23 @@ class Counts:
 
 
 @dataclass(frozen=True)
+class Storing:
+    """What `smpo invert` does.
+
+    Attributes:
+        visits: noised and stored.
+        evaluations: of a UNet, forward only, for one of them; the mean over timesteps.
+        flops: of them all.
+        bytes: on disk.
+    """
+
+    visits: int
+    evaluations: float
+    flops: float
+    bytes: int
+
+
+@dataclass(frozen=True)
 class Disk:
     """Bytes. `checkpoints` are all that are kept, and the one being written."""
 
@@ -51,12 +70,14 @@ class Hours:
         gpu: the device.
         left_gib: of its memory, negative where it does not suffice.
         caching: GPU-hours.
+        storing: GPU-hours of `smpo invert`.
         training: GPU-hours.
     """
 
     gpu: GPU
     left_gib: float
     caching: float
+    storing: float
     training: float
 
 
@@ -72,6 +93,7 @@ class Estimate:
         forwards: FLOPs of the networks.
         visit_flops: FLOPs of a visit.
         caching_flops: FLOPs of `smpo cache`, (VAE, text encoders).
+        storing: what `smpo invert` does; None where training noises its visits itself.
         counts: pairs and prompts.
         memory: of each training process.
         num_processes: of the training.
@@ -87,6 +109,7 @@ class Estimate:
     forwards: Forwards
     visit_flops: float
     caching_flops: tuple[float, float]
+    storing: Storing | None
     counts: Counts
     memory: Memory
     num_processes: int
@@ -125,11 +148,13 @@ def estimate(recipe: Recipe, counts: Counts, *, utilisation: float | None = None
     each, visits = visit_flops(visit, forwards.unet, options), options.steps * options.batch_size
     views = counts.pairs * 2 * recipe.cache.views.num_views
     caching = (views * forwards.vae, (1 + counts.prompts) * forwards.text)
+    storing = _storing(recipe, architecture, counts, forwards)
+    flops = (each * visits, storing.flops if storing else 0.0, *caching)
     return Estimate(
         name=recipe.name, own_shapes=architecture.is_own, visit=visit, visits=visits, forwards=forwards,
-        visit_flops=each, caching_flops=caching, counts=counts, memory=memory, num_processes=num_processes,
-        disk=_disk(recipe, architecture, counts, memory), utilisation=share,
-        hours=tuple(_hours(gpu, recipe, memory, share=share, flops=(each * visits, *caching)) for gpu in GPUS),
+        visit_flops=each, caching_flops=caching, storing=storing, counts=counts, memory=memory,
+        num_processes=num_processes, disk=_disk(recipe, architecture, counts, memory), utilisation=share,
+        hours=tuple(_hours(gpu, recipe, memory, share=share, flops=flops) for gpu in GPUS),
     )
 
 
@@ -163,9 +188,20 @@ def _assumed_counts(at_most: int | None) -> Counts:
 
 
 def _has_reference(recipe: Recipe) -> bool:
-    """Whether the trainer holds a second UNet: a LoRA's reference is the UNet with its adapters off."""
+    """Whether the trainer holds a second UNet: a LoRA's is its own without adapters, and stored visits need none."""
     asked = holds_reference(OBJECTIVES.build(recipe.objective), NOISINGS.build(recipe.noising))
-    return asked and recipe.training.lora is None
+    return asked and recipe.training.lora is None and recipe.training.stored_visits is None
+
+
+def _storing(recipe: Recipe, architecture: Architecture, counts: Counts, forwards: Forwards) -> Storing | None:
+    options = recipe.training
+    if options.stored_visits is None:
+        return None
+    visiting = visiting_of(recipe.seed, NOISINGS.build(recipe.noising), OBJECTIVES.build(recipe.objective), options)
+    visits = distinct_visits(options.steps * options.batch_size, num_pairs=counts.pairs, visiting=visiting)
+    each = storing_cost(recipe)
+    size = stored_bytes(architecture, recipe.cache, visiting, num_visits=visits)
+    return Storing(visits, each, visits * each * forwards.unet, size)
 
 
 def _disk(recipe: Recipe, architecture: Architecture, counts: Counts, memory: Memory) -> Disk:
@@ -178,14 +214,14 @@ def _disk(recipe: Recipe, architecture: Architecture, counts: Counts, memory: Me
     )
 
 
-def _hours(gpu: GPU, recipe: Recipe, memory: Memory, *, share: float, flops: tuple[float, float, float]) -> Hours:
-    """GPU-hours of (training, VAE, text) FLOPs, each at its precision's peak rate.
+def _hours(gpu: GPU, recipe: Recipe, memory: Memory, *, share: float, flops: tuple[float, ...]) -> Hours:
+    """GPU-hours of (training, storing, VAE, text) FLOPs, each at its precision's peak rate.
 
     A float32 VAE is nearly all convolutions, which cuDNN computes in TF32, at half the rate of bf16; other float32 work
     does without tensor cores unless PyTorch is told otherwise.
     """
     mixed, half_vae = recipe.training.mixed_precision != "no", recipe.cache.vae_dtype != "float32"
     training = gpu.half_tflops if mixed else gpu.float32_tflops
-    rates = (training, gpu.half_tflops * (1 if half_vae else 0.5), gpu.float32_tflops)
-    train, vae, text = (work / (rate * 1e12 * share * 3600) for work, rate in zip(flops, rates, strict=True))
-    return Hours(gpu, gpu.memory_gib - OVERHEAD_GIB - memory.peak / GIB, vae + text, train)
+    rates = (training, training, gpu.half_tflops * (1 if half_vae else 0.5), gpu.float32_tflops)
+    train, store, vae, text = (work / (rate * 1e12 * share * 3600) for work, rate in zip(flops, rates, strict=True))
+    return Hours(gpu, gpu.memory_gib - OVERHEAD_GIB - memory.peak / GIB, vae + text, store, train)

@@ -1,7 +1,7 @@
-"""UNet evaluations of a visit, counted by the trainer's own step."""
+"""UNet evaluations of a visit, counted by the trainer's own step, and by the stage that stores visits."""
 
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,7 @@ from smpo.maths.schedule import scaled_linear_alphas_cumprod
 from smpo.noising import NOISINGS
 from smpo.objectives import OBJECTIVES, counted
 from smpo.records import Conditioning, TrainingBatch
+from smpo.training.invert import stored_noise
 from smpo.training.step import Evaluations, StepParts, noised, prepare, rewards_ahead, training_step
 
 
@@ -55,7 +56,35 @@ class Still:
 
 
 def visit_cost(recipe: Recipe, *, num_processes: int = 1) -> VisitCost:
-    """What a visit costs, counted by the trainer's own step on latents of one pixel, one visit for each timestep."""
+    """What a visit costs in training, the mean over timesteps."""
+    batch, parts = _every_timestep(recipe)
+    num, inversion = len(batch.timesteps), Evaluations()
+    if recipe.training.stored_visits is None:
+        noised(batch, parts, inversion)
+    else:
+        batch = replace(batch, stored=stored_noise(batch, parts, Evaluations(), dtype=torch.float32))
+    prepared = prepare(batch, parts)
+    before = prepared.evaluations.free
+    if parts.objective.needs_reference_point and recipe.training.accumulation(num_processes) > 1:
+        rewards_ahead(prepared, parts)
+    ahead = prepared.evaluations.free - before
+    training_step(prepared, parts)
+    return VisitCost(
+        counted(parts.objective), prepared.evaluations.trained / num, (before - inversion.free) / num,
+        inversion.free / num, ahead / num,
+    )
+
+
+def storing_cost(recipe: Recipe) -> float:
+    """UNet evaluations, forward only, of a visit that `smpo invert` stores, the mean over timesteps."""
+    batch, parts = _every_timestep(recipe)
+    evaluations = Evaluations()
+    stored_noise(batch, parts, evaluations, dtype=torch.float32)
+    return evaluations.free / len(batch.timesteps)
+
+
+def _every_timestep(recipe: Recipe) -> tuple[TrainingBatch, StepParts]:
+    """A batch of latents of one pixel, one visit for each timestep, and parts that count."""
     objective, noising = OBJECTIVES.build(recipe.objective), NOISINGS.build(recipe.noising)
     first, links, seen = recipe.training.min_timestep, noising.links, counted(objective)
     chains = (recipe.training.max_timestep + 1 - first) // links
@@ -68,15 +97,4 @@ def visit_cost(recipe: Recipe, *, num_processes: int = 1) -> VisitCost:
         null_conditioning=nothing, seeds=torch.arange(num), pair_ids=("",) * num,
     )
     unet = nn.Identity()
-    parts = StepParts(Still(), unet, unet, unet, noising, objective, nullcontext)
-    inversion = Evaluations()
-    noised(batch, parts, inversion)
-    prepared = prepare(batch, parts)
-    before = prepared.evaluations.free
-    if objective.needs_reference_point and recipe.training.accumulation(num_processes) > 1:
-        rewards_ahead(prepared, parts)
-    ahead = prepared.evaluations.free - before
-    training_step(prepared, parts)
-    return VisitCost(
-        seen, prepared.evaluations.trained / num, (before - inversion.free) / num, inversion.free / num, ahead / num
-    )
+    return batch, StepParts(Still(), unet, unet, unet, noising, objective, nullcontext)

@@ -111,7 +111,7 @@ def _noise(run: Run, blocks: Sequence[range], parts: StepParts, evaluations: Eva
     )
     loader = iter(DataLoader(
         Chunks(batches), batch_size=None, sampler=[chunk for block in chunks for chunk in block],
-        num_workers=run.options.workers,
+        num_workers=run.options.workers, pin_memory=device.type == "cuda",
     ))
     dtype = getattr(torch, run.cache.manifest["settings"]["dtype"])
     for block in chunks:

@@ -53,9 +53,7 @@ class Run:
     @property
     def visiting(self) -> Visiting:
         """How the pairs are visited."""
-        return Visiting(
-            self.seed, self.objective.winner_share, links=self.noising.links, rounds=self.options.stored_visits
-        )
+        return visiting_of(self.seed, self.noising, self.objective, self.options)
 
     @property
     def checkpoints(self) -> Path:
@@ -76,6 +74,11 @@ class Run:
     def lora_folder(self) -> Path:
         """The adapters of a LoRA run."""
         return self.folder / "lora"
+
+
+def visiting_of(seed: int, noising: Any, objective: Any, options: TrainingOptions) -> Visiting:
+    """How a run of these parts visits its pairs."""
+    return Visiting(seed, objective.winner_share, links=noising.links, rounds=options.stored_visits)
 
 
 @dataclass(frozen=True)
