@@ -15,6 +15,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import gather_object
+from diffusers import UNet2DConditionModel
 from diffusers.training_utils import EMAModel
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -47,6 +48,7 @@ from smpo.training.optimizers import (
 )
 from smpo.training.result import check_not_beyond, finish_run, open_run, save_samples
 from smpo.training.run import Run, TrainReport
+from smpo.training.sharding import Sharding, laid_out, laid_out_tensors, requested_sharding, whole, whole_tensors
 from smpo.training.step import Pool, Prepared, StepOutput, StepParts, prepare, rewards_ahead, training_step
 
 PREEMPTED_EXIT_CODE = 75  # EX_TEMPFAIL: "try again"
@@ -66,7 +68,7 @@ def train(run: Run, *, report: Report | None = None) -> TrainReport:
         NonFiniteError: a loss or gradient is not finite; nothing was stepped, the last checkpoint stands.
         SystemExit: code 75 after SIGTERM or SIGUSR1, with a checkpoint of the last whole step.
     """
-    options = run.options
+    options, sharding = run.options, requested_sharding(run.options, stored=run.stored is not None)
     trackers = list(options.trackers) or None
     accelerator = Accelerator(mixed_precision=options.mixed_precision, log_with=trackers, project_dir=run.folder)
     with accelerator.main_process_first():
@@ -77,12 +79,13 @@ def train(run: Run, *, report: Report | None = None) -> TrainReport:
         accelerator.init_trackers("logs")
     started = time.perf_counter()
     with preemption() as preempted:
-        trainer = Trainer(run, accelerator, preempted)
+        trainer = Trainer(run, accelerator, preempted, sharding)
         resumed_from = trainer.resume()
         trainer.loop(report)
     accelerator.wait_for_everyone()
-    if accelerator.is_main_process:
-        finish_run(run, trainer.trained_unet())
+    result = trainer.trained_unet()
+    if result is not None:
+        finish_run(run, result)
     accelerator.wait_for_everyone()
     accelerator.end_training()
     seconds = time.perf_counter() - started
@@ -121,23 +124,19 @@ class Progress:
 class Trainer:
     """The live objects of one process: models, optimizer, progress."""
 
-    def __init__(self, run: Run, accelerator: Accelerator, preempted: list[int]) -> None:
-        self.run, self.accelerator, self.preempted = run, accelerator, preempted
+    def __init__(
+        self, run: Run, accelerator: Accelerator, preempted: list[int], sharding: Sharding | None = None
+    ) -> None:
+        self.run, self.accelerator, self.preempted, self.sharding = run, accelerator, preempted, sharding
         self.progress, self.leaving = Progress(), False
         self.accumulation = run.options.accumulation(accelerator.num_processes)
         unet = run.family.load_unet(run.init_unet)
         check_reference(run, unet)
-        if run.options.gradient_checkpointing:
-            unet.enable_gradient_checkpointing()
-        if run.options.lora:
-            add_adapters(unet, run.options.lora, seed=derive_seed(run.seed, "adapters"))
-        trained = trained_parameters(unet)
-        self.ema = EMAModel(trained, decay=run.options.ema_decay) if run.options.ema_decay else None
-        if self.ema:
-            self.ema.to(accelerator.device)
-        optimizer = build_optimizer(trained, run.options.optimizer)
-        policy, self.optimizer = accelerator.prepare(unet, optimizer)
+        policy = self._placed(self._equipped(unet))
         self.unet = accelerator.unwrap_model(policy)
+        trained = trained_parameters(self.unet)
+        self.ema = EMAModel(trained, decay=run.options.ema_decay) if run.options.ema_decay else None
+        self.optimizer = accelerator.prepare_optimizer(build_optimizer(trained, run.options.optimizer))
         self.parts = StepParts(
             family=run.family, policy=policy, inverter=self.unet, reference=self._reference(),
             noising=run.noising, objective=run.objective, autocast=accelerator.autocast,
@@ -169,28 +168,40 @@ class Trainer:
         if state is None:
             return 0
         check_not_beyond(self.run, state.step)
-        restore_trained(self.unet, state.tensors["unet"])
-        restore_optimizer(self.optimizer.optimizer, state.tensors["optimizer"], state.scalars["optimizer"])
+        restore_trained(self.unet, laid_out_tensors(state.tensors["unet"], trained_tensors(self.unet)))
+        trained = trained_parameters(self.unet)
+        moments = {
+            name: laid_out(tensor, trained[int(name.split(".")[0])])
+            for name, tensor in state.tensors["optimizer"].items()
+        }
+        restore_optimizer(self.optimizer.optimizer, moments, state.scalars["optimizer"])
         if self.ema:
             self.ema.optimization_step = state.step
-            self.ema.shadow_params = [state.tensors["ema"][f"{i}"] for i in range(len(self.ema.shadow_params))]
+            shadows = enumerate(self.ema.shadow_params)
+            self.ema.shadow_params = [laid_out(state.tensors["ema"][f"{i}"], shadow) for i, shadow in shadows]
             self.ema.to(self.accelerator.device)
         if self.run.options.reference_ema_decay is not None:
-            self.parts.reference.load_state_dict(state.tensors["reference"])
+            reference = self.parts.reference
+            reference.load_state_dict(laid_out_tensors(state.tensors["reference"], reference.state_dict()))
         if self.accelerator.scaler is not None and state.scalars.get("scaler"):
             self.accelerator.scaler.load_state_dict(state.scalars["scaler"])
         self.progress = Progress(state.step, state.scalars["skipped_in_a_row"])
         return state.step
 
     def save(self) -> None:
-        """Write a checkpoint of the last whole step, on the main process; the others wait."""
-        if self.accelerator.is_main_process:
-            tensors, scalars = optimizer_tensors(self.optimizer.optimizer)
-            files = {"unet": trained_tensors(self.unet), "optimizer": tensors}
-            if self.ema:
-                files["ema"] = {str(i): tensor for i, tensor in enumerate(self.ema.shadow_params)}
-            if self.run.options.reference_ema_decay is not None:
-                files["reference"] = self.parts.reference.state_dict()
+        """Write a checkpoint of the last whole step, on the main process; the others send their shares and wait.
+
+        It holds whole tensors, whatever the number of processes and wherever they keep them.
+        """
+        main = self.accelerator.is_main_process
+        tensors, scalars = optimizer_tensors(self.optimizer.optimizer)
+        files = {"unet": trained_tensors(self.unet), "optimizer": tensors}
+        if self.ema:
+            files["ema"] = {str(i): tensor for i, tensor in enumerate(self.ema.shadow_params)}
+        if self.run.options.reference_ema_decay is not None:
+            files["reference"] = self.parts.reference.state_dict()
+        files = {stem: whole_tensors(tensors, keep=main) for stem, tensors in files.items()}
+        if main:
             scaler = self.accelerator.scaler.state_dict() if self.accelerator.scaler else None
             rest = {"optimizer": scalars, "scaler": scaler, "skipped_in_a_row": self.progress.skipped_in_a_row}
             state = TrainState(self.progress.step, files, rest)
@@ -198,10 +209,10 @@ class Trainer:
         self.accelerator.wait_for_everyone()
 
     def trained_unet(self) -> Any:
-        """The UNet of the result: the moving average where one is kept."""
+        """The UNet of the result on the main process, else None: the moving average where one is kept."""
         if self.ema:
             self.ema.copy_to(trained_parameters(self.unet))
-        return self.unet
+        return self._whole_unet()
 
     def _step(self, batches: Iterator[TrainingBatch]) -> dict[str, Any]:
         """One optimizer step over `accumulation` micro-batches; returns its metrics."""
@@ -220,11 +231,14 @@ class Trainer:
         sums[-1] = float(bool(self.preempted))
         sums = self.accelerator.reduce(sums, reduction="sum")
         norm = self.accelerator.clip_grad_norm_(self.parts.policy.parameters(), options.optimizer.max_grad_norm)
-        fetched = torch.cat([sums, norm.to(sums)[None]]).cpu()  # the one time that a step waits for its device
+        fetched = torch.cat([sums, whole(norm).to(sums)[None]]).cpu()  # the one time that a step waits for its device
         sums, norm = fetched[:-1], fetched[-1]
         self.leaving = bool(sums[-1])  # by agreement: a signal may have reached one process only
         self._check_finite(sums, norm, losses)
-        self.optimizer.step()
+        if self.sharding:
+            self.sharding.step(self.optimizer.optimizer)
+        else:
+            self.optimizer.step()
         self.optimizer.zero_grad()
         if self.ema:
             self.ema.step(trained_parameters(self.unet))
@@ -248,14 +262,26 @@ class Trainer:
         if self.accumulation == 1 or not self.parts.objective.needs_reference_point:
             return coming, self._reference_point
         prepared = list(coming)
-        point = self._reference_point(torch.cat([rewards_ahead(one, self.parts) for one in prepared]))
+        with self._forward_only(gathered=self.unet):
+            rewards = torch.cat([rewards_ahead(one, self.parts) for one in prepared])
+        point = self._reference_point(rewards)
         return prepared, lambda rewards: point
 
     def _next(self, batches: Iterator[TrainingBatch]) -> Prepared:
         """The next micro-batch; where a signal came before it, the end."""
         if self.preempted and self.accelerator.num_processes == 1:
             self._leave()
-        return prepare(next(batches).to(self.accelerator.device), self.parts)
+        networks = {"policy": self.unet, "reference": self.parts.reference}
+        inverter = None if self.run.stored is not None else networks.get(self.run.noising.network)
+        batch = next(batches).to(self.accelerator.device)
+        with self._forward_only(self.parts.reference, gathered=inverter):
+            return prepare(batch, self.parts)
+
+    def _forward_only(
+        self, other: torch.nn.Module | None = None, *, gathered: torch.nn.Module | None
+    ) -> contextlib.AbstractContextManager[None]:
+        """Where networks are sharded: a stretch of passes by these two that no backward follows."""
+        return self.sharding.forward_only(other, gathered=gathered) if self.sharding else contextlib.nullcontext()
 
     def _reference_point(self, rewards: Tensor) -> Tensor:
         """The reference point over these rewards of every process."""
@@ -263,7 +289,9 @@ class Trainer:
 
     def _backward(self, prepared: Prepared, pool: Pool, *, last: bool) -> StepOutput:
         """Accumulate the gradient of a micro-batch; returns its per-pair results."""
-        sync = contextlib.nullcontext() if last else self.accelerator.no_sync(self.parts.policy)
+        # sharded gradients are averaged at once: kept until the last micro-batch, they would have to be kept whole
+        at_once = last or self.sharding is not None
+        sync = contextlib.nullcontext() if at_once else self.accelerator.no_sync(self.parts.policy)
         with sync:
             output = training_step(prepared, self.parts, pool)
             self.accelerator.backward(output.loss.mean() / self.accumulation)
@@ -315,10 +343,41 @@ class Trainer:
         if self.run.options.lora:
             check_one_copy(self.run.init_unet, self.run.ref_unet)
             return AdaptersOff(self.unet)
-        reference = self.run.family.load_unet(self.run.ref_unet or self.run.init_unet)
-        return reference.requires_grad_(False).eval().to(self.accelerator.device)
+        reference = self.run.family.load_unet(self.run.ref_unet or self.run.init_unet).requires_grad_(False).eval()
+        if self.sharding:
+            self.sharding.shard(reference, self.accelerator)
+        return reference.to(self.accelerator.device)
+
+    def _equipped(self, unet: UNet2DConditionModel) -> UNet2DConditionModel:
+        """`unet`, the policy's start, with what the recipe adds to it."""
+        options = self.run.options
+        if options.gradient_checkpointing:
+            unet.enable_gradient_checkpointing()
+        if options.lora:
+            add_adapters(unet, options.lora, seed=derive_seed(self.run.seed, "adapters"))
+        return unet
+
+    def _placed(self, unet: UNet2DConditionModel) -> torch.nn.Module:
+        """`unet` on this process's device: sharded, or wrapped for several processes, or as it is."""
+        if self.sharding is None:
+            return self.accelerator.prepare(unet)
+        self.sharding.shard(unet, self.accelerator)
+        return unet
+
+    def _whole_unet(self) -> UNet2DConditionModel | None:
+        """The policy in one piece on the main process, else None: itself, or an ordinary UNet with its weights."""
+        main = self.accelerator.is_main_process
+        if self.sharding is None:
+            return self.unet if main else None
+        weights = whole_tensors(trained_tensors(self.unet), keep=main)
+        if not main:
+            return None
+        unet = self._equipped(self.run.family.load_unet(self.run.init_unet))
+        restore_trained(unet, weights)
+        return unet.to(self.accelerator.device)
 
     def _samples(self) -> None:
-        if self.accelerator.is_main_process:
-            save_samples(self.run, self.unet, self.progress.step)
+        unet = self._whole_unet()
+        if unet is not None:
+            save_samples(self.run, unet, self.progress.step)
         self.accelerator.wait_for_everyone()

@@ -1,0 +1,200 @@
+"""FSDP2: policy, reference, gradients and optimizer state, each split over the processes of a run.
+
+`accelerate launch --config_file launch/fsdp2.yaml` asks for it, by environment variables. The splitting is torch's
+own `fully_shard`: accelerate prepares one model with its optimizer, and a run has a reference too; and it rounds every
+input of the model to the parameters' precision, SDXL's picture sizes among them (in bf16 1023 px become 1024).
+
+A sharded network gathers its weights in its forward, so every process must make equally many forward passes, or all
+wait for ever. An inversion's passes depend on the timesteps drawn. Hence `Sharding.forward_only`: the inverting network
+stays whole from the first pass of its inversion to the last, and a process may make as many as it likes.
+"""
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from accelerate import Accelerator
+from diffusers import UNet2DConditionModel
+from diffusers.models.attention import BasicTransformerBlock
+from diffusers.models.resnet import ResnetBlock2D
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.optim import Optimizer
+
+from smpo.errors import ConfigError
+from smpo.processes import this_process
+from smpo.training.options import TrainingOptions
+
+GATHERED_TOGETHER = (BasicTransformerBlock, ResnetBlock2D)  # each by a message of its own; what is left, with the root
+WHOLE_MATRICES = "adafactor"  # keeps means of a matrix's rows and columns: a share of its rows is not enough
+REFUSED = {  # accelerate's variables, named as in its config files but for the case -> the way out
+    "FSDP_OFFLOAD_PARAMS": "",
+    "FSDP_CPU_RAM_EFFICIENT_LOADING": "",  # transformers would leave the weights of all processes but one empty
+    "FSDP_ACTIVATION_CHECKPOINTING": ", and training.gradient_checkpointing=true in the recipe",
+}
+
+
+@dataclass(frozen=True)
+class Sharding:
+    """How networks are split.
+
+    Attributes:
+        reshard_after_forward: free the gathered weights between forward and backward (least memory) or keep them
+            (half the gathering).
+        gathered_as: type in which weights are gathered; None is their own.
+        whole_updates: the optimizer must see whole matrices.
+    """
+
+    reshard_after_forward: bool
+    gathered_as: torch.dtype | None
+    whole_updates: bool
+
+    def shard(self, unet: UNet2DConditionModel, accelerator: Accelerator) -> None:
+        """Split `unet` in place over all processes, each keeping its rows of every weight, on its device.
+
+        Gradients are averaged in float32; inputs are left to autocast.
+        """
+        mesh = init_device_mesh(accelerator.device.type, (accelerator.num_processes,))
+        policy = MixedPrecisionPolicy(
+            param_dtype=self.gathered_as, reduce_dtype=torch.float32, cast_forward_inputs=False
+        )
+        parts = [part for part in unet.modules() if isinstance(part, GATHERED_TOGETHER)]
+        for part in (*parts, unet):  # the root last: it takes what is left
+            fully_shard(part, mesh=mesh, mp_policy=policy, reshard_after_forward=self.reshard_after_forward)
+
+    @contextmanager
+    def forward_only(self, other: nn.Module | None = None, *, gathered: nn.Module | None) -> Iterator[None]:
+        """A stretch of forward passes that no backward follows; a collective.
+
+        Args:
+            other: a sharded network that makes as many passes as on every other process, one at least.
+            gathered: the sharded network that is whole meanwhile, and makes any number of passes.
+        """
+        whole = _parts(gathered) if gathered is not None else []
+        for part in whole:
+            part.set_reshard_after_forward(False, recurse=False)
+            part.unshard()
+        try:
+            yield
+        finally:
+            for part in whole:
+                part.set_reshard_after_forward(self.reshard_after_forward, recurse=False)
+            for network in (gathered, other):
+                if network is not None:
+                    _forget_passes(network)
+
+    def step(self, optimizer: Optimizer) -> None:
+        """`optimizer.step()`; where it must see whole matrices, it is shown them one after the other."""
+        if not self.whole_updates:
+            optimizer.step()
+            return
+        groups = optimizer.param_groups
+        try:
+            for group in groups:
+                for parameter in group["params"]:
+                    if parameter.grad is not None:
+                        _step_whole(optimizer, group, parameter)
+        finally:
+            optimizer.param_groups = groups
+
+
+def requested_sharding(options: TrainingOptions, *, stored: bool = False) -> Sharding | None:
+    """What the launcher asks for, by its environment; None for one process, and where each keeps whole weights (DDP).
+
+    Args:
+        options: of the training.
+        stored: the reference's errors were taken ahead of the run, with whole weights. Its policy must then share their
+            precision (METHODS D37): under autocast those of the norms stay float32, which gathering in bf16 rounds.
+
+    Raises:
+        ConfigError: it asks for what training does not do.
+    """
+    if _is_set("ACCELERATE_USE_DEEPSPEED"):
+        raise ConfigError(
+            "training does not run under DeepSpeed, whose engine takes the optimizer step itself; "
+            "`accelerate launch --config_file launch/fsdp2.yaml` splits the same tensors as its ZeRO-3"
+        )
+    if not _is_set("ACCELERATE_USE_FSDP") or this_process().world_size == 1:
+        return None
+    if (version := os.environ.get("FSDP_VERSION", "1")) != "2":
+        raise ConfigError(f"fsdp_version must be 2, got {version}; see launch/fsdp2.yaml")
+    for variable, way_out in REFUSED.items():
+        if _is_set(variable):
+            raise ConfigError(f"{variable.lower()} is not supported; set it to false{way_out}")
+    if options.mixed_precision == "fp16":
+        raise ConfigError("training.mixed_precision=fp16 is not supported by FSDP2 runs; set bf16 or no, or use DDP")
+    if not hasattr(FSDPModule, "reset_iter_state"):
+        raise ConfigError(f"FSDP2 runs need torch >= 2.13, got {torch.__version__}; upgrade it, or use DDP")
+    reshard = os.environ.get("FSDP_RESHARD_AFTER_FORWARD", "true").lower()
+    if reshard not in ("true", "false"):
+        raise ConfigError(f"fsdp_reshard_after_forward must be true or false, got {reshard}; see launch/fsdp2.yaml")
+    gathered_as = torch.bfloat16 if options.mixed_precision == "bf16" and not stored else None
+    return Sharding(reshard == "true", gathered_as, options.optimizer.name == WHOLE_MATRICES)
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """`tensor` in full. A collective where it is sharded; any other tensor is returned as it is."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def whole_tensors(tensors: Mapping[str, Tensor], *, keep: bool) -> dict[str, Tensor]:
+    """All of `tensors` in full, the sharded ones on the CPU; {} unless `keep`. A collective, if any is sharded.
+
+    They are gathered one after the other, so that a device holds one of them at a time.
+    """
+    kept = {}
+    for name, tensor in tensors.items():
+        full = whole(tensor)
+        if keep:
+            kept[name] = full if full is tensor else full.cpu()
+    return kept
+
+
+def laid_out(tensor: Tensor, like: Tensor) -> Tensor:
+    """The full `tensor` as `like` lies: this process's rows of it where `like` is sharded and of the same shape."""
+    if not isinstance(like, DTensor) or tensor.shape != like.shape:
+        return tensor
+    mine = distribute_tensor(tensor, like.device_mesh, like.placements, src_data_rank=None)  # no message: all have it
+    return mine.clone()  # a shard of its own: that of `distribute_tensor` keeps the whole in memory
+
+
+def laid_out_tensors(tensors: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Each of `tensors` laid out as its namesake."""
+    return {name: laid_out(tensor, like[name]) for name, tensor in tensors.items()}
+
+
+@torch.no_grad()
+def _step_whole(optimizer: Optimizer, group: dict, parameter: nn.Parameter) -> None:
+    """One optimizer step of one sharded parameter, made whole; its state is kept whole, on every process."""
+    stand_in = nn.Parameter(whole(parameter))
+    stand_in.grad = whole(parameter.grad)
+    if parameter in optimizer.state:
+        optimizer.state[stand_in] = optimizer.state.pop(parameter)
+    optimizer.param_groups = [{**group, "params": [stand_in]}]
+    optimizer.step()
+    optimizer.state[parameter] = optimizer.state.pop(stand_in)
+    parameter.copy_(laid_out(stand_in.detach(), parameter))
+
+
+def _parts(network: nn.Module) -> list[FSDPModule]:
+    """What is gathered at once, the root first."""
+    return [part for part in network.modules() if isinstance(part, FSDPModule)]
+
+
+def _forget_passes(network: nn.Module) -> None:
+    """Split all weights again, and drop the notes that FSDP2 takes of every forward pass for a backward to come.
+
+    Left alone they grow for ever, and the next backward gathers weights ahead for passes that have none.
+    """
+    root, *others = _parts(network)
+    for part in (root, *others):
+        part.reshard()
+    root.reset_iter_state()
+
+
+def _is_set(variable: str) -> bool:
+    return os.environ.get(variable, "false").lower() in ("true", "1")

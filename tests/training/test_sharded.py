@@ -1,0 +1,291 @@
+"""FSDP2 on two processes (gloo) does what one process does, and its checkpoints are everybody's."""
+
+import math
+import os
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from accelerate import Accelerator
+from diffusers import UNet2DConditionModel
+from PIL import Image
+from safetensors.torch import load_file
+from torch.distributed.tensor import DTensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from smpo.errors import ConfigError
+from smpo.training.checkpoint import checkpoints, load_checkpoint
+from smpo.training.invert import invert_visits, with_stored
+from smpo.training.options import TrainingOptions
+from smpo.training.run import Run
+from smpo.training.sharding import GATHERED_TOGETHER, Sharding, laid_out, requested_sharding, whole
+from smpo.training.trainer import forget_precision, train
+from tests.ranks import free_port
+from tests.training.outcomes import die, exit_code, metrics_of
+from tests.training.runs import make_run
+from tests.training.test_distributed import in_shell, on_two_processes
+from tests.training.test_trajectories import GENTLE, KTO, assert_same_trajectory, weights
+
+MakeRun = Callable[..., Run]
+SMPO = {**GENTLE, "noising": {"name": "renoise", "inversion_steps": 5, "grid": "fixed_stride"}, "micro_batch_size": 1}
+"""Inversions of one to five steps: the two processes make unequally many passes."""
+FSDP2 = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
+LAUNCH = Path(__file__).parents[2] / "launch"
+
+
+def sharded(work: Callable[[], Any], **fsdp: str) -> Callable[[], Any]:
+    """`work` as `accelerate launch --config_file launch/fsdp2.yaml` starts it, but for the variables in `fsdp`."""
+
+    def started() -> None:
+        os.environ.update({**FSDP2, **fsdp})
+        work()
+
+    return started
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("optimizer", "reshard"), [("adamw", "true"), ("adafactor", "false")])
+def test_two_sharded_processes_train_what_one_trains(new_run: MakeRun, optimizer: str, reshard: str) -> None:
+    """Two accumulated pairs on each process against four on one, weights kept from forward to backward or not."""
+    settings = {**SMPO, "optimizer": {**GENTLE["optimizer"], "name": optimizer}}
+    one, two = new_run("one", **settings), new_run("two", **settings)
+    train(one)
+    assert on_two_processes(sharded(lambda: train(two), FSDP_RESHARD_AFTER_FORWARD=reshard)) == [0, 0]
+    assert_same_trajectory(two, one)
+    for run in (one, two):
+        assert len({line["evaluations_free"] for line in metrics_of(run)}) > 1  # inversions of other lengths
+
+
+@pytest.mark.slow
+def test_the_reference_point_goes_over_all_sharded_processes(new_run: MakeRun) -> None:
+    """KTO's, of two accumulated images on each process, against four images in one pass."""
+    one, two = new_run("one", **{**KTO, "micro_batch_size": 4}), new_run("two", **{**KTO, "micro_batch_size": 1})
+    train(one)
+    assert on_two_processes(sharded(lambda: train(two))) == [0, 0]
+    assert_same_trajectory(two, one, but=("evaluations_free",))
+    assert max(line["reference_point"] for line in metrics_of(one)) > 1e-5
+
+
+@pytest.mark.slow
+def test_averages_samples_and_the_result_are_those_of_one_process(new_run: MakeRun) -> None:
+    """The moving average of the weights, a reference that moves and inverts, the grid, and the model folder."""
+    settings = {
+        **SMPO, "ema_decay": 0.9, "reference_ema_decay": 0.5, "noising": {**SMPO["noising"], "network": "reference"},
+        "samples": {"every": 3, "prompts": ["a thing"], "num_inference_steps": 2},
+    }
+    one, two = new_run("one", **settings), new_run("two", **settings)
+    train(one)
+    assert on_two_processes(sharded(lambda: train(two))) == [0, 0]
+    assert_same_trajectory(two, one)
+    states = [load_checkpoint(run.checkpoints).tensors for run in (two, one)]
+    for stem in ("ema", "reference", "optimizer"):
+        torch.testing.assert_close(*(state[stem] for state in states), atol=1e-6, rtol=1e-5)
+    results = [load_file(run.model_folder / "unet" / "diffusion_pytorch_model.safetensors") for run in (two, one)]
+    torch.testing.assert_close(*results, atol=1e-6, rtol=1e-5)
+    drawn = [np.asarray(Image.open(run.folder / "samples" / "step-00000003.png"), dtype=int) for run in (two, one)]
+    assert np.abs(drawn[0] - drawn[1]).max() <= 1
+
+
+@pytest.mark.slow
+def test_a_run_changes_how_it_is_spread_whenever_it_resumes(new_run: MakeRun) -> None:
+    """One process, two sharded, two whole (DDP), two sharded, one; each is killed, and the next takes its place."""
+    settings = {**SMPO, "steps": 6, "ema_decay": 0.9}
+    straight, changing = new_run("straight", **settings), new_run("changing", **settings)
+    train(straight)
+
+    def until(step: int) -> Callable[[], Any]:
+        return lambda: train(changing, report=lambda metrics: die() if metrics["step"] == step else None)
+
+    assert exit_code(until(2)) == -9
+    for work, saved in ((sharded(until(3)), 2), (until(4), 3), (sharded(until(5)), 4)):
+        assert -9 in on_two_processes(work)
+        assert load_checkpoint(changing.checkpoints).step == saved
+    assert train(changing).resumed_from == 4
+    assert_same_trajectory(changing, straight)
+    states = [load_checkpoint(run.checkpoints).tensors for run in (changing, straight)]
+    for stem in ("ema", "optimizer"):
+        torch.testing.assert_close(*(state[stem] for state in states), atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_signal_to_one_sharded_process_makes_both_leave_after_the_same_step(new_run: MakeRun) -> None:
+    settings = {**SMPO, "steps": 4, "checkpoint_every": 100}
+    straight, preempted = new_run("straight", **settings), new_run("preempted", **settings)
+    train(straight)
+
+    def signalled() -> None:
+        train(preempted, report=lambda m: os.kill(os.getpid(), signal.SIGTERM) if m["step"] == 1 else None)
+
+    assert on_two_processes(sharded(signalled)) == [75, 75]
+    assert [path.name for path in checkpoints(preempted.checkpoints)] == ["step-00000002"]
+    train(preempted)
+    assert_same_trajectory(preempted, straight)
+
+
+@pytest.mark.slow
+def test_adapters_train_alike_when_base_and_adapters_are_sharded(new_run: MakeRun) -> None:
+    """LoRA: the reference is the sharded UNet with its adapters off; the result is fused on the main process."""
+    settings = {**SMPO, "lora": {"rank": 3, "alpha": 6.0}}
+    one, two = new_run("one", **settings), new_run("two", **settings)
+    train(one)
+    assert on_two_processes(sharded(lambda: train(two))) == [0, 0]
+    assert_same_trajectory(two, one)
+    assert max(float(tensor.abs().max()) for name, tensor in weights(one).items() if "lora_B" in name) > 1e-4
+    for folder, file in (("model_folder", "unet/diffusion_pytorch_model.safetensors"),
+                         ("lora_folder", "pytorch_lora_weights.safetensors")):
+        results = [load_file(getattr(run, folder) / file) for run in (two, one)]
+        torch.testing.assert_close(*results, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_policy_and_reference_share_their_precision(sdxl_artefacts: Path, random_sdxl: Path, tmp_path: Path) -> None:
+    """bf16 (METHODS D37): before the first step SDXL's policy and reference differ in no bit."""
+    settings = {**SMPO, "mixed_precision": "bf16", "steps": 2}
+    one, two = (make_run(sdxl_artefacts, tmp_path / name, random_sdxl, family="sdxl", **settings)
+                for name in ("one", "two"))
+    assert exit_code(lambda: (forget_precision(), train(one))) == 0
+    assert on_two_processes(sharded(lambda: train(two))) == [0, 0]
+    for run in (one, two):
+        first, second = metrics_of(run)
+        assert first["error_delta_w"] == first["error_delta_l"] == 0 and first["loss"] == pytest.approx(math.log(2))
+        assert second["error_delta_w"] != 0
+    assert metrics_of(two)[0]["error_w"] == pytest.approx(metrics_of(one)[0]["error_w"], rel=1e-6)
+
+
+@pytest.mark.slow
+def test_a_sharded_policy_shares_the_precision_of_stored_errors(new_run: MakeRun, tmp_path: Path) -> None:
+    """The reference's errors were taken with whole weights in bf16: before the first step the policy's are the same."""
+    settings = {**SMPO, "noising": {**SMPO["noising"], "network": "reference"}, "mixed_precision": "bf16", "steps": 2}
+    run = new_run("run", **settings, stored_visits=1, init_unet=scaled_norms(new_run("run").family, tmp_path / "unet"))
+    assert exit_code(lambda: (forget_precision(), invert_visits(run, tmp_path / "store"))) == 0
+    assert on_two_processes(sharded(lambda: train(with_stored(run, tmp_path / "store")))) == [0, 0]
+    first, second = metrics_of(run)
+    assert first["error_delta_w"] == first["error_delta_l"] == 0 != second["error_delta_w"]
+
+
+def scaled_norms(family: Any, folder: Path) -> str:
+    """A folder with the family's UNet whose norms have weights that bf16 cannot hold, as trained ones have."""
+    unet = family.load_unet()
+    with torch.no_grad():
+        for name, parameter in unet.named_parameters():
+            if "norm" in name:
+                parameter += 0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0))
+    unet.save_pretrained(folder)
+    return str(folder)
+
+
+def passes(unet: UNet2DConditionModel, size: float = 1023.0) -> torch.Tensor:
+    """SDXL's prediction for a picture of `size` px, which bf16 cannot hold: it would become 1024."""
+    draw = torch.Generator().manual_seed(0)
+    x, hidden, pooled = (torch.randn(*shape, generator=draw) for shape in ((2, 4, 8, 8), (2, 16, 32), (2, 16)))
+    added = {"text_embeds": pooled, "time_ids": torch.full((2, 6), size)}
+    with torch.autocast("cpu", torch.bfloat16):
+        return unet(x, torch.tensor([3, 700]), encoder_hidden_states=hidden, added_cond_kwargs=added).sample.float()
+
+
+class Messages(TorchDispatchMode):
+    """Counts what goes between the processes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += operation.namespace == "c10d"
+        return operation(*args, **(kwargs or {}))
+
+
+def messages(work: Callable[[], Any]) -> int:
+    """How often weights are gathered and gradients averaged while `work` is done."""
+    with Messages() as counted:
+        work()
+    return counted.count
+
+
+@pytest.mark.slow
+def test_any_number_of_passes_in_one_gathering(random_sdxl: Path, tmp_path: Path) -> None:
+    """What the trainer builds on, from within: messages counted, shares measured, predictions compared bit for bit."""
+
+    def checked() -> None:
+        accelerator = Accelerator(mixed_precision="bf16")
+        plain, split = (UNet2DConditionModel.from_pretrained(random_sdxl, subfolder="unet") for _ in range(2))
+        assert not torch.equal(passes(plain), passes(plain, 1024.0))
+        sharding = Sharding(reshard_after_forward=True, gathered_as=torch.bfloat16, whole_updates=False)
+        sharding.shard(split, accelerator)
+        groups = 1 + sum(isinstance(part, GATHERED_TOGETHER) for part in split.modules())
+        mine = sum(parameter.to_local().numel() for parameter in split.parameters())
+        assert mine < 0.6 * sum(parameter.numel() for parameter in plain.parameters())
+        with torch.no_grad():
+            assert messages(lambda: passes(split)) == groups
+            for number in (0, 3 * accelerator.process_index):
+                with sharding.forward_only(gathered=split):
+                    assert messages(lambda number=number: [passes(split) for _ in range(number)]) == 0
+            with sharding.forward_only(split, gathered=None):
+                assert torch.equal(passes(split), passes(plain))
+        # forward, backward, averaging; the passes before leave no trace, and no weights gathered for nothing
+        assert messages(lambda: passes(split).square().mean().backward()) == 3 * groups
+        passes(plain).square().mean().backward()
+        for ours, theirs in zip(split.parameters(), plain.parameters(), strict=True):
+            torch.testing.assert_close(whole(ours.grad), theirs.grad, atol=1e-3, rtol=2e-2)
+            again = laid_out(theirs.detach(), ours)
+            assert isinstance(again, DTensor) and torch.equal(again.to_local(), ours.to_local())
+            assert again.to_local().untyped_storage().nbytes() <= again.to_local().nbytes
+        (tmp_path / f"{accelerator.process_index}").touch()
+
+    assert on_two_processes(checked) == [0, 0]
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["ddp", "fsdp2"])
+def test_accelerate_launches_the_shipped_configs(
+    name: str, new_run: MakeRun, sd_artefacts: Path, random_sd: Path
+) -> None:
+    """From a shell; without a GPU the same files start processes that talk over gloo."""
+    one, two = new_run("one", **SMPO), new_run("two", **SMPO)
+    train(one)
+    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(LAUNCH / f"{name}.yaml"),
+                "--num_processes", "2", "--main_process_port", str(free_port()), "-m"]
+    assert in_shell(launcher, sd_artefacts, two, random_sd, SMPO) == 0
+    assert_same_trajectory(two, one)
+
+
+@pytest.mark.parametrize(("environment", "options", "message"), [
+    ({"ACCELERATE_USE_DEEPSPEED": "true"}, {}, "training does not run under DeepSpeed, .*launch/fsdp2.yaml"),
+    ({**FSDP2, "FSDP_VERSION": "1"}, {}, "fsdp_version must be 2, got 1; see launch/fsdp2.yaml"),
+    ({**FSDP2, "FSDP_OFFLOAD_PARAMS": "true"}, {}, "fsdp_offload_params is not supported; set it to false$"),
+    ({**FSDP2, "FSDP_CPU_RAM_EFFICIENT_LOADING": "True"}, {}, "fsdp_cpu_ram_efficient_loading is not supported"),
+    ({**FSDP2, "FSDP_ACTIVATION_CHECKPOINTING": "true"}, {}, "not supported; .*training.gradient_checkpointing=true"),
+    ({**FSDP2, "FSDP_RESHARD_AFTER_FORWARD": "FULL_SHARD"}, {}, "must be true or false, got full_shard"),
+    (FSDP2, {"mixed_precision": "fp16"}, "mixed_precision=fp16 is not supported by FSDP2 runs; set bf16 or no"),
+])
+def test_what_training_does_not_do_is_refused_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, environment: dict, options: dict, message: str
+) -> None:
+    for variable, value in {**environment, "WORLD_SIZE": "2", "RANK": "0"}.items():
+        monkeypatch.setenv(variable, value)
+    with pytest.raises(ConfigError, match=message) as error:
+        requested_sharding(TrainingOptions(steps=1, batch_size=2, optimizer={"lr": 1.0}, **options))
+    assert "\n" not in str(error.value)
+
+
+def test_one_process_and_ddp_shard_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    options = TrainingOptions(steps=1, batch_size=2, optimizer={"lr": 1.0})
+    assert requested_sharding(options) is None
+    for variable, value in {**FSDP2, "WORLD_SIZE": "1", "RANK": "0"}.items():
+        monkeypatch.setenv(variable, value)
+    assert requested_sharding(options) is None
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    plain = Sharding(reshard_after_forward=True, gathered_as=None, whole_updates=False)
+    assert requested_sharding(options) == plain
+    half = options.model_copy(update={"mixed_precision": "bf16"})
+    assert requested_sharding(half) == replace(plain, gathered_as=torch.bfloat16)
+    assert requested_sharding(half, stored=True) == plain
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "false")
+    assert requested_sharding(options) is None
