@@ -119,10 +119,9 @@ def machine(device: torch.device) -> dict[str, Any]:
     """Where and with what a measurement is made."""
     about = {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
-        "threads": torch.get_num_threads(), "cores": os.cpu_count(), "load_average": _load(),
+        "threads": torch.get_num_threads(), "cores": os.cpu_count(),
         "torch": torch.__version__, "diffusers": diffusers.__version__, "transformers": transformers.__version__,
         "accelerate": accelerate.__version__, "python": platform.python_version(),
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="minutes"),
     }
     if device.type == "cuda":
         memory = torch.cuda.get_device_properties(device).total_memory / 2**30
@@ -138,23 +137,23 @@ def _processor() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
-def _load() -> float:
-    """Processes that ran or waited to run, the mean of the last minute: other work shows here."""
-    return round(os.getloadavg()[0], 2)
-
-
 class Results:
-    """A JSON file that is written anew after every section, so that a killed benchmark keeps what it has."""
+    """A JSON file that is written anew after every section, so that a killed benchmark keeps what it has.
+
+    Sections that are there already stay, if they were measured with the same software on the same device.
+    """
 
     def __init__(self, path: Path, device: torch.device) -> None:
-        self.path = path
-        self.content: dict[str, Any] = {"machine": machine(device)}
+        self.path, where = path, machine(device)
         path.parent.mkdir(parents=True, exist_ok=True)
+        before = json.loads(path.read_text()) if path.exists() else {}
+        self.content: dict[str, Any] = before if before.get("machine") == where else {"machine": where, "measured": {}}
 
     def put(self, section: str, value: Any) -> None:
-        """Write `value` as this section; the load of the machine is noted beside it."""
+        """Write `value` as this section; the time and the load of the machine are noted beside it."""
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="minutes")
         self.content[section] = value
-        self.content.setdefault("load_average_after", {})[section] = _load()
+        self.content["measured"][section] = {"date": now, "load_average": round(os.getloadavg()[0], 2)}
         write_atomically(self.path, json.dumps(self.content, indent=1) + "\n")
 
 
