@@ -48,6 +48,20 @@ def test_a_moving_reference_needs_an_objective_or_a_noising_that_has_one():
     assert resolve({**MINIMAL, "training": moving, "objective": {"name": "sft"}, "noising": inverted})
 
 
+def test_visits_are_stored_only_of_a_reference_that_is_needed_inverts_and_stands_still():
+    storing = {**MINIMAL["training"], "stored_visits": 2}
+    assert resolve({**MINIMAL, "training": storing}).training.stored_visits == 2
+    assert resolve({**MINIMAL, "training": storing, "noising": {"name": "ddim", "network": "reference"}})
+    for changes, message in (
+        ({"objective": {"name": "sft"}}, "stored_visits=2 stores a reference's errors, and objective SFT needs none"),
+        ({"noising": {"name": "ddim"}}, "stored_visits=2 needs latents that the reference makes, got noising.network="
+                                        "policy; set noising.network=reference"),
+        ({"training": {**storing, "reference_ema_decay": 0.9}}, "stored_visits=2 needs a reference that stands still"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            resolve({**MINIMAL, "training": storing, **changes})
+
+
 def test_overrides_are_read_as_yaml_and_reach_nested_sections():
     recipe = load_recipe("sd15-smpo", ["training.optimizer.lr=1e-5", "training.batch_size=8", "init_unet=some/where"])
     assert recipe.training.optimizer.lr == 1e-5

@@ -12,6 +12,7 @@ from diffusers import DiffusionPipeline, StableDiffusionPipeline, StableDiffusio
 from smpo.artefacts import fingerprint
 from smpo.config import PathsSection, Recipe, load_recipe
 from smpo.cost.visits import visit_cost
+from smpo.errors import ConfigError
 from smpo.recipes import shipped_recipes
 from smpo.stages import run_stage, stages_of
 from tests.tiny_people import write_people
@@ -90,6 +91,23 @@ def test_two_steps(name: str, work: Path) -> None:
     assert f"{STEPS} optimizer steps of {BATCH} {cost.seen} at" in (out / "model" / "README.md").read_text()
     pipeline = DiffusionPipeline.from_pretrained(out / "model")
     assert type(pipeline) is PIPELINES[recipe.model["name"]]
+
+
+def test_the_stage_runs_where_visits_are_stored_and_nowhere_else(tmp_path: Path) -> None:
+    assert stages_of(load_recipe("tiny-smpo-stored"))[-5:] == ["invert", "train", "generate", "evaluate", "report"]
+    plain = load_recipe("tiny-demo", [f"paths.workdir={tmp_path}"])
+    assert "invert" not in stages_of(plain)
+    with pytest.raises(ConfigError, match="training.stored_visits: not set"):
+        run_stage("invert", plain, lambda *_: None)
+
+
+@pytest.mark.slow
+def test_a_store_that_is_there_is_left_alone(work: Path) -> None:
+    recipe = shrunk("tiny-smpo-stored", work)
+    run(recipe, "invert")
+    assert run_stage("invert", recipe, lambda *_: None)[0] == (
+        f"8 visits in {recipe.folder('invert')}, 0.0 MB, already done"
+    )
 
 
 @pytest.mark.slow

@@ -54,6 +54,17 @@ def test_runs_share_what_the_sweep_shares_and_own_the_rest(write, tmp_path: Path
     assert (recipe.name, recipe.seed, recipe.sampling.seed, recipe.training.steps) == ("start", 3, 4, 7)
 
 
+def test_stored_visits_are_a_runs_own_unless_shared_and_then_alone_change_its_plan(write, tmp_path: Path) -> None:
+    """Plans from before there were any must not change: what is done would be done again."""
+    alone = load_sweep(write(FILE), tmp_path).runs()[0]
+    assert not [one for one in alone.overrides if "invert" in one]
+    assert alone.recipe().folder("invert") == alone.folder / "invert"
+    text = FILE.replace("seeds:", "share: [sample, pairs, score, cache, invert]\nseeds:")
+    shared = load_sweep(write(text), tmp_path).runs()[0]
+    assert shared.recipe().folder("invert") == tmp_path / "seed-3" / "invert"
+    assert {*shared.overrides} - {*alone.overrides} == {f'paths.invert="{tmp_path}/seed-3/invert"'}
+
+
 def test_a_row_may_start_from_another_and_waits_for_it(write, tmp_path: Path) -> None:
     runs = load_sweep(write(FILE), tmp_path).runs()
     start, following = runs[1], runs[3]

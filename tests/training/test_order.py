@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from smpo.randomness import derive_seed, generator, normal_per_seed
-from smpo.training.order import Visiting, draws_of, micro_batch_positions, visit_at
+from smpo.training.order import Visiting, distinct_visits, draws_of, first_position, micro_batch_positions, visit_at
 
 
 def epoch_rows(epoch: int, *, num_pairs: int = 10, seed: int = 0) -> list[int]:
@@ -135,3 +135,15 @@ def test_after_its_rounds_a_pair_has_the_same_draws_again() -> None:
     for first, second, *later in seeds.values():
         assert first != second
         assert later == [first, second] * 2
+
+
+@pytest.mark.parametrize(("links", "rounds", "distinct"), [(1, 1, 7), (1, 3, 21), (2, 2, 28), (1, None, 50)])
+def test_visits_that_differ_come_before_those_that_come_again(links: int, rounds: int | None, distinct: int) -> None:
+    """The first position of a visit is where it first is; of 50 visits of seven pairs so many differ."""
+    visiting = Visiting(0, links=links, rounds=rounds)
+    visits = [visit_at(position, num_pairs=7, visiting=visiting) for position in range(50)]
+    firsts = [first_position(visit, num_pairs=7, visiting=visiting) for visit in visits]
+    assert firsts == [visits.index(visit) for visit in visits]
+    assert sorted(set(firsts)) == list(range(distinct)) and firsts[:distinct] == list(range(distinct))
+    assert distinct_visits(50, num_pairs=7, visiting=visiting) == distinct
+    assert distinct_visits(5, num_pairs=7, visiting=visiting) == 5

@@ -21,7 +21,7 @@ from smpo.training import stored
 from smpo.training.batches import MicroBatches, Share
 from smpo.training.invert import invert_visits, with_stored
 from smpo.training.run import Run
-from smpo.training.trainer import train
+from smpo.training.trainer import forget_precision, train
 from tests.tiny_pipelines import save_random_sd
 from tests.training.faults import PowerCut
 from tests.training.outcomes import die, exit_code, metrics_of, outcome
@@ -129,6 +129,17 @@ def test_rounded_latents_leave_zero_margins_and_nearly_the_same_training(
         assert 0 < abs(line["error_w"] - unrounded["error_w"]) < 1e-4
 
 
+@pytest.mark.slow
+def test_stage_and_training_compute_in_the_same_precision(stored_run: MakeRun) -> None:
+    """bf16 has 8 bits: errors taken in float32 would differ from the policy's."""
+    forget_precision()
+    run = stored_run("run", mixed_precision="bf16", steps=2)
+    train(run)
+    forget_precision()
+    first, second = metrics_of(run)
+    assert first["logit_std"] == first["error_delta_w"] == first["error_delta_l"] == 0.0 and second["logit_std"] > 0
+
+
 def test_no_reference_is_loaded(stored_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
     run, loaded = stored_run("run", steps=1), []
     load = StableDiffusion.load_unet
@@ -156,10 +167,11 @@ def test_two_processes_read_what_one_does(stored_run: MakeRun) -> None:
 
 # --- making the store ---
 
+@pytest.mark.parametrize("every", [13, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_store_killed_at_any_write_carries_on_to_the_same_bytes(
-    new_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    new_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, every: int
 ) -> None:
-    """Three blocks of four of ten visits; a power cut in every ninth call that changes the disk."""
+    """Blocks of four, four and two visits; a power cut in one of `every` so many calls that change the disk."""
     monkeypatch.setattr(stored, "BLOCK_CHAINS", 4)
     run = new_run("run", noising=RENOISE, stored_visits=1)
     invert_visits(run, tmp_path / "straight")
@@ -172,7 +184,7 @@ def test_a_store_killed_at_any_write_carries_on_to_the_same_bytes(
             PowerCut(at).armed = True
             invert_visits(run, tmp_path / "cut")
 
-        code, at = exit_code(cut), at + 9
+        code, at = exit_code(cut), at + every
         if code == -9:
             with pytest.raises(DataError, match="run `smpo invert`"):
                 with_stored(run, tmp_path / "cut")
