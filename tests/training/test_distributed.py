@@ -162,7 +162,6 @@ def in_shell(
     """The exit code of `tests.training.worker` under `launcher`."""
     task = json.dumps({"artefacts": str(artefacts), "folder": str(run.folder), "model": str(model),
                        "settings": {**QUICK, **settings}, "kill_after": kill_after})
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}", "OMP_NUM_THREADS": "1",
-                   "ACCELERATE_USE_CPU": "true"}
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}", "OMP_NUM_THREADS": "1"}
     command = [*launcher, "tests.training.worker", task]
     return subprocess.run(command, env=environment, cwd=ROOT, timeout=300, check=False).returncode

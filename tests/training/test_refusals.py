@@ -1,11 +1,14 @@
 """What a run refuses, in words that name the difference."""
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from accelerate.state import AcceleratorState
 
 from smpo.artefacts import read_manifest
 from smpo.data.pair_set import PairSet
@@ -114,3 +117,21 @@ def test_flips_that_were_not_cached_are_refused(new_run: MakeRun) -> None:
     run.cache.flips = False
     with pytest.raises(ConfigError, match="training.flips=independent needs mirrored views"):
         MicroBatches(run.pairs, run.cache, run.family, options=run.options, visiting=Visiting(0), share=Share(0, 1))
+
+
+def test_processes_that_accelerate_does_not_find_are_refused(new_run: MakeRun) -> None:
+    """Of two processes that know no LOCAL_RANK each would train for itself, in the same folder."""
+    run = new_run("run", steps=1)
+
+    def complain() -> None:
+        os.environ.update(WORLD_SIZE="2", RANK="0")
+        AcceleratorState._reset_state(reset_partial_state=True)
+        with (
+            pytest.MonkeyPatch.context() as patch,
+            pytest.raises(ConfigError, match="WORLD_SIZE is 2, but accelerate has found 1 process; .*LOCAL_RANK, too"),
+        ):
+            patch.setattr(torch.accelerator, "is_available", lambda: True)
+            train(run)
+
+    assert exit_code(complain) == 0
+    assert not run.folder.exists()

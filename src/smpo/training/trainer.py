@@ -29,6 +29,7 @@ from smpo.records import TrainingBatch
 from smpo.training.batches import MicroBatches, Share, outlive_preemption
 from smpo.training.checkpoint import TrainState, load_checkpoint, save_checkpoint
 from smpo.training.invert import check_reference
+from smpo.training.joining import join_processes
 from smpo.training.lora import (
     AdaptersOff,
     add_adapters,
@@ -65,17 +66,17 @@ def train(run: Run, *, report: Report | None = None) -> TrainReport:
         report: called on the main process with each optimizer step's metrics.
 
     Raises:
+        ConfigError: the launcher asks for what training does not do.
         NonFiniteError: a loss or gradient is not finite; nothing was stepped, the last checkpoint stands.
         SystemExit: code 75 after SIGTERM or SIGUSR1, with a checkpoint of the last whole step.
     """
     options, sharding = run.options, requested_sharding(run.options, stored=run.stored is not None)
-    trackers = list(options.trackers) or None
-    accelerator = Accelerator(mixed_precision=options.mixed_precision, log_with=trackers, project_dir=run.folder)
+    accelerator = join_processes(run)
     with accelerator.main_process_first():
         status = open_run(run)
     if status is Status.DONE:
         return TrainReport(steps=options.steps, resumed_from=options.steps, seconds=0.0, skipped=True)
-    if trackers:
+    if options.trackers:
         accelerator.init_trackers("logs")
     started = time.perf_counter()
     with preemption() as preempted:

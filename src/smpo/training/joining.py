@@ -1,0 +1,28 @@
+"""The processes that train one policy together, as accelerate sees them."""
+
+import torch
+from accelerate import Accelerator
+
+from smpo.errors import ConfigError
+from smpo.processes import this_process
+from smpo.training.run import Run
+
+
+def join_processes(run: Run) -> Accelerator:
+    """An accelerator over all processes that the launcher has started, with the run's precision and trackers.
+
+    Raises:
+        ConfigError: accelerate has not found them all; each would train for itself, in the same folder.
+    """
+    started = this_process().world_size
+    accelerator = Accelerator(
+        mixed_precision=run.options.mixed_precision, log_with=list(run.options.trackers) or None,
+        project_dir=run.folder,
+        cpu=started > 1 and not torch.accelerator.is_available(),  # unless told so, it takes the CPU for one process's
+    )
+    if accelerator.num_processes != started:
+        raise ConfigError(
+            f"WORLD_SIZE is {started}, but accelerate has found {accelerator.num_processes} process; start with "
+            "`accelerate launch` or torchrun, or set LOCAL_RANK, too"
+        )
+    return accelerator
