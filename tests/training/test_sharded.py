@@ -208,6 +208,11 @@ def messages(work: Callable[[], Any]) -> int:
     return counted.count
 
 
+def notes(unet: Any) -> list[Any]:
+    """What FSDP2 has noted for a backward to come: one entry a group and pass."""
+    return unet._get_fsdp_state()._comm_ctx.post_forward_order
+
+
 @pytest.mark.slow
 def test_any_number_of_passes_in_one_gathering(random_sdxl: Path, tmp_path: Path) -> None:
     """What the trainer builds on, from within: messages counted, shares measured, predictions compared bit for bit."""
@@ -226,9 +231,12 @@ def test_any_number_of_passes_in_one_gathering(random_sdxl: Path, tmp_path: Path
             for number in (0, 3 * accelerator.process_index):
                 with sharding.forward_only(gathered=split):
                     assert messages(lambda number=number: [passes(split) for _ in range(number)]) == 0
+                assert all(isinstance(parameter, DTensor) for parameter in split.parameters())
             with sharding.forward_only(split, gathered=None):
                 assert torch.equal(passes(split), passes(plain))
-        # forward, backward, averaging; the passes before leave no trace, and no weights gathered for nothing
+                assert len(notes(split)) == groups
+            assert not notes(split)
+        # forward, backward, averaging
         assert messages(lambda: passes(split).square().mean().backward()) == 3 * groups
         passes(plain).square().mean().backward()
         for ours, theirs in zip(split.parameters(), plain.parameters(), strict=True):

@@ -158,8 +158,7 @@ def laid_out(tensor: Tensor, like: Tensor) -> Tensor:
     """The full `tensor` as `like` lies: this process's rows of it where `like` is sharded and of the same shape."""
     if not isinstance(like, DTensor) or tensor.shape != like.shape:
         return tensor
-    mine = distribute_tensor(tensor, like.device_mesh, like.placements, src_data_rank=None)  # no message: all have it
-    return mine.clone()  # a shard of its own: that of `distribute_tensor` keeps the whole in memory
+    return distribute_tensor(tensor, like.device_mesh, like.placements, src_data_rank=None)  # all have it: no message
 
 
 def laid_out_tensors(tensors: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> dict[str, Tensor]:
