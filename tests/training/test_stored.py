@@ -197,18 +197,18 @@ def test_a_store_killed_at_any_write_carries_on_to_the_same_bytes(
 def test_finished_blocks_are_not_made_again_and_a_longer_training_makes_the_rest(
     new_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of ten visits of a round two steps see eight: blocks of four and four, then the last two."""
-    monkeypatch.setattr(stored, "BLOCK_CHAINS", 4)
+    """Of ten visits of a round two steps see eight: blocks of 3, 3 and 2, of which the last is made again, as 3 and 1."""
+    monkeypatch.setattr(stored, "BLOCK_CHAINS", 3)
     out, settings = tmp_path / "store", {"noising": RENOISE, "stored_visits": 1}
     short, long, longer = (new_run("run", steps=steps, **settings) for steps in (2, 3, 30))
     made: list[tuple[int, int]] = []
     assert invert_visits(short, out, progress=lambda *done: made.append(done)).visits == 8
-    assert made == [(4, 8), (8, 8)]
-    before = {path: path.stat().st_mtime_ns for path in out.glob("*.npy")}
+    assert made == [(3, 8), (6, 8), (8, 8)]
+    before = {path: path.stat().st_mtime_ns for number in (0, 1) for path in out.glob(f"*-0000{number}.npy")}
     with pytest.raises(StaleError, match="holds 8 visits, training makes 10; run `smpo invert` again"):
         with_stored(long, out)
     assert invert_visits(long, out, progress=lambda *done: made.append(done)).evaluations == pytest.approx(10)
-    assert made[2:] == [(10, 10)]
+    assert made[3:] == [(9, 10), (10, 10)] and len(before) == 6
     assert {path: path.stat().st_mtime_ns for path in before} == before
     begun, grown = with_stored(short, out), with_stored(longer, out)
     assert begun.inputs == grown.inputs and "invert" in begun.inputs
