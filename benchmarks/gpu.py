@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -156,7 +157,10 @@ def table(rows: Mapping[str, Any], head: str) -> str:
 def measure(model: str, root: Path, results: Results, args: argparse.Namespace, until: float) -> None:
     """All sections of one model."""
     device, size = torch.device(args.device), SIZES[model]
-    rate = matmul_rate(device, torch.bfloat16, sides=(4096, 8192, 16384) if device.type == "cuda" else (256,))
+    products = partial(
+        matmul_rate, device, torch.bfloat16, sides=(4096, 8192, 16384) if device.type == "cuda" else (256,)
+    )
+    rate = products()
     results.put("matmul", rate)
     print(f"\n{model}: {rate['flop_per_s'] / 1e12:.4g} TFLOP/s of bf16 matrix products", flush=True)
     settings = ("training.mixed_precision=bf16", f"training.workers={4 if device.type == 'cuda' else 0}")
@@ -171,6 +175,7 @@ def measure(model: str, root: Path, results: Results, args: argparse.Namespace, 
         if name != "profile":
             print(f"\n{table(results.content[name], f'{model}, {name}')}", flush=True)
     forget(bench)
+    results.put("matmul_after", products())  # a device that has grown hot is slower
 
 
 def measure_scoring(root: Path, results: Results, quick: bool) -> None:
@@ -189,12 +194,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", nargs="+", choices=SHAPES, default=["sd15", "sdxl"])
     parser.add_argument("--sections", nargs="+", choices=SECTIONS, default=list(SECTIONS))
-    parser.add_argument("--device", default="cuda", help="such as cuda, cuda:1 or cpu")
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="CUDA_VISIBLE_DEVICES names which")
     parser.add_argument("--quick", action="store_true", help="fewer cases and turns, ten minutes in all")
     parser.add_argument("--repetitions", type=int, help="turns that count; default 5, with --quick 2")
     parser.add_argument("--scoring", action=argparse.BooleanOptionalAction, default=True, help="a ViT-H/14, too")
     parser.add_argument("--out", type=Path, help="folder for the JSON files")
     args = parser.parse_args()
+    if args.device == "cuda" and not torch.cuda.is_available():
+        parser.error("PyTorch finds no CUDA device; --device cpu --model tiny shows whether the code runs")
     logging.set_verbosity_error()
     started, allowed = time.monotonic(), QUICK_S if args.quick else float("inf")
     with tempfile.TemporaryDirectory() as scratch:

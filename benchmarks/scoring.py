@@ -41,6 +41,7 @@ from smpo.models.sources import resolve_source
 from smpo.preparation.pairs import prepare_pairs
 from smpo.preparation.row_checks import PairOptions
 from smpo.preparation.score import ScoreTable, score_pairs
+from smpo.processes import local_device
 from smpo.rewards.pickscore import PickScore
 from smpo.rewards.scoring import ScoringOptions, num_workers
 from smpo.tiny.prompts import phrase, sample_scenes
@@ -102,17 +103,18 @@ class OneAtATime:
     def __init__(self, source: str, processor: str, dtype: torch.dtype) -> None:
         self.images = CLIPImageProcessorPil.from_pretrained(processor)
         self.tokenizer = CLIPTokenizer.from_pretrained(processor)
-        self.model = CLIPModel.from_pretrained(source, dtype=dtype).eval()
+        self.model = CLIPModel.from_pretrained(source, dtype=dtype).eval().to(local_device())
 
     @torch.no_grad()
     def score(self, data: bytes, prompt: str) -> float:
         """The cosine of one image with one prompt."""
         image = Image.open(io.BytesIO(data)).convert("RGB")
-        pixels = self.images(images=[image], return_tensors="pt")["pixel_values"].to(self.model.dtype)
+        pixels = self.images(images=[image], return_tensors="pt")["pixel_values"]
+        pixels = pixels.to(self.model.device, self.model.dtype)
         length = self.model.config.text_config.max_position_embeddings
         tokens = self.tokenizer([prompt], padding=True, truncation=True, max_length=length, return_tensors="pt")
         features = [self.model.get_image_features(pixels).pooler_output,
-                    self.model.get_text_features(tokens["input_ids"]).pooler_output]
+                    self.model.get_text_features(tokens["input_ids"].to(self.model.device)).pooler_output]
         image_features, text_features = (each.float() / each.float().norm(dim=-1, keepdim=True) for each in features)
         return (image_features * text_features).sum().item()
 

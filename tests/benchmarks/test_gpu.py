@@ -58,7 +58,7 @@ def test_the_whole_command_writes_every_section(model, tmp_path, monkeypatch, ca
     gpu.main()
     forget_precision()
     content = json.loads((tmp_path / f"gpu-{model}.json").read_text())
-    assert set(content) == {"machine", "measured", "matmul", *gpu.SECTIONS}
+    assert set(content) == {"machine", "measured", "matmul", "matmul_after", *gpu.SECTIONS}
     assert "failed" not in json.dumps(content)
     assert abs(sum(content["profile"]["shares"].values()) - 1) < 0.01
     assert f"{model}, comparison" in capsys.readouterr().out
