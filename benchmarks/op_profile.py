@@ -40,7 +40,7 @@ def profiled(step: Step, device: torch.device, *, top: int = 12) -> dict[str, An
     with profile(activities=activities) as recorded:
         seconds = timed(step, device).wall_s
     clock = "self_device_time_total" if on_gpu else "self_cpu_time_total"  # microseconds
-    operations = [  # a GPU's kernels stand in rows of their own, too: counted are those of the operations that start them
+    operations = [  # a GPU's kernels have rows of their own as well: counted once, with the operations that start them
         event for event in recorded.key_averages()
         if event.device_type == DeviceType.CPU and not event.is_user_annotation
     ]
