@@ -52,9 +52,12 @@ def sharded(work: Callable[[], Any], **fsdp: str) -> Callable[[], Any]:
 @pytest.mark.slow
 @pytest.mark.parametrize(("optimizer", "reshard"), [("adamw", "true"), ("adafactor", "false")])
 def test_two_sharded_processes_train_what_one_trains(new_run: MakeRun, optimizer: str, reshard: str) -> None:
-    """Two accumulated pairs on each process against four on one, weights kept from forward to backward or not."""
+    """Two accumulated pairs on each process against four on one, weights kept from forward to backward or not.
+
+    The sharded blocks are gathered a third time where their activations are computed anew.
+    """
     settings = {**SMPO, "optimizer": {**GENTLE["optimizer"], "name": optimizer}}
-    one, two = new_run("one", **settings), new_run("two", **settings)
+    one, two = new_run("one", **settings), new_run("two", **settings, gradient_checkpointing=reshard == "true")
     train(one)
     assert on_two_processes(sharded(lambda: train(two), FSDP_RESHARD_AFTER_FORWARD=reshard)) == [0, 0]
     assert_same_trajectory(two, one)
@@ -239,6 +242,10 @@ def test_any_number_of_passes_in_one_gathering(random_sdxl: Path, tmp_path: Path
         # forward, backward, averaging
         assert messages(lambda: passes(split).square().mean().backward()) == 3 * groups
         passes(plain).square().mean().backward()
+        split.enable_gradient_checkpointing()
+        passes(split.train()).square().mean().backward()
+        for parameter in split.parameters():
+            parameter.grad /= 2  # the same gradient once more
         for ours, theirs in zip(split.parameters(), plain.parameters(), strict=True):
             torch.testing.assert_close(whole(ours.grad), theirs.grad, atol=1e-3, rtol=2e-2)
             again = laid_out(theirs.detach(), ours)
