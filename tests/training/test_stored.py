@@ -186,8 +186,9 @@ def test_a_store_killed_at_any_write_carries_on_to_the_same_bytes(
 
         code, at = exit_code(cut), at + every
         if code == -9:
-            with pytest.raises(DataError, match="run `smpo invert`"):
-                with_stored(run, tmp_path / "cut")
+            if contents(tmp_path / "cut") != straight:
+                with pytest.raises(DataError, match="run `smpo invert`"):
+                    with_stored(run, tmp_path / "cut")
             assert invert_visits(run, tmp_path / "cut").visits == 10
         assert contents(tmp_path / "cut") == straight
         shutil.rmtree(tmp_path / "cut")
@@ -197,7 +198,7 @@ def test_a_store_killed_at_any_write_carries_on_to_the_same_bytes(
 def test_finished_blocks_are_not_made_again_and_a_longer_training_makes_the_rest(
     new_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of ten visits of a round two steps see eight: blocks of 3, 3 and 2, of which the last is made again, as 3 and 1."""
+    """Of ten visits of a round two steps see eight: blocks of 3, 3 and 2; the last is made again, as 3 and 1."""
     monkeypatch.setattr(stored, "BLOCK_CHAINS", 3)
     out, settings = tmp_path / "store", {"noising": RENOISE, "stored_visits": 1}
     short, long, longer = (new_run("run", steps=steps, **settings) for steps in (2, 3, 30))
