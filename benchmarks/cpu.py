@@ -25,7 +25,7 @@ from accelerate import Accelerator
 
 from benchmarks.op_profile import profiled
 from benchmarks.released_step import ReleasedOptions
-from benchmarks.timing import Case, Repetition, Results, alternate, markdown, number, ratios, spread, summary
+from benchmarks.timing import Case, Repetition, Results, alternate, markdown, ratios, spread, summary
 from benchmarks.workload import Plan, Workload, accelerator_on, make_workload, released_stepping, stepping
 
 CPU = torch.device("cpu")
@@ -125,9 +125,12 @@ def table_of(turns: Mapping[str, Sequence[Repetition]]) -> dict[str, Any]:
             "evaluations_a_pair": {kind: own[0].counts[kind] / pairs for kind in ("trained", "free")},
             "loss": [turn.counts["loss"] for turn in own],
         }
-        for key, other, count in (("speedup", BASELINE, "pairs"), ("share_of_matmul", MATMUL, "flops")):
-            if other in turns:
-                rows[name][key] = ratios(*([t.per_s(count) for t in case] for case in (own, turns[other])))
+        if BASELINE in turns:
+            rows[name]["speedup"] = ratios(*([t.per_s() for t in case] for case in (own, turns[BASELINE])))
+            rows[name]["speedup_cpu"] = ratios(*([t.per_cpu_s() for t in case] for case in (own, turns[BASELINE])))
+        if MATMUL in turns:
+            shares = ratios(*([t.per_cpu_s("flops") for t in case] for case in (own, turns[MATMUL])))
+            rows[name]["share_of_matmul"] = shares
     return rows
 
 
@@ -213,17 +216,17 @@ def rates_table(rows: Mapping[str, Any], head: str) -> str:
     """One line a case: rate, ratio to the released step, work, share of the matmul rate."""
     first = next(iter(rows.values()))
     heads = {
-        "pairs_per_s": "pairs/s", "pairs_per_cpu_s": "pairs per CPU second", "speedup": "x released",
-        "share_of_matmul": "of matmul rate", "evaluations_a_pair": "UNet images a pair: trained + free",
+        "pairs_per_s": "pairs/s", "pairs_per_cpu_s": "pairs per CPU s", "speedup": "x released",
+        "speedup_cpu": "in CPU time", "share_of_matmul": "of matmul rate", "evaluations_a_pair": "UNet images a pair",
     }
     shown = {key: title for key, title in heads.items() if key in first}
 
     def cell(row: Mapping[str, Any], key: str) -> str:
         if key == "evaluations_a_pair":
-            return f"{number(row[key]['trained'])} + {number(row[key]['free'])}"
+            return f"{row[key]['trained']:.3g} + {row[key]['free']:.3g}"
         if key == "share_of_matmul":
             return f"{row[key]['median']:.0%}"
-        return number(row[key]["median"]) if key == "pairs_per_cpu_s" else spread(row[key])
+        return spread(row[key])
 
     return markdown([head, *shown.values()], [[name, *(cell(row, key) for key in shown)] for name, row in rows.items()])
 
