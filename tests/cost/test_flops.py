@@ -9,6 +9,7 @@ from smpo.cost.architecture import architecture_of, unet_inputs
 from smpo.cost.flops import forward_flops, trained_forwards, visit_flops
 from smpo.cost.visits import visit_cost
 from smpo.training.options import TrainingOptions
+from smpo.training.speed import speed_up
 from tests.tiny_pipelines import unet as tiny_unet
 
 PARAMETERS = {"sd15-smpo": 859_520_964, "sdxl-smpo": 2_567_463_684}
@@ -32,6 +33,7 @@ def test_the_published_models_on_the_hub(name: str, unet: float, vae: float, pai
 @pytest.mark.parametrize(("name", "changes", "forwards"), [
     ("sd15-dpo", (), 2 * 3 + 2),
     ("sd15-dpo", ("training.gradient_checkpointing=true",), 2 * 4 + 2),
+    ("sd15-dpo", ("training.gradient_checkpointing=selective",), 2 * 3 + 2),
     ("tiny-demo", (), 2 * 3 + 2 + 2 * (4 + 1)),
     ("sd15-sft", (), 3),
     ("sd15-dpo", ("training.lora={rank: 8}",), 2 * 2 + 2),
@@ -43,16 +45,15 @@ def test_a_visit_in_forwards(name: str, changes: tuple[str, ...], forwards: int)
     assert visit_flops(visit_cost(recipe), 1.0, recipe.training) == forwards
 
 
-@pytest.mark.parametrize("checkpointing", [False, True])
-def test_the_backward_is_two_forwards(checkpointing: bool) -> None:
+@pytest.mark.parametrize("checkpointing", [False, "selective", True])
+def test_the_backward_is_two_forwards(checkpointing: bool | str) -> None:
     """Counted over a real backward; its first convolution needs no gradient of its input, and what lies between the
     blocks (a good part of so small a UNet) is not checkpointed."""
     options = TrainingOptions(steps=1, batch_size=1, optimizer={"lr": 1.0}, gradient_checkpointing=checkpointing)
     with torch.device("meta"):
         unet = tiny_unet()
         given = (torch.empty(2, 4, 8, 8), torch.zeros(2), torch.empty(2, 16, 16))
-    if checkpointing:
-        unet.enable_gradient_checkpointing()
+    speed_up(unet, options)
     with torch.no_grad(), FlopCounterMode(display=False) as forward:
         unet(*given)
     with FlopCounterMode(display=False) as step:

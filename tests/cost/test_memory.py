@@ -19,6 +19,7 @@ from smpo.cost.estimate import OVERHEAD_GIB
 from smpo.cost.memory import Memory, bytes_of, state_bytes, training_memory
 from smpo.training.optimizers import build_optimizer, optimizer_tensors
 from smpo.training.options import OptimizerOptions, TrainingOptions
+from smpo.training.speed import speed_up
 from tests.tiny_pipelines import unet as tiny_unet
 
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
@@ -66,14 +67,15 @@ def test_what_two_layers_keep(half: torch.dtype | None, expected: int) -> None:
     assert kept == expected
 
 
-@pytest.mark.parametrize("checkpointing", [False, True])
-def test_the_peak_of_a_real_backward(checkpointing: bool) -> None:
+@pytest.mark.parametrize("checkpointing", [False, "selective", True])
+def test_the_peak_of_a_real_backward(checkpointing: bool | str) -> None:
     """Every allocation of a real forward and backward on the CPU, its gradients apart: within a quarter."""
     unet, given = tiny_unet(block_out_channels=(16, 32), layers_per_block=2), unet_call(4, 32)
     meta = {name: value.to("meta") for name, value in given.items()}
     estimated = sum(activation_bytes(copy.deepcopy(unet).to("meta"), meta, half=None, checkpointing=checkpointing))
-    if checkpointing:
-        unet.enable_gradient_checkpointing()
+    speed_up(unet, TrainingOptions(
+        steps=1, batch_size=1, optimizer={"lr": 1.0}, gradient_checkpointing=checkpointing
+    ))
     unet.train()
     for parameter in unet.parameters():
         parameter.grad = torch.zeros_like(parameter)
@@ -82,10 +84,12 @@ def test_the_peak_of_a_real_backward(checkpointing: bool) -> None:
     assert estimated == pytest.approx(allocations.peak, rel=0.25)
 
 
-@pytest.mark.parametrize("name", ["adamw", "adafactor"])
+@pytest.mark.parametrize("name", ["adamw", "adamw_8bit", "adafactor"])
 def test_the_optimizers_state(name: str) -> None:
     """The tensors of a real optimizer after a step, its counters (4 bytes a weight) apart."""
-    unet = tiny_unet()
+    if name == "adamw_8bit":
+        pytest.importorskip("bitsandbytes")
+    unet = tiny_unet(block_out_channels=(8, 32))  # some tensors of 4,096 weights and more
     optimizer = build_optimizer(unet.parameters(), OptimizerOptions(name=name, lr=1e-3))
     for parameter in unet.parameters():
         parameter.grad = torch.ones_like(parameter)

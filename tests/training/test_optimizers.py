@@ -1,13 +1,17 @@
 """Learning rate by hand, and what the optimizer is really given."""
 
 import json
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch.optim import Optimizer
 
+from smpo.errors import ConfigError
+from smpo.training.checkpoint import TrainState, load_checkpoint, save_checkpoint
 from smpo.training.optimizers import build_optimizer, learning_rate, optimizer_tensors, restore_optimizer
 from smpo.training.options import OptimizerOptions
 from smpo.training.run import Run
@@ -68,27 +72,70 @@ def test_gradients_are_clipped_and_the_norm_before_is_logged(
     assert logged(clipped, "grad_norm") == pytest.approx(logged(free, "grad_norm"), rel=1e-4)
 
 
-@pytest.mark.parametrize("name", ["adamw", "adafactor"])
-def test_optimizer_state_survives_the_round_trip_bit_for_bit(name: str) -> None:
+OPTIMIZERS = [{"name": "adamw"}, {"name": "adafactor"}, {"name": "adamw", "fused": True}, {"name": "adamw_8bit"}]
+
+
+@pytest.mark.parametrize("settings", OPTIMIZERS, ids=str)
+def test_optimizer_state_survives_the_round_trip_bit_for_bit(settings: dict[str, Any], tmp_path: Path) -> None:
+    """Through the checkpoint's file, into parameters of the same memory layout, channels last among them."""
+    if settings["name"] == "adamw_8bit":
+        pytest.importorskip("bitsandbytes")
+
     def updated(parameters: list[torch.nn.Parameter], optimizer: Optimizer, times: int) -> None:
         for _ in range(times):
             sum(p.square().sum() for p in parameters).backward()
             optimizer.step()
             optimizer.zero_grad()
 
-    options = OptimizerOptions(name=name, lr=1e-2)
+    options = OptimizerOptions(**settings, lr=1e-2)
     torch.manual_seed(0)
-    parameters = [torch.nn.Parameter(torch.randn(4, 3)), torch.nn.Parameter(torch.randn(5))]
+    image = torch.randn(32, 16, 3, 3).to(memory_format=torch.channels_last)  # large enough for 8 bits
+    parameters = [torch.nn.Parameter(tensor) for tensor in (torch.randn(4, 3), torch.randn(5), image)]
     optimizer = build_optimizer(parameters, options)
     updated(parameters, optimizer, 3)
     tensors, scalars = optimizer_tensors(optimizer)
-    tensors = {key: tensor.clone() for key, tensor in tensors.items()}
+    save_checkpoint(tmp_path, TrainState(3, {"optimizer": tensors}), keep=1)
+    tensors = load_checkpoint(tmp_path).tensors["optimizer"]
     copies = [torch.nn.Parameter(p.detach().clone()) for p in parameters]
     restored = build_optimizer(copies, options)
     restore_optimizer(restored, tensors, json.loads(json.dumps(scalars)))
     updated(parameters, optimizer, 3)
     updated(copies, restored, 3)
     assert all(torch.equal(a, b) for a, b in zip(parameters, copies, strict=True))
+    assert {key for state in restored.state.values() for key in state} >= {
+        "adamw_8bit": {"state1", "qmap1", "absmax1"}, "adamw": {"exp_avg"}, "adafactor": {"exp_avg_sq_row"}
+    }[settings["name"]]
+
+
+def test_8_bits_need_a_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    monkeypatch.setitem(sys.modules, "bitsandbytes.optim", None)
+    with pytest.raises(ConfigError) as error:
+        build_optimizer([torch.nn.Parameter(torch.ones(3))], OptimizerOptions(name="adamw_8bit", lr=1.0))
+    assert str(error.value) == (
+        "training.optimizer.name=adamw_8bit needs the package bitsandbytes, not installed; pip install 'smpo[8bit]'"
+    )
+
+
+def test_8_bits_go_where_32_go() -> None:
+    """Twenty steps towards a minimum, from one place: 4 % of the way apart."""
+    pytest.importorskip("bitsandbytes")
+    torch.manual_seed(0)
+    start, ends = torch.randn(64, 128), []
+    for name in ("adamw", "adamw_8bit"):
+        parameter = torch.nn.Parameter(start.clone())
+        optimizer = build_optimizer([parameter], OptimizerOptions(name=name, lr=1e-2))
+        for _ in range(20):
+            parameter.grad = 2 * parameter.detach()
+            optimizer.step()
+        ends.append(parameter.detach())
+    assert (ends[0] - ends[1]).norm() < 0.06 * (ends[0] - start).norm()
+
+
+@pytest.mark.parametrize("name", ["adafactor", "adamw_8bit"])
+def test_only_adamw_is_fused(name: str) -> None:
+    with pytest.raises(ValueError, match=f"fused is a way of adamw, got name={name}"):
+        OptimizerOptions(name=name, lr=1.0, fused=True)
 
 
 def test_adafactor_takes_the_given_rate_as_it_is() -> None:

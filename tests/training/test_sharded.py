@@ -279,6 +279,9 @@ def test_accelerate_launches_the_shipped_configs(
     ({**FSDP2, "FSDP_ACTIVATION_CHECKPOINTING": "true"}, {}, "not supported; .*training.gradient_checkpointing=true"),
     ({**FSDP2, "FSDP_RESHARD_AFTER_FORWARD": "FULL_SHARD"}, {}, "must be true or false, got full_shard"),
     (FSDP2, {"mixed_precision": "fp16"}, "mixed_precision=fp16 is not supported by FSDP2 runs; set bf16 or no"),
+    (FSDP2, {"compile": True}, "training.compile=true was never tried in FSDP2 runs, which refuse it; leave it out"),
+    (FSDP2, {"channels_last": True}, "training.channels_last=true was never tried in FSDP2 runs"),
+    (FSDP2, {"optimizer": {"name": "adamw_8bit", "lr": 1.0}}, "optimizer.name=adamw_8bit was never tried in FSDP2"),
 ])
 def test_what_training_does_not_do_is_refused_in_one_line(
     monkeypatch: pytest.MonkeyPatch, environment: dict, options: dict, message: str
@@ -286,7 +289,7 @@ def test_what_training_does_not_do_is_refused_in_one_line(
     for variable, value in {**environment, "WORLD_SIZE": "2", "RANK": "0"}.items():
         monkeypatch.setenv(variable, value)
     with pytest.raises(ConfigError, match=message) as error:
-        requested_sharding(TrainingOptions(steps=1, batch_size=2, optimizer={"lr": 1.0}, **options))
+        requested_sharding(TrainingOptions(**{"steps": 1, "batch_size": 2, "optimizer": {"lr": 1.0}, **options}))
     assert "\n" not in str(error.value)
 
 

@@ -13,6 +13,7 @@ from torch.overrides import TorchFunctionMode
 
 IN_HALF = frozenset({torch.conv2d, F.linear})
 IN_FLOAT32 = frozenset({torch.group_norm, torch.layer_norm})
+PRODUCTS = frozenset({torch.conv2d, F.linear, F.scaled_dot_product_attention})
 
 
 class FusedAttention(torch.autograd.Function):
@@ -30,22 +31,28 @@ class FusedAttention(torch.autograd.Function):
 class Kernels(TorchFunctionMode):
     """Calls as they happen on a GPU: fused attention, and under autocast in the precision that CUDA's autocast picks.
 
-    The meta device has no autocast of its own, and its attention writes out the matrix of weights.
+    The meta device has no autocast of its own, and its attention writes out the matrix of weights. `product` is called
+    with the output of every matrix product, convolution and attention.
     """
 
-    def __init__(self, half: torch.dtype | None) -> None:
-        self.half = half
+    def __init__(self, half: torch.dtype | None, product: Callable[[Tensor], object] | None = None) -> None:
+        self.half, self.product = half, product
         self.cast_weights: dict[int, Tensor] = {}
 
     def __torch_function__(self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        given = list(args)
+        output = self._run(func, list(args), kwargs or {})
+        if self.product is not None and func in PRODUCTS:
+            self.product(output)
+        return output
+
+    def _run(self, func: Callable, given: list[Any], kwargs: dict[str, Any]) -> Any:
         if func is F.scaled_dot_product_attention:
             return FusedAttention.apply(*(self._cast(value, self.half) for value in given[:3]))
         if self.half is not None and func in IN_HALF:
             given = [self._cast(value, self.half) for value in given]
         elif self.half is not None and func in IN_FLOAT32:
             given = [self._cast(value, torch.float32) for value in given]
-        return func(*given, **(kwargs or {}))
+        return func(*given, **kwargs)
 
     def _cast(self, value: Any, dtype: torch.dtype | None) -> Any:
         if not isinstance(value, Tensor) or dtype is None or value.dtype == dtype:
@@ -71,6 +78,11 @@ class Kept:
         self._count(tensor, self.always if self.inside is None else self.inside)
         return tensor
 
+    def keep_inside(self, tensor: Tensor) -> None:
+        """Count a tensor that a checkpointed unit keeps, although what it is made of is made again."""
+        if self.inside is not None:
+            self._count(tensor, self.always)
+
     def checkpointed(self, unit: Callable, *args: Any) -> Any:
         """Call a unit whose inner tensors are made again in the backward; its inputs stay."""
         for value in args:
@@ -90,21 +102,23 @@ class Kept:
 
 
 def activation_bytes(
-    unet: nn.Module, inputs: dict[str, Any], *, half: torch.dtype | None, checkpointing: bool
+    unet: nn.Module, inputs: dict[str, Any], *, half: torch.dtype | None, checkpointing: bool | str
 ) -> tuple[int, int]:
     """(kept, temporary) bytes of a training step's activations; their sum is the most that is alive at once.
 
-    Kept is what forward leaves to the backward: with checkpointing, the inputs of the units. Temporary is what comes
-    on top while gradients flow: three tensors as large as the largest kept, and with checkpointing the largest unit,
-    made again, or autocast's copies of the weights, which live as long as the forward.
+    Kept is what forward leaves to the backward: with checkpointing, the inputs of the units, and where it is selective
+    the outputs of their products. Temporary is what comes on top while gradients flow: three tensors as large as the
+    largest kept, and with checkpointing the largest unit, made again, or autocast's copies of the weights, which live
+    as long as the forward.
 
     Args:
         unet: on the meta device.
         inputs: keyword arguments of its call, on the meta device.
         half: autocast's type, None without mixed precision.
-        checkpointing: diffusers' own, at its resolution of residual and transformer blocks.
+        checkpointing: whether, or "selective"; at diffusers' resolution of residual and transformer blocks.
     """
-    kept, kernels = Kept(unet), Kernels(half)
+    kept = Kept(unet)
+    kernels = Kernels(half, kept.keep_inside if checkpointing == "selective" else None)
     unet.train()
     if checkpointing:
         unet.enable_gradient_checkpointing(kept.checkpointed)

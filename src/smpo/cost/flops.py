@@ -44,9 +44,9 @@ def trained_forwards(options: TrainingOptions) -> int:
 
     The forward itself; the backward, which takes the gradients of every product's two factors, so twice as much, but
     only of one where the weights are frozen under a LoRA (whose own products are not counted); and with gradient
-    checkpointing the forward again.
+    checkpointing the forward again, unless it keeps the products.
     """
-    return (2 if options.lora else 3) + options.gradient_checkpointing
+    return (2 if options.lora else 3) + (options.gradient_checkpointing is True)
 
 
 def visit_flops(cost: VisitCost, forward: float, options: TrainingOptions) -> float:

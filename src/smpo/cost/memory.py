@@ -11,6 +11,7 @@ from smpo.cost.allocation import activation_bytes
 from smpo.training.lora import trained_parameters
 from smpo.training.options import TrainingOptions
 
+SMALL = 4096  # bitsandbytes' min_8bit_size
 HALVES = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -67,7 +68,7 @@ def training_memory(
         policy=bytes_of(every), reference=bytes_of(every) if has_reference else 0,
         average=0 if options.ema_decay is None else size, gradients=size, buckets=size if num_processes > 1 else 0,
         optimizer=state_bytes(trained, options.optimizer.name), kept=kept, temporary=temporary,
-        update=update_bytes(trained, options.optimizer.name),
+        update=0 if options.optimizer.fused else update_bytes(trained, options.optimizer.name),
     )
 
 
@@ -79,11 +80,16 @@ def bytes_of(tensors: Sequence[Tensor]) -> int:
 def state_bytes(trained: Sequence[Tensor], optimizer: str) -> int:
     """Bytes of the optimizer's tensors.
 
-    AdamW keeps two moments in the type of the weights. Adafactor keeps float32: of a matrix the means over its rows and
-    over its columns (the last two dimensions, so that a 3 x 3 convolution is hardly made smaller), of a vector all.
+    AdamW keeps two moments in the type of the weights. In 8 bits each takes a byte a weight and 4 bytes for every 256,
+    and 1 KiB for its code book, which is one for all but in a resumed run; small tensors (below 4,096 weights) keep
+    float32. Adafactor keeps float32: of a matrix the means over its rows and over its columns (the last two
+    dimensions, so that a 3 x 3 convolution is hardly made smaller), of a vector all.
     """
     if optimizer == "adamw":
         return 2 * bytes_of(trained)
+    if optimizer == "adamw_8bit":
+        blocks = [(p.numel(), -(-p.numel() // 256)) for p in trained]
+        return sum(2 * (n + 4 * num + 1024) if n >= SMALL else 2 * 4 * n for n, num in blocks)
     return sum(
         4 * (p.numel() // p.shape[-1] + p.numel() // p.shape[-2] if p.ndim >= 2 else p.numel()) for p in trained
     )
@@ -92,9 +98,12 @@ def state_bytes(trained: Sequence[Tensor], optimizer: str) -> int:
 def update_bytes(trained: Sequence[Tensor], optimizer: str) -> int:
     """Bytes that come and go in the optimizer's step.
 
-    AdamW on a GPU updates all weights at once and holds a copy of them (PyTorch's note on `foreach`); Adafactor goes
-    through them one by one, with five float32 tensors as large as the weight.
+    AdamW on a GPU updates all weights at once and holds a copy of them (PyTorch's note on `foreach`), unless it is
+    fused; that of 8 bits updates in place; Adafactor goes through the weights one by one, with five float32 tensors as
+    large as the weight.
     """
     if optimizer == "adamw":
         return bytes_of(trained)
+    if optimizer == "adamw_8bit":
+        return 0
     return 5 * 4 * max(p.numel() for p in trained)

@@ -1,5 +1,6 @@
 """Optimizers with the field's constants, the learning rate as a function of the optimizer step alone, averages."""
 
+import importlib
 import math
 from collections.abc import Iterable
 
@@ -8,14 +9,20 @@ from torch import nn
 from torch.optim import AdamW, Optimizer
 from transformers.optimization import Adafactor
 
+from smpo.errors import ConfigError
 from smpo.training.options import OptimizerOptions
 
 
 def build_optimizer(parameters: Iterable[nn.Parameter], options: OptimizerOptions) -> Optimizer:
-    """AdamW, or Adafactor as the DPO family uses it for SDXL: no relative step, no parameter scaling (METHODS D25)."""
-    if options.name == "adamw":
-        return AdamW(
-            parameters, lr=options.lr, betas=options.betas, eps=options.eps, weight_decay=options.weight_decay
+    """AdamW, or Adafactor as the DPO family uses it for SDXL: no relative step, no parameter scaling (METHODS D25).
+
+    Raises:
+        ConfigError: `adamw_8bit` without the package bitsandbytes.
+    """
+    if options.name != "adafactor":
+        how = {"fused": True} if options.fused else {}
+        return _adamw(options.name)(
+            parameters, lr=options.lr, betas=options.betas, eps=options.eps, weight_decay=options.weight_decay, **how
         )
     return Adafactor(
         parameters, lr=options.lr, weight_decay=options.weight_decay, clip_threshold=1.0, scale_parameter=False,
@@ -55,17 +62,20 @@ def optimizer_tensors(optimizer: Optimizer) -> tuple[dict[str, torch.Tensor], di
     """The optimizer's state as named tensors and JSON-serialisable scalars: {"3.exp_avg": ...}, {"3": {"step": 7}}."""
     tensors: dict[str, torch.Tensor] = {}
     scalars: dict[str, dict] = {}
-    for index, state in optimizer.state_dict()["state"].items():
-        for key, value in state.items():
-            if isinstance(value, torch.Tensor):
-                tensors[f"{index}.{key}"] = value
+    for index, parameter in enumerate(_parameters(optimizer)):
+        for key, value in optimizer.state.get(parameter, {}).items():
+            if isinstance(value, torch.Tensor):  # bitsandbytes' code books are one for all, which safetensors refuses
+                tensors[f"{index}.{key}"] = value.clone() if key.startswith("qmap") else value
             else:
                 scalars.setdefault(str(index), {})[key] = value
     return tensors, scalars
 
 
 def restore_optimizer(optimizer: Optimizer, tensors: dict[str, torch.Tensor], scalars: dict[str, dict]) -> None:
-    """Put back what `optimizer_tensors` gave; parameter groups keep their present settings."""
+    """Put back what `optimizer_tensors` gave; parameter groups keep their present settings.
+
+    What has the shape of its parameter gets its memory layout, too, which fused and 8-bit updates rely on.
+    """
     state: dict[int, dict] = {}
     for name, tensor in tensors.items():
         index, key = name.split(".", 1)
@@ -73,3 +83,23 @@ def restore_optimizer(optimizer: Optimizer, tensors: dict[str, torch.Tensor], sc
     for index, values in scalars.items():
         state.setdefault(int(index), {}).update(values)
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    for parameter in _parameters(optimizer):
+        for key, value in optimizer.state[parameter].items():
+            if isinstance(value, torch.Tensor) and value.shape == parameter.shape and not parameter.is_contiguous():
+                optimizer.state[parameter][key] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+
+
+def _parameters(optimizer: Optimizer) -> list[nn.Parameter]:
+    """In the order by which a state dictionary numbers them."""
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def _adamw(name: str) -> type[Optimizer]:
+    if name == "adamw":
+        return AdamW
+    try:
+        return importlib.import_module("bitsandbytes.optim").AdamW8bit
+    except ImportError as error:
+        raise ConfigError(
+            f"training.optimizer.name={name} needs the package bitsandbytes, not installed; pip install 'smpo[8bit]'"
+        ) from error

@@ -9,16 +9,23 @@ from smpo.sections import Section
 
 
 class OptimizerOptions(Section):
-    """AdamW or Adafactor, and the learning rate's course."""
+    """AdamW, also with moments of 8 bits, or Adafactor, and the learning rate's course."""
 
-    name: Literal["adamw", "adafactor"] = "adamw"
+    name: Literal["adamw", "adamw_8bit", "adafactor"] = "adamw"
     lr: float = Field(gt=0, description="the effective learning rate: nothing is multiplied into it")
     weight_decay: float = Field(1e-2, ge=0)
     betas: tuple[float, float] = Field((0.9, 0.999), description="AdamW's")
     eps: float = Field(1e-8, gt=0, description="AdamW's")
+    fused: bool = Field(False, description="adamw: update all weights in one kernel, which holds no copy of them")
     warmup_steps: int = Field(0, ge=0, description="optimizer steps of linear warm-up")
     schedule: Literal["constant", "linear", "cosine"] = Field("constant", description="after the warm-up")
     max_grad_norm: float = Field(1.0, gt=0)
+
+    @model_validator(mode="after")
+    def _fusable(self) -> "OptimizerOptions":
+        if self.fused and self.name != "adamw":
+            raise ConfigError(f"fused is a way of adamw, got name={self.name}; set fused=false or name=adamw")
+        return self
 
 
 class SampleOptions(Section):
@@ -65,7 +72,11 @@ class TrainingOptions(Section):
     min_timestep: int = Field(1, ge=1)
     max_timestep: int = Field(999, ge=1)
     mixed_precision: Literal["no", "bf16", "fp16"] = "no"
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: bool | Literal["selective"] = Field(
+        False, description="make activations again in the backward: all, or but the outputs of matrix products"
+    )
+    compile: bool = Field(False, description="compile the UNet's transformer blocks; minutes at the start")
+    channels_last: bool = Field(False, description="keep convolutions' weights and images channel by channel")
     ema_decay: float | None = Field(None, gt=0, lt=1, description="None keeps no moving average")
     reference_ema_decay: float | None = Field(
         None, ge=0, lt=1, description="d of reference <- d reference + (1 - d) policy after each step; None freezes it"

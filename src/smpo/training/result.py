@@ -30,9 +30,11 @@ def open_run(run: Run) -> Status:
         StaleError: the folder belongs to another recipe or other inputs, or has already run longer.
     """
     options = run.options.model_dump(mode="json", exclude=SPEED_ONLY)
-    for choice in ("reference_ema_decay", "lora", "stored_visits"):
-        if options[choice] is None:  # as in runs from before there was a choice: they stay what they are
-            del options[choice]
+    for choice in ("reference_ema_decay", "lora", "stored_visits", "compile", "channels_last"):
+        if options[choice] is None or options[choice] is False:
+            del options[choice]  # as in runs from before there was a choice: they stay what they are
+    if not options["optimizer"]["fused"]:
+        del options["optimizer"]["fused"]
     if run.options.optimizer.schedule == "constant":
         del options["steps"]
     settings = {**run.settings, "seed": run.seed, "training": options}

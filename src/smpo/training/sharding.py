@@ -127,6 +127,12 @@ def requested_sharding(options: TrainingOptions, *, stored: bool = False) -> Sha
             raise ConfigError(f"{variable.lower()} is not supported; set it to false{way_out}")
     if options.mixed_precision == "fp16":
         raise ConfigError("training.mixed_precision=fp16 is not supported by FSDP2 runs; set bf16 or no, or use DDP")
+    unknown = {
+        "compile=true": options.compile, "channels_last=true": options.channels_last,
+        "optimizer.name=adamw_8bit": options.optimizer.name == "adamw_8bit",
+    }
+    for choice in (name for name, chosen in unknown.items() if chosen):
+        raise ConfigError(f"training.{choice} was never tried in FSDP2 runs, which refuse it; leave it out, or use DDP")
     if not hasattr(FSDPModule, "reset_iter_state"):
         raise ConfigError(f"FSDP2 runs need torch >= 2.13, got {torch.__version__}; upgrade it, or use DDP")
     reshard = os.environ.get("FSDP_RESHARD_AFTER_FORWARD", "true").lower()

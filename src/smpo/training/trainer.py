@@ -50,6 +50,7 @@ from smpo.training.optimizers import (
 from smpo.training.result import check_not_beyond, finish_run, open_run, save_samples
 from smpo.training.run import Run, TrainReport
 from smpo.training.sharding import Sharding, laid_out, laid_out_tensors, requested_sharding, whole, whole_tensors
+from smpo.training.speed import speed_up
 from smpo.training.step import Pool, Prepared, StepOutput, StepParts, prepare, rewards_ahead, training_step
 
 PREEMPTED_EXIT_CODE = 75  # EX_TEMPFAIL: "try again"
@@ -345,6 +346,7 @@ class Trainer:
             check_one_copy(self.run.init_unet, self.run.ref_unet)
             return AdaptersOff(self.unet)
         reference = self.run.family.load_unet(self.run.ref_unet or self.run.init_unet).requires_grad_(False).eval()
+        speed_up(reference, self.run.options)
         if self.sharding:
             self.sharding.shard(reference, self.accelerator)
         return reference.to(self.accelerator.device)
@@ -352,10 +354,9 @@ class Trainer:
     def _equipped(self, unet: UNet2DConditionModel) -> UNet2DConditionModel:
         """`unet`, the policy's start, with what the recipe adds to it."""
         options = self.run.options
-        if options.gradient_checkpointing:
-            unet.enable_gradient_checkpointing()
         if options.lora:
             add_adapters(unet, options.lora, seed=derive_seed(self.run.seed, "adapters"))
+        speed_up(unet, options)
         return unet
 
     def _placed(self, unet: UNet2DConditionModel) -> torch.nn.Module:
