@@ -70,7 +70,7 @@ def held_out_margins(
         options: timesteps, seed.
         progress: called with (forward passes done, all).
     """
-    pairs, family, device = held.pairs, held.family, local_device()
+    pairs, family, device = held.pairs, held.family, torch.device(local_device())
     policy, reference = (_predictor(family, unet.eval().to(device)) for unet in unets)
     noising, rows = Forward(noise="shared"), range(len(pairs))
     columns, starts = [], range(0, len(pairs), options.batch_size)
