@@ -66,7 +66,7 @@ def alone(bench: Bench, *changes: str, warm_up: int = 1) -> dict[str, Any]:
         turns = alternate([case], repetitions=bench.repetitions, device=bench.work.device, warm_up=warm_up)[""]
         return {**rate(bench, turns), **found, **peak(bench)}
     except torch.cuda.OutOfMemoryError as error:
-        return {"failed": f"out of memory: {str(error).splitlines()[0][:160]}", **found, **peak(bench)}
+        return {**too_large(error), **found, **peak(bench)}
 
 
 def beside_released(bench: Bench, *changes: str) -> dict[str, Any]:
@@ -85,7 +85,7 @@ def beside_released(bench: Bench, *changes: str) -> dict[str, Any]:
         speedup = ratios(*([turn.per_s() for turn in turns[name]] for name in ("ours", "released")))
         return {"released": rate(bench, turns["released"]), **rate(bench, turns["ours"]), "speedup": speedup}
     except torch.cuda.OutOfMemoryError as error:
-        return {"failed": f"out of memory: {str(error).splitlines()[0][:160]}"}
+        return too_large(error)
 
 
 def rate(bench: Bench, turns: Sequence[Repetition]) -> dict[str, Any]:
@@ -101,6 +101,11 @@ def rate(bench: Bench, turns: Sequence[Repetition]) -> dict[str, Any]:
         "evaluations_a_pair": {kind: counts[kind] / pairs for kind in ("trained", "free")},
         "useful_tflop_a_pair": counts["flops"] / pairs / 1e12,
     }
+
+
+def too_large(error: torch.cuda.OutOfMemoryError) -> dict[str, str]:
+    """The row of a case that does not fit."""
+    return {"failed": f"out of memory: {str(error).splitlines()[0][:160]}"}
 
 
 def device_name(bench: Bench) -> str:
@@ -166,4 +171,4 @@ def vae_rate(bench: Bench, dtype: torch.dtype, batch: int, side: int) -> dict[st
         turns = alternate([Case("", encode)], repetitions=bench.repetitions, device=bench.work.device)[""]
         return {"per_s": summary([turn.per_s("items") for turn in turns]), **peak(bench)}
     except torch.cuda.OutOfMemoryError as error:
-        return {"failed": f"out of memory: {str(error).splitlines()[0][:160]}"}
+        return too_large(error)
