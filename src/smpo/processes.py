@@ -53,6 +53,11 @@ class Process:
         return self.rank == 0
 
 
+def is_set(variable: str) -> bool:
+    """Whether a launcher has set this variable of the environment to true, as accelerate reads them."""
+    return os.environ.get(variable, "false").lower() in ("true", "1")
+
+
 def this_process() -> Process:
     """This process by the environment's RANK and WORLD_SIZE; alone without them.
 

@@ -24,7 +24,7 @@ from smpo.training.checkpoint import checkpoints, load_checkpoint
 from smpo.training.invert import invert_visits, with_stored
 from smpo.training.options import TrainingOptions
 from smpo.training.run import Run
-from smpo.training.sharding import GATHERED_TOGETHER, Sharding, laid_out, requested_sharding, whole
+from smpo.training.spread.fsdp2 import GATHERED_TOGETHER, Fsdp2, Sharding, laid_out, sharding_asked, whole
 from smpo.training.trainer import forget_precision, train
 from tests.ranks import free_port
 from tests.training.outcomes import die, exit_code, metrics_of
@@ -225,17 +225,18 @@ def test_any_number_of_passes_in_one_gathering(random_sdxl: Path, tmp_path: Path
         plain, split = (UNet2DConditionModel.from_pretrained(random_sdxl, subfolder="unet") for _ in range(2))
         assert not torch.equal(passes(plain), passes(plain, 1024.0))
         sharding = Sharding(reshard_after_forward=True, gathered_as=torch.bfloat16, whole_updates=False)
-        sharding.shard(split, accelerator)
+        spread = Fsdp2(accelerator, sharding)
+        spread.place_policy(split)
         groups = 1 + sum(isinstance(part, GATHERED_TOGETHER) for part in split.modules())
         mine = sum(parameter.to_local().numel() for parameter in split.parameters())
         assert mine < 0.6 * sum(parameter.numel() for parameter in plain.parameters())
         with torch.no_grad():
             assert messages(lambda: passes(split)) == groups
             for number in (0, 3 * accelerator.process_index):
-                with sharding.forward_only(gathered=split):
+                with spread.forward_only(gathered=split):
                     assert messages(lambda number=number: [passes(split) for _ in range(number)]) == 0
                 assert all(isinstance(parameter, DTensor) for parameter in split.parameters())
-            with sharding.forward_only(split, gathered=None):
+            with spread.forward_only(split, gathered=None):
                 assert torch.equal(passes(split), passes(plain))
                 assert len(notes(split)) == groups
             assert not notes(split)
@@ -272,7 +273,6 @@ def test_accelerate_launches_the_shipped_configs(
 
 
 @pytest.mark.parametrize(("environment", "options", "message"), [
-    ({"ACCELERATE_USE_DEEPSPEED": "true"}, {}, "training does not run under DeepSpeed, .*launch/fsdp2.yaml"),
     ({**FSDP2, "FSDP_VERSION": "1"}, {}, "fsdp_version must be 2, got 1; see launch/fsdp2.yaml"),
     ({**FSDP2, "FSDP_OFFLOAD_PARAMS": "true"}, {}, "fsdp_offload_params is not supported; set it to false$"),
     ({**FSDP2, "FSDP_CPU_RAM_EFFICIENT_LOADING": "True"}, {}, "fsdp_cpu_ram_efficient_loading is not supported"),
@@ -289,21 +289,21 @@ def test_what_training_does_not_do_is_refused_in_one_line(
     for variable, value in {**environment, "WORLD_SIZE": "2", "RANK": "0"}.items():
         monkeypatch.setenv(variable, value)
     with pytest.raises(ConfigError, match=message) as error:
-        requested_sharding(TrainingOptions(**{"steps": 1, "batch_size": 2, "optimizer": {"lr": 1.0}, **options}))
+        sharding_asked(TrainingOptions(**{"steps": 1, "batch_size": 2, "optimizer": {"lr": 1.0}, **options}))
     assert "\n" not in str(error.value)
 
 
 def test_one_process_and_ddp_shard_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     options = TrainingOptions(steps=1, batch_size=2, optimizer={"lr": 1.0})
-    assert requested_sharding(options) is None
+    assert sharding_asked(options) is None
     for variable, value in {**FSDP2, "WORLD_SIZE": "1", "RANK": "0"}.items():
         monkeypatch.setenv(variable, value)
-    assert requested_sharding(options) is None
+    assert sharding_asked(options) is None
     monkeypatch.setenv("WORLD_SIZE", "2")
     plain = Sharding(reshard_after_forward=True, gathered_as=None, whole_updates=False)
-    assert requested_sharding(options) == plain
+    assert sharding_asked(options) == plain
     half = options.model_copy(update={"mixed_precision": "bf16"})
-    assert requested_sharding(half) == replace(plain, gathered_as=torch.bfloat16)
-    assert requested_sharding(half, stored=True) == plain
+    assert sharding_asked(half) == replace(plain, gathered_as=torch.bfloat16)
+    assert sharding_asked(half, stored=True) == plain
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "false")
-    assert requested_sharding(options) is None
+    assert sharding_asked(options) is None

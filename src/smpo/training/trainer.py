@@ -30,27 +30,14 @@ from smpo.training.batches import MicroBatches, Share, outlive_preemption
 from smpo.training.checkpoint import TrainState, load_checkpoint, save_checkpoint
 from smpo.training.invert import check_reference
 from smpo.training.joining import join_processes
-from smpo.training.lora import (
-    AdaptersOff,
-    add_adapters,
-    check_one_copy,
-    restore_trained,
-    trained_parameters,
-    trained_tensors,
-)
+from smpo.training.lora import AdaptersOff, add_adapters, check_one_copy, restore_trained, trained_parameters
 from smpo.training.metrics import SUMS, MetricsLog, step_sums, summarise
-from smpo.training.optimizers import (
-    build_optimizer,
-    follow,
-    learning_rate,
-    optimizer_tensors,
-    restore_optimizer,
-    set_learning_rate,
-)
+from smpo.training.optimizers import build_optimizer, follow, learning_rate, set_learning_rate
 from smpo.training.result import check_not_beyond, finish_run, open_run, save_samples
 from smpo.training.run import Run, TrainReport
-from smpo.training.sharding import Sharding, laid_out, laid_out_tensors, requested_sharding, whole, whole_tensors
 from smpo.training.speed import speed_up
+from smpo.training.spread import spread_asked
+from smpo.training.spread.whole import Whole
 from smpo.training.step import Pool, Prepared, StepOutput, StepParts, prepare, rewards_ahead, training_step
 
 PREEMPTED_EXIT_CODE = 75  # EX_TEMPFAIL: "try again"
@@ -71,7 +58,7 @@ def train(run: Run, *, report: Report | None = None) -> TrainReport:
         NonFiniteError: a loss or gradient is not finite; nothing was stepped, the last checkpoint stands.
         SystemExit: code 75 after SIGTERM or SIGUSR1, with a checkpoint of the last whole step.
     """
-    options, sharding = run.options, requested_sharding(run.options, stored=run.stored is not None)
+    options, spread = run.options, spread_asked(run.options, stored=run.stored is not None)
     accelerator = join_processes(run)
     with accelerator.main_process_first():
         status = open_run(run)
@@ -81,7 +68,7 @@ def train(run: Run, *, report: Report | None = None) -> TrainReport:
         accelerator.init_trackers("logs")
     started = time.perf_counter()
     with preemption() as preempted:
-        trainer = Trainer(run, accelerator, preempted, sharding)
+        trainer = Trainer(run, accelerator, preempted, spread(accelerator))
         resumed_from = trainer.resume()
         trainer.loop(report)
     accelerator.wait_for_everyone()
@@ -126,22 +113,21 @@ class Progress:
 class Trainer:
     """The live objects of one process: models, optimizer, progress."""
 
-    def __init__(
-        self, run: Run, accelerator: Accelerator, preempted: list[int], sharding: Sharding | None = None
-    ) -> None:
-        self.run, self.accelerator, self.preempted, self.sharding = run, accelerator, preempted, sharding
+    def __init__(self, run: Run, accelerator: Accelerator, preempted: list[int], spread: Whole) -> None:
+        self.run, self.accelerator, self.preempted, self.spread = run, accelerator, preempted, spread
         self.progress, self.leaving = Progress(), False
         self.accumulation = run.options.accumulation(accelerator.num_processes)
         unet = run.family.load_unet(run.init_unet)
         check_reference(run, unet)
-        policy = self._placed(self._equipped(unet))
+        policy = spread.place_policy(self._equipped(unet))
         self.unet = accelerator.unwrap_model(policy)
         trained = trained_parameters(self.unet)
         self.ema = EMAModel(trained, decay=run.options.ema_decay) if run.options.ema_decay else None
-        self.optimizer = accelerator.prepare_optimizer(build_optimizer(trained, run.options.optimizer))
+        self.optimizer = build_optimizer(trained, run.options.optimizer)
+        spread.place_optimizer(self.optimizer)
         self.parts = StepParts(
             family=run.family, policy=policy, inverter=self.unet, reference=self._reference(),
-            noising=run.noising, objective=run.objective, autocast=accelerator.autocast,
+            noising=run.noising, objective=run.objective, autocast=spread.autocast,
         )
 
     def loop(self, report: Report | None) -> None:
@@ -170,21 +156,17 @@ class Trainer:
         if state is None:
             return 0
         check_not_beyond(self.run, state.step)
-        restore_trained(self.unet, laid_out_tensors(state.tensors["unet"], trained_tensors(self.unet)))
-        trained = trained_parameters(self.unet)
-        moments = {
-            name: laid_out(tensor, trained[int(name.split(".")[0])])
-            for name, tensor in state.tensors["optimizer"].items()
-        }
-        restore_optimizer(self.optimizer.optimizer, moments, state.scalars["optimizer"])
+        self.spread.restore_weights(self.unet, state.tensors["unet"])
+        self.spread.restore_optimizer(state.tensors["optimizer"], state.scalars["optimizer"])
+        averages = self._averages()
+        for stem, like in averages.items():
+            averages[stem] = self.spread.lay_out(state.tensors[stem], like)
         if self.ema:
             self.ema.optimization_step = state.step
-            shadows = enumerate(self.ema.shadow_params)
-            self.ema.shadow_params = [laid_out(state.tensors["ema"][f"{i}"], shadow) for i, shadow in shadows]
+            self.ema.shadow_params = [averages["ema"][name] for name in map(str, range(len(averages["ema"])))]
             self.ema.to(self.accelerator.device)
-        if self.run.options.reference_ema_decay is not None:
-            reference = self.parts.reference
-            reference.load_state_dict(laid_out_tensors(state.tensors["reference"], reference.state_dict()))
+        if "reference" in averages:
+            self.parts.reference.load_state_dict(averages["reference"])
         if self.accelerator.scaler is not None and state.scalars.get("scaler"):
             self.accelerator.scaler.load_state_dict(state.scalars["scaler"])
         self.progress = Progress(state.step, state.scalars["skipped_in_a_row"])
@@ -196,19 +178,25 @@ class Trainer:
         It holds whole tensors, whatever the number of processes and wherever they keep them.
         """
         main = self.accelerator.is_main_process
-        tensors, scalars = optimizer_tensors(self.optimizer.optimizer)
-        files = {"unet": trained_tensors(self.unet), "optimizer": tensors}
-        if self.ema:
-            files["ema"] = {str(i): tensor for i, tensor in enumerate(self.ema.shadow_params)}
-        if self.run.options.reference_ema_decay is not None:
-            files["reference"] = self.parts.reference.state_dict()
-        files = {stem: whole_tensors(tensors, keep=main) for stem, tensors in files.items()}
+        tensors, scalars = self.spread.optimizer_state(keep=main)
+        files = {"unet": self.spread.weights(self.unet, keep=main), "optimizer": tensors}
+        for stem, tensors in self._averages().items():
+            files[stem] = self.spread.collect(tensors, keep=main)
         if main:
             scaler = self.accelerator.scaler.state_dict() if self.accelerator.scaler else None
             rest = {"optimizer": scalars, "scaler": scaler, "skipped_in_a_row": self.progress.skipped_in_a_row}
             state = TrainState(self.progress.step, files, rest)
             save_checkpoint(self.run.checkpoints, state, keep=self.run.options.keep_checkpoints)
         self.accelerator.wait_for_everyone()
+
+    def _averages(self) -> dict[str, dict[str, Tensor]]:
+        """What follows the policy's weights step by step, as it lies: file stem -> name -> tensor."""
+        averages = {}
+        if self.ema:
+            averages["ema"] = {str(number): tensor for number, tensor in enumerate(self.ema.shadow_params)}
+        if self.run.options.reference_ema_decay is not None:
+            averages["reference"] = self.parts.reference.state_dict()
+        return averages
 
     def trained_unet(self) -> Any:
         """The UNet of the result on the main process, else None: the moving average where one is kept."""
@@ -222,7 +210,7 @@ class Trainer:
         # models with dropout draw from the global generator: make that a function of the step and rank, too
         torch.manual_seed(derive_seed(self.run.seed, "model", self.progress.step, self.accelerator.process_index))
         lr = learning_rate(self.progress.step, total=options.steps, options=options.optimizer)
-        set_learning_rate(self.optimizer.optimizer, lr)
+        set_learning_rate(self.optimizer, lr)
         sums = torch.zeros(len(SUMS) + 1, dtype=torch.float64, device=self.accelerator.device)
         losses: list[tuple[str, Tensor]] = []
         prepared, pool = self._prepared(batches)
@@ -232,16 +220,12 @@ class Trainer:
             losses.extend(zip(micro_batch.batch.pair_ids, output.loss.detach(), strict=True))
         sums[-1] = float(bool(self.preempted))
         sums = self.accelerator.reduce(sums, reduction="sum")
-        norm = self.accelerator.clip_grad_norm_(self.parts.policy.parameters(), options.optimizer.max_grad_norm)
-        fetched = torch.cat([sums, whole(norm).to(sums)[None]]).cpu()  # the one time that a step waits for its device
+        norm = self.spread.clip(options.optimizer.max_grad_norm)
+        fetched = torch.cat([sums, norm.to(sums)[None]]).cpu()  # the one time that a step waits for its device
         sums, norm = fetched[:-1], fetched[-1]
         self.leaving = bool(sums[-1])  # by agreement: a signal may have reached one process only
         self._check_finite(sums, norm, losses)
-        if self.sharding:
-            self.sharding.step(self.optimizer.optimizer)
-        else:
-            self.optimizer.step()
-        self.optimizer.zero_grad()
+        self.spread.step()
         if self.ema:
             self.ema.step(trained_parameters(self.unet))
         if options.reference_ema_decay is not None:
@@ -264,7 +248,7 @@ class Trainer:
         if self.accumulation == 1 or not self.parts.objective.needs_reference_point:
             return coming, self._reference_point
         prepared = list(coming)
-        with self._forward_only(gathered=self.unet):
+        with self.spread.forward_only(gathered=self.unet):
             rewards = torch.cat([rewards_ahead(one, self.parts) for one in prepared])
         point = self._reference_point(rewards)
         return prepared, lambda rewards: point
@@ -276,14 +260,8 @@ class Trainer:
         networks = {"policy": self.unet, "reference": self.parts.reference}
         inverter = None if self.run.stored is not None else networks.get(self.run.noising.network)
         batch = next(batches).to(self.accelerator.device)
-        with self._forward_only(self.parts.reference, gathered=inverter):
+        with self.spread.forward_only(self.parts.reference, gathered=inverter):
             return prepare(batch, self.parts)
-
-    def _forward_only(
-        self, other: torch.nn.Module | None = None, *, gathered: torch.nn.Module | None
-    ) -> contextlib.AbstractContextManager[None]:
-        """Where networks are sharded: a stretch of passes by these two that no backward follows."""
-        return self.sharding.forward_only(other, gathered=gathered) if self.sharding else contextlib.nullcontext()
 
     def _reference_point(self, rewards: Tensor) -> Tensor:
         """The reference point over these rewards of every process."""
@@ -291,12 +269,9 @@ class Trainer:
 
     def _backward(self, prepared: Prepared, pool: Pool, *, last: bool) -> StepOutput:
         """Accumulate the gradient of a micro-batch; returns its per-pair results."""
-        # sharded gradients are averaged at once: kept until the last micro-batch, they would have to be kept whole
-        at_once = last or self.sharding is not None
-        sync = contextlib.nullcontext() if at_once else self.accelerator.no_sync(self.parts.policy)
-        with sync:
+        with self.spread.accumulating(last=last):
             output = training_step(prepared, self.parts, pool)
-            self.accelerator.backward(output.loss.mean() / self.accumulation)
+            self.spread.backward(output.loss.mean() / self.accumulation)
         return output
 
     def _check_finite(self, sums: Tensor, norm: Tensor, losses: list[tuple[str, Tensor]]) -> None:
@@ -347,9 +322,7 @@ class Trainer:
             return AdaptersOff(self.unet)
         reference = self.run.family.load_unet(self.run.ref_unet or self.run.init_unet).requires_grad_(False).eval()
         speed_up(reference, self.run.options)
-        if self.sharding:
-            self.sharding.shard(reference, self.accelerator)
-        return reference.to(self.accelerator.device)
+        return self.spread.place_reference(reference)
 
     def _equipped(self, unet: UNet2DConditionModel) -> UNet2DConditionModel:
         """`unet`, the policy's start, with what the recipe adds to it."""
@@ -359,19 +332,12 @@ class Trainer:
         speed_up(unet, options)
         return unet
 
-    def _placed(self, unet: UNet2DConditionModel) -> torch.nn.Module:
-        """`unet` on this process's device: sharded, or wrapped for several processes, or as it is."""
-        if self.sharding is None:
-            return self.accelerator.prepare(unet)
-        self.sharding.shard(unet, self.accelerator)
-        return unet
-
     def _whole_unet(self) -> UNet2DConditionModel | None:
         """The policy in one piece on the main process, else None: itself, or an ordinary UNet with its weights."""
         main = self.accelerator.is_main_process
-        if self.sharding is None:
+        if self.spread.whole_policy:
             return self.unet if main else None
-        weights = whole_tensors(trained_tensors(self.unet), keep=main)
+        weights = self.spread.weights(self.unet, keep=main)
         if not main:
             return None
         unet = self._equipped(self.run.family.load_unet(self.run.init_unet))

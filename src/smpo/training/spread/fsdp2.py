@@ -5,13 +5,13 @@ own `fully_shard`: accelerate prepares one model with its optimizer, and a run h
 input of the model to the parameters' precision, SDXL's picture sizes among them (in bf16 1023 px become 1024).
 
 A sharded network gathers its weights in its forward, so every process must make equally many forward passes, or all
-wait for ever. An inversion's passes depend on the timesteps drawn. Hence `Sharding.forward_only`: the inverting network
+wait for ever. An inversion's passes depend on the timesteps drawn. Hence `Fsdp2.forward_only`: the inverting network
 stays whole from the first pass of its inversion to the last, and a process may make as many as it likes.
 """
 
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -26,8 +26,10 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 
 from smpo.errors import ConfigError
-from smpo.processes import this_process
+from smpo.processes import is_set, this_process
+from smpo.training.lora import trained_parameters
 from smpo.training.options import TrainingOptions
+from smpo.training.spread.whole import Whole
 
 GATHERED_TOGETHER = (BasicTransformerBlock, ResnetBlock2D)  # each by a message of its own; what is left, with the root
 WHOLE_MATRICES = "adafactor"  # keeps means of a matrix's rows and columns: a share of its rows is not enough
@@ -53,57 +55,102 @@ class Sharding:
     gathered_as: torch.dtype | None
     whole_updates: bool
 
-    def shard(self, unet: UNet2DConditionModel, accelerator: Accelerator) -> None:
-        """Split `unet` in place over all processes, each keeping its rows of every weight, on its device.
 
-        Gradients are averaged in float32; inputs are left to autocast.
-        """
-        mesh = init_device_mesh(accelerator.device.type, (accelerator.num_processes,))
-        policy = MixedPrecisionPolicy(
-            param_dtype=self.gathered_as, reduce_dtype=torch.float32, cast_forward_inputs=False
-        )
-        parts = [part for part in unet.modules() if isinstance(part, GATHERED_TOGETHER)]
-        for part in (*parts, unet):  # the root last: it takes what is left
-            fully_shard(part, mesh=mesh, mp_policy=policy, reshard_after_forward=self.reshard_after_forward)
+class Fsdp2(Whole):
+    """Each process keeps its rows of every tensor of policy, gradient, optimizer state and reference."""
+
+    whole_policy = False
+
+    def __init__(self, accelerator: Accelerator, sharding: Sharding) -> None:
+        super().__init__(accelerator)
+        self.sharding = sharding
+
+    def place_policy(self, unet: UNet2DConditionModel) -> nn.Module:
+        """`unet`, split in place."""
+        self.policy = self._shard(unet)
+        return self.policy
+
+    def place_reference(self, reference: UNet2DConditionModel) -> nn.Module:
+        """`reference`, split in place."""
+        return self._shard(reference)
 
     @contextmanager
     def forward_only(self, other: nn.Module | None = None, *, gathered: nn.Module | None) -> Iterator[None]:
-        """A stretch of forward passes that no backward follows; a collective.
-
-        Args:
-            other: a sharded network that makes as many passes as on every other process, one at least.
-            gathered: the sharded network that is whole meanwhile, and makes any number of passes.
-        """
-        whole = _parts(gathered) if gathered is not None else []
-        for part in whole:
+        """The network `gathered` is whole meanwhile."""
+        parts = _parts(gathered) if gathered is not None else []
+        for part in parts:
             part.set_reshard_after_forward(False, recurse=False)
             part.unshard()
         try:
             yield
         finally:
-            for part in whole:
-                part.set_reshard_after_forward(self.reshard_after_forward, recurse=False)
+            for part in parts:
+                part.set_reshard_after_forward(self.sharding.reshard_after_forward, recurse=False)
             for network in (gathered, other):
                 if network is not None:
                     _forget_passes(network)
 
-    def step(self, optimizer: Optimizer) -> None:
-        """`optimizer.step()`; where it must see whole matrices, it is shown them one after the other."""
-        if not self.whole_updates:
-            optimizer.step()
-            return
+    def accumulating(self, *, last: bool) -> AbstractContextManager[None]:
+        """Gradients are averaged at once: kept until the last micro-batch, they would have to be kept whole."""
+        return nullcontext()
+
+    def clip(self, max_norm: float) -> Tensor:
+        """As DDP's, over all shares."""
+        return whole(super().clip(max_norm))
+
+    def step(self) -> None:
+        """The optimizer step; an optimizer that must see whole matrices is shown them one after the other."""
+        optimizer = self.optimizer.optimizer
         groups = optimizer.param_groups
-        try:
-            for group in groups:
-                for parameter in group["params"]:
-                    if parameter.grad is not None:
-                        _step_whole(optimizer, group, parameter)
-        finally:
-            optimizer.param_groups = groups
+        if not self.sharding.whole_updates:
+            optimizer.step()
+        else:
+            try:
+                for group in groups:
+                    for parameter in group["params"]:
+                        if parameter.grad is not None:
+                            _step_whole(optimizer, group, parameter)
+            finally:
+                optimizer.param_groups = groups
+        optimizer.zero_grad()
+
+    def restore_optimizer(self, tensors: dict[str, Tensor], scalars: dict[str, dict]) -> None:
+        """Each moment lies as its parameter does."""
+        parameters = trained_parameters(self.policy)
+        like = {name: parameters[int(name.split(".")[0])] for name in tensors}
+        super().restore_optimizer(self.lay_out(tensors, like), scalars)
+
+    def collect(self, tensors: Mapping[str, Tensor], *, keep: bool) -> dict[str, Tensor]:
+        """In full, the split ones on the CPU; one after the other, so that a device holds one of them at a time."""
+        kept = {}
+        for name, tensor in tensors.items():
+            full = whole(tensor)
+            if keep:
+                kept[name] = full if full is tensor else full.cpu()
+        return kept
+
+    def lay_out(self, tensors: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """This process's rows of each tensor."""
+        return {name: laid_out(tensor, like[name]) for name, tensor in tensors.items()}
+
+    def _shard(self, unet: UNet2DConditionModel) -> UNet2DConditionModel:
+        """`unet`, of which each process keeps its rows of every weight, on its device.
+
+        Gradients are averaged in float32; inputs are left to autocast.
+        """
+        mesh = init_device_mesh(self.accelerator.device.type, (self.accelerator.num_processes,))
+        policy = MixedPrecisionPolicy(
+            param_dtype=self.sharding.gathered_as, reduce_dtype=torch.float32, cast_forward_inputs=False
+        )
+        reshard = self.sharding.reshard_after_forward
+        parts = [part for part in unet.modules() if isinstance(part, GATHERED_TOGETHER)]
+        for part in (*parts, unet):  # the root last: it takes what is left
+            fully_shard(part, mesh=mesh, mp_policy=policy, reshard_after_forward=reshard)
+        return unet.to(self.accelerator.device)
 
 
-def requested_sharding(options: TrainingOptions, *, stored: bool = False) -> Sharding | None:
-    """What the launcher asks for, by its environment; None for one process, and where each keeps whole weights (DDP).
+def sharding_asked(options: TrainingOptions, *, stored: bool = False) -> Sharding | None:
+    """How the launcher asks to split, by its environment; None for one process, and where it does not ask.
 
     Args:
         options: of the training.
@@ -113,17 +160,12 @@ def requested_sharding(options: TrainingOptions, *, stored: bool = False) -> Sha
     Raises:
         ConfigError: it asks for what training does not do.
     """
-    if _is_set("ACCELERATE_USE_DEEPSPEED"):
-        raise ConfigError(
-            "training does not run under DeepSpeed, whose engine takes the optimizer step itself; "
-            "`accelerate launch --config_file launch/fsdp2.yaml` splits the same tensors as its ZeRO-3"
-        )
-    if not _is_set("ACCELERATE_USE_FSDP") or this_process().world_size == 1:
+    if not is_set("ACCELERATE_USE_FSDP") or this_process().world_size == 1:
         return None
     if (version := os.environ.get("FSDP_VERSION", "1")) != "2":
         raise ConfigError(f"fsdp_version must be 2, got {version}; see launch/fsdp2.yaml")
     for variable, way_out in REFUSED.items():
-        if _is_set(variable):
+        if is_set(variable):
             raise ConfigError(f"{variable.lower()} is not supported; set it to false{way_out}")
     if options.mixed_precision == "fp16":
         raise ConfigError("training.mixed_precision=fp16 is not supported by FSDP2 runs; set bf16 or no, or use DDP")
@@ -147,29 +189,11 @@ def whole(tensor: Tensor) -> Tensor:
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
-def whole_tensors(tensors: Mapping[str, Tensor], *, keep: bool) -> dict[str, Tensor]:
-    """All of `tensors` in full, the sharded ones on the CPU; {} unless `keep`. A collective, if any is sharded.
-
-    They are gathered one after the other, so that a device holds one of them at a time.
-    """
-    kept = {}
-    for name, tensor in tensors.items():
-        full = whole(tensor)
-        if keep:
-            kept[name] = full if full is tensor else full.cpu()
-    return kept
-
-
 def laid_out(tensor: Tensor, like: Tensor) -> Tensor:
     """The full `tensor` as `like` lies: this process's rows of it where `like` is sharded and of the same shape."""
     if not isinstance(like, DTensor) or tensor.shape != like.shape:
         return tensor
     return distribute_tensor(tensor, like.device_mesh, like.placements, src_data_rank=None)  # all have it: no message
-
-
-def laid_out_tensors(tensors: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Each of `tensors` laid out as its namesake."""
-    return {name: laid_out(tensor, like[name]) for name, tensor in tensors.items()}
 
 
 @torch.no_grad()
@@ -199,7 +223,3 @@ def _forget_passes(network: nn.Module) -> None:
     for part in (root, *others):
         part.reshard()
     root.reset_iter_state()
-
-
-def _is_set(variable: str) -> bool:
-    return os.environ.get(variable, "false").lower() in ("true", "1")
