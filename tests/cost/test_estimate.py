@@ -1,7 +1,6 @@
 """The estimate against what real runs and caches are, and as a person meets it."""
 
 import json
-from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -22,14 +21,8 @@ from smpo.preparation.cache import CacheOptions, cache_pairs
 from smpo.training import stored
 from smpo.training.invert import invert_visits
 from smpo.training.trainer import train
-from tests.training.conftest import NUM_PAIRS, prepare, write_jsonl_pairs
+from tests.training.conftest import NUM_PAIRS
 from tests.training.runs import make_run
-
-
-@pytest.fixture(scope="module")
-def artefacts(tmp_path_factory, random_sd) -> Path:
-    root = tmp_path_factory.mktemp("cost")
-    return prepare(root, write_jsonl_pairs(root / "source"), random_sd, "sd")
 
 
 @pytest.fixture(params=["sd", "sdxl"])

@@ -164,23 +164,27 @@ def show(
 
 
 @app.command()
-def cost(
+def cost(  # noqa: PLR0913 -- one parameter a flag
     recipe: RecipeArgument,
     overrides: Overrides = None,
     utilisation: Annotated[float | None, typer.Option(help="Share of the peak rate; default: the paper's.")] = None,
     processes: Annotated[int, typer.Option(min=1, help="GPUs that train together.")] = 1,
     data: Annotated[tuple[int, int] | None, typer.Option(
         metavar="PAIRS PROMPTS", help="Pairs and unique prompts to cache; default: those of the pairs folder.")] = None,
+    measured: Annotated[Path | None, typer.Option(
+        metavar="RUN", help="A run of your own, begun or done: hours on its devices, at its rate.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON: bytes, FLOPs, hours.")] = False,
 ) -> None:
     """Know before you go: UNet evaluations, FLOPs, memory, disk and hours on named GPUs. Runs nothing."""
     from smpo.cli import costing
     from smpo.config import load_recipe
     from smpo.cost.estimate import counts_of, estimate
+    from smpo.cost.measured import measured_hours
 
     resolved = load_recipe(recipe, overrides or [])
     found = estimate(resolved, counts_of(resolved, data), utilisation=utilisation, num_processes=processes)
-    print(costing.as_json(found) if as_json else costing.as_text(found), end="")
+    told = costing.as_json if as_json else costing.as_text
+    print(told(found, measured_hours(resolved, found, measured) if measured else None), end="")
 
 
 @app.command()

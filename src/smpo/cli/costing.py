@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from smpo.config import Recipe
 from smpo.cost.estimate import GIB, OVERHEAD_GIB, UTILISATION, Estimate, counts_of, estimate
+from smpo.cost.measured import MeasuredHours
 from smpo.cost.memory import Memory
 from smpo.errors import SmpoError
 
@@ -19,20 +20,22 @@ MEMORY_PARTS = {
 }
 
 
-def as_json(found: Estimate) -> str:
-    """The whole record, its memory with its peak; bytes, FLOPs and hours."""
+def as_json(found: Estimate, measured: MeasuredHours | None = None) -> str:
+    """The whole record, its memory with its peak, and the hours at a measured rate; bytes, FLOPs and hours."""
     content = dataclasses.asdict(found)
+    if measured is not None:
+        content["measured"] = dataclasses.asdict(measured)
     content["memory"]["peak"] = found.memory.peak
     content["visit"]["free"] = found.visit.free
     return json.dumps(content, indent=1) + "\n"
 
 
-def as_text(found: Estimate) -> str:
-    """The record for a reader."""
+def as_text(found: Estimate, measured: MeasuredHours | None = None) -> str:
+    """The record for a reader, with the hours at a measured rate."""
     sections = {"Work": _work(found), "Memory of a training process, GiB": _memory(found.memory), "Disk": _disk(found)}
     hours = f"GPU-hours at {found.utilisation:.0%} of the peak rate"
     parts = [f"{found.name}: what it will cost. Nothing was run; {_shapes(found)}"]
-    parts += ["\n".join([title, *lines]) for title, lines in {**sections, hours: _hours(found)}.items()]
+    parts += ["\n".join([title, *lines]) for title, lines in {**sections, hours: _hours(found, measured)}.items()]
     return "\n\n".join(map(_wrapped, parts)) + "\n"
 
 
@@ -87,7 +90,7 @@ def _disk(found: Estimate) -> list[str]:
     })
 
 
-def _hours(found: Estimate) -> list[str]:
+def _hours(found: Estimate, measured: MeasuredHours | None) -> list[str]:
     columns = ("caching", "training") if found.storing is None else ("caching", "storing", "training")
     head = f"  {'':12}{''.join(f'{name:>10}' for name in columns)}{'GiB left':>10}   peak TFLOP/s"
     lines = [
@@ -101,7 +104,21 @@ def _hours(found: Estimate) -> list[str]:
         f"GPU-hours imply; --utilisation sets it. GiB left allows {OVERHEAD_GIB:g} GiB for CUDA itself, assumed. "
         "Reading, scoring, and drawing images are not counted."
     )
-    return [head, *lines, note]
+    if measured is None:
+        return [head, *lines, note]
+    cells = "".join(f"{'-' if name == 'caching' else _short(getattr(measured, name)):>10}" for name in columns)
+    row = f"  {'as measured':12}{cells}{'-':>10}   {measured.flop_per_s / 1e12:.4g}, achieved"
+    return [head, *lines, row, note, _measured_note(measured)]
+
+
+def _measured_note(measured: MeasuredHours) -> str:
+    steps = f"{measured.steps} steps" if measured.steps > 1 else "one step"
+    note = (
+        f"As measured: wall-clock hours on the devices of the run in {measured.folder}, all together, at its own rate "
+        f"(the median of {steps}); checkpoints and samples are not counted."
+    )
+    differs = ", ".join(f"{key}={there} (here {here})" for key, (there, here) in measured.differs.items())
+    return f"{note} Its rate may be another, for that run had {differs}." if differs else note
 
 
 def _short(hours: float) -> str:

@@ -1,13 +1,17 @@
 """FLOPs of the networks' forwards, counted on the meta device, and what follows for a visit and for the cache."""
 
 from dataclasses import dataclass
+from typing import TypeVar
 
+import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from smpo.cost.architecture import META, Architecture, unet_inputs
 from smpo.cost.visits import VisitCost
 from smpo.training.options import TrainingOptions
+
+Count = TypeVar("Count", float, np.ndarray)
 
 
 @dataclass(frozen=True)
@@ -51,4 +55,9 @@ def trained_forwards(options: TrainingOptions) -> int:
 
 def visit_flops(cost: VisitCost, forward: float, options: TrainingOptions) -> float:
     """FLOPs of a visit whose UNet evaluations `cost` counts, at `forward` FLOPs each."""
-    return forward * (cost.trained * trained_forwards(options) + cost.free)
+    return evaluations_flops(cost.trained, cost.free, forward=forward, options=options)
+
+
+def evaluations_flops(trained: Count, free: Count, *, forward: float, options: TrainingOptions) -> Count:
+    """FLOPs of so many UNet evaluations with gradient and without, at `forward` FLOPs each; numbers, or arrays."""
+    return forward * (trained * trained_forwards(options) + free)
