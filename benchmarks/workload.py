@@ -39,6 +39,7 @@ from smpo.training.batches import MicroBatches, Share
 from smpo.training.invert import invert_visits, with_stored
 from smpo.training.optimizers import build_optimizer
 from smpo.training.run import Run
+from smpo.training.spread.whole import Whole
 from smpo.training.trainer import Trainer
 
 SHAPES = {  # name -> (family, package, folder of configurations, px)
@@ -120,7 +121,7 @@ class Stepper(Trainer):
     """The trainer itself, one optimizer step at a time."""
 
     def __init__(self, run: Run, accelerator: Accelerator) -> None:
-        super().__init__(run, accelerator, [])
+        super().__init__(run, accelerator, [], Whole(accelerator))
         self.batches = iter(self._loader())
 
     def step(self) -> dict[str, Any]:
