@@ -1,11 +1,14 @@
-"""What diffusers and transformers print."""
+"""What libraries print."""
+
+import warnings
 
 import diffusers
 import transformers
 
 
 def quieten_libraries() -> None:
-    """Turn off their loading bars and import notices: the stages report themselves."""
+    """Turn off loading bars, notices and what only a library's authors can mend: the stages report themselves."""
+    warnings.filterwarnings("ignore", r"`torch\.distributed\.\w+_tensor` is deprecated", FutureWarning)  # DeepSpeed's
     for library in (diffusers.utils.logging, transformers.utils.logging):
         library.disable_progress_bar()
         library.set_verbosity_error()

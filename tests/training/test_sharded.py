@@ -22,7 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from smpo.errors import ConfigError
 from smpo.training.checkpoint import checkpoints, load_checkpoint
 from smpo.training.invert import invert_visits, with_stored
-from smpo.training.options import TrainingOptions
+from smpo.training.options import OptimizerOptions, TrainingOptions
 from smpo.training.run import Run
 from smpo.training.spread.fsdp2 import GATHERED_TOGETHER, Fsdp2, Sharding, laid_out, sharding_asked, whole
 from smpo.training.trainer import forget_precision, train
@@ -226,7 +226,7 @@ def test_any_number_of_passes_in_one_gathering(random_sdxl: Path, tmp_path: Path
         assert not torch.equal(passes(plain), passes(plain, 1024.0))
         sharding = Sharding(reshard_after_forward=True, gathered_as=torch.bfloat16, whole_updates=False)
         spread = Fsdp2(accelerator, sharding)
-        spread.place_policy(split)
+        spread.place_policy(split, OptimizerOptions(lr=1.0))
         groups = 1 + sum(isinstance(part, GATHERED_TOGETHER) for part in split.modules())
         mine = sum(parameter.to_local().numel() for parameter in split.parameters())
         assert mine < 0.6 * sum(parameter.numel() for parameter in plain.parameters())
@@ -258,6 +258,12 @@ def test_any_number_of_passes_in_one_gathering(random_sdxl: Path, tmp_path: Path
     assert len(list(tmp_path.iterdir())) == 2
 
 
+def launcher(name: str, port: int) -> list[str]:
+    """The command that starts two processes by a config file that is shipped; a module follows."""
+    return [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(LAUNCH / f"{name}.yaml"),
+            "--num_processes", "2", "--main_process_port", str(port), "-m"]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["ddp", "fsdp2"])
 def test_accelerate_launches_the_shipped_configs(
@@ -266,9 +272,7 @@ def test_accelerate_launches_the_shipped_configs(
     """From a shell; without a GPU the same files start processes that talk over gloo."""
     one, two = new_run("one", **SMPO), new_run("two", **SMPO)
     train(one)
-    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(LAUNCH / f"{name}.yaml"),
-                "--num_processes", "2", "--main_process_port", str(free_port()), "-m"]
-    assert in_shell(launcher, sd_artefacts, two, random_sd, SMPO) == 0
+    assert in_shell(launcher(name, free_port()), sd_artefacts, two, random_sd, SMPO) == 0
     assert_same_trajectory(two, one)
 
 

@@ -32,7 +32,7 @@ from smpo.training.invert import check_reference
 from smpo.training.joining import join_processes
 from smpo.training.lora import AdaptersOff, add_adapters, check_one_copy, restore_trained, trained_parameters
 from smpo.training.metrics import SUMS, MetricsLog, step_sums, summarise
-from smpo.training.optimizers import build_optimizer, follow, learning_rate, set_learning_rate
+from smpo.training.optimizers import follow, learning_rate, set_learning_rate
 from smpo.training.result import check_not_beyond, finish_run, open_run, save_samples
 from smpo.training.run import Run, TrainReport
 from smpo.training.speed import speed_up
@@ -68,8 +68,11 @@ def train(run: Run, *, report: Report | None = None) -> TrainReport:
         accelerator.init_trackers("logs")
     started = time.perf_counter()
     with preemption() as preempted:
-        trainer = Trainer(run, accelerator, preempted, spread(accelerator))
-        resumed_from = trainer.resume()
+        state = load_checkpoint(run.checkpoints)
+        resumed_from = state.step if state else 0
+        check_not_beyond(run, resumed_from)
+        trainer = Trainer(run, accelerator, preempted, spread(accelerator), state)
+        del state  # as large as the run's weights and moments
         trainer.loop(report)
     accelerator.wait_for_everyone()
     result = trainer.trained_unet()
@@ -113,22 +116,26 @@ class Progress:
 class Trainer:
     """The live objects of one process: models, optimizer, progress."""
 
-    def __init__(self, run: Run, accelerator: Accelerator, preempted: list[int], spread: Whole) -> None:
+    def __init__(
+        self, run: Run, accelerator: Accelerator, preempted: list[int], spread: Whole, state: TrainState | None
+    ) -> None:
         self.run, self.accelerator, self.preempted, self.spread = run, accelerator, preempted, spread
         self.progress, self.leaving = Progress(), False
         self.accumulation = run.options.accumulation(accelerator.num_processes)
         unet = run.family.load_unet(run.init_unet)
         check_reference(run, unet)
-        policy = spread.place_policy(self._equipped(unet))
-        self.unet = accelerator.unwrap_model(policy)
-        trained = trained_parameters(self.unet)
-        self.ema = EMAModel(trained, decay=run.options.ema_decay) if run.options.ema_decay else None
-        self.optimizer = build_optimizer(trained, run.options.optimizer)
-        spread.place_optimizer(self.optimizer)
+        self._equip(unet)
+        if state:
+            restore_trained(unet, state.tensors["unet"])
+        spread.place_policy(unet, run.options.optimizer)
+        self.unet, decay = unet, run.options.ema_decay
+        self.ema = EMAModel(trained_parameters(unet), decay=decay) if decay else None
         self.parts = StepParts(
-            family=run.family, policy=policy, inverter=self.unet, reference=self._reference(),
+            family=run.family, policy=spread.policy, inverter=self.unet, reference=self._reference(state),
             noising=run.noising, objective=run.objective, autocast=spread.autocast,
         )
+        if state:
+            self._resume(state)
 
     def loop(self, report: Report | None) -> None:
         """Optimizer steps until the last; saves, logs and draws samples on the way."""
@@ -150,27 +157,17 @@ class Trainer:
             if options.samples.every and progress.step % options.samples.every == 0:
                 self._samples()
 
-    def resume(self) -> int:
-        """Load the newest intact checkpoint, if any; returns the optimizer steps already done."""
-        state = load_checkpoint(self.run.checkpoints)
-        if state is None:
-            return 0
-        check_not_beyond(self.run, state.step)
-        self.spread.restore_weights(self.unet, state.tensors["unet"])
+    def _resume(self, state: TrainState) -> None:
+        """Put back all but the weights, which the networks were given before they were placed."""
         self.spread.restore_optimizer(state.tensors["optimizer"], state.scalars["optimizer"])
-        averages = self._averages()
-        for stem, like in averages.items():
-            averages[stem] = self.spread.lay_out(state.tensors[stem], like)
         if self.ema:
+            shadows = {str(number): tensor for number, tensor in enumerate(self.ema.shadow_params)}
+            self.ema.shadow_params = list(self.spread.lay_out(state.tensors["ema"], shadows).values())
             self.ema.optimization_step = state.step
-            self.ema.shadow_params = [averages["ema"][name] for name in map(str, range(len(averages["ema"])))]
             self.ema.to(self.accelerator.device)
-        if "reference" in averages:
-            self.parts.reference.load_state_dict(averages["reference"])
         if self.accelerator.scaler is not None and state.scalars.get("scaler"):
             self.accelerator.scaler.load_state_dict(state.scalars["scaler"])
         self.progress = Progress(state.step, state.scalars["skipped_in_a_row"])
-        return state.step
 
     def save(self) -> None:
         """Write a checkpoint of the last whole step, on the main process; the others send their shares and wait.
@@ -180,23 +177,17 @@ class Trainer:
         main = self.accelerator.is_main_process
         tensors, scalars = self.spread.optimizer_state(keep=main)
         files = {"unet": self.spread.weights(self.unet, keep=main), "optimizer": tensors}
-        for stem, tensors in self._averages().items():
-            files[stem] = self.spread.collect(tensors, keep=main)
+        if self.ema:
+            shadows = {str(number): tensor for number, tensor in enumerate(self.ema.shadow_params)}
+            files["ema"] = self.spread.collect(shadows, keep=main)
+        if self.run.options.reference_ema_decay is not None:
+            files["reference"] = self.spread.collect(self.parts.reference.state_dict(), keep=main)
         if main:
             scaler = self.accelerator.scaler.state_dict() if self.accelerator.scaler else None
             rest = {"optimizer": scalars, "scaler": scaler, "skipped_in_a_row": self.progress.skipped_in_a_row}
             state = TrainState(self.progress.step, files, rest)
             save_checkpoint(self.run.checkpoints, state, keep=self.run.options.keep_checkpoints)
         self.accelerator.wait_for_everyone()
-
-    def _averages(self) -> dict[str, dict[str, Tensor]]:
-        """What follows the policy's weights step by step, as it lies: file stem -> name -> tensor."""
-        averages = {}
-        if self.ema:
-            averages["ema"] = {str(number): tensor for number, tensor in enumerate(self.ema.shadow_params)}
-        if self.run.options.reference_ema_decay is not None:
-            averages["reference"] = self.parts.reference.state_dict()
-        return averages
 
     def trained_unet(self) -> Any:
         """The UNet of the result on the main process, else None: the moving average where one is kept."""
@@ -210,7 +201,7 @@ class Trainer:
         # models with dropout draw from the global generator: make that a function of the step and rank, too
         torch.manual_seed(derive_seed(self.run.seed, "model", self.progress.step, self.accelerator.process_index))
         lr = learning_rate(self.progress.step, total=options.steps, options=options.optimizer)
-        set_learning_rate(self.optimizer, lr)
+        set_learning_rate(self.spread.optimizer, lr)
         sums = torch.zeros(len(SUMS) + 1, dtype=torch.float64, device=self.accelerator.device)
         losses: list[tuple[str, Tensor]] = []
         prepared, pool = self._prepared(batches)
@@ -314,23 +305,24 @@ class Trainer:
             pin_memory=self.accelerator.device.type == "cuda",
         )
 
-    def _reference(self) -> torch.nn.Module | None:
+    def _reference(self, state: TrainState | None) -> torch.nn.Module | None:
         if self.run.stored is not None or not holds_reference(self.run.objective, self.run.noising):
             return None
         if self.run.options.lora:
             check_one_copy(self.run.init_unet, self.run.ref_unet)
             return AdaptersOff(self.unet)
         reference = self.run.family.load_unet(self.run.ref_unet or self.run.init_unet).requires_grad_(False).eval()
+        if state and self.run.options.reference_ema_decay is not None:
+            reference.load_state_dict(state.tensors["reference"])
         speed_up(reference, self.run.options)
         return self.spread.place_reference(reference)
 
-    def _equipped(self, unet: UNet2DConditionModel) -> UNet2DConditionModel:
-        """`unet`, the policy's start, with what the recipe adds to it."""
+    def _equip(self, unet: UNet2DConditionModel) -> None:
+        """Add to `unet`, the policy's start, what the recipe asks for."""
         options = self.run.options
         if options.lora:
             add_adapters(unet, options.lora, seed=derive_seed(self.run.seed, "adapters"))
         speed_up(unet, options)
-        return unet
 
     def _whole_unet(self) -> UNet2DConditionModel | None:
         """The policy in one piece on the main process, else None: itself, or an ordinary UNet with its weights."""
@@ -340,7 +332,8 @@ class Trainer:
         weights = self.spread.weights(self.unet, keep=main)
         if not main:
             return None
-        unet = self._equipped(self.run.family.load_unet(self.run.init_unet))
+        unet = self.run.family.load_unet(self.run.init_unet)
+        self._equip(unet)
         restore_trained(unet, weights)
         return unet.to(self.accelerator.device)
 

@@ -4,11 +4,13 @@
 """
 
 from collections.abc import Callable
+from importlib import import_module
 
 from accelerate import Accelerator
 
 from smpo.training.options import TrainingOptions
 from smpo.training.spread.fsdp2 import Fsdp2, sharding_asked
+from smpo.training.spread.partition import partition_asked
 from smpo.training.spread.whole import Whole
 
 
@@ -22,6 +24,10 @@ def spread_asked(options: TrainingOptions, *, stored: bool = False) -> Callable[
     Raises:
         ConfigError: it asks for what training does not do.
     """
+    partition = partition_asked(options)
+    if partition is not None:
+        zero = import_module("smpo.training.spread.zero")  # needs DeepSpeed, which is an extra
+        return lambda accelerator: (zero.Zero2 if partition.stage == 2 else zero.Zero3)(accelerator, partition)
     sharding = sharding_asked(options, stored=stored)
     if sharding is not None:
         return lambda accelerator: Fsdp2(accelerator, sharding)

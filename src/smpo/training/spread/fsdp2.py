@@ -65,14 +65,9 @@ class Fsdp2(Whole):
         super().__init__(accelerator)
         self.sharding = sharding
 
-    def place_policy(self, unet: UNet2DConditionModel) -> nn.Module:
-        """`unet`, split in place."""
-        self.policy = self._shard(unet)
-        return self.policy
-
     def place_reference(self, reference: UNet2DConditionModel) -> nn.Module:
         """`reference`, split in place."""
-        return self._shard(reference)
+        return self._placed(reference)
 
     @contextmanager
     def forward_only(self, other: nn.Module | None = None, *, gathered: nn.Module | None) -> Iterator[None]:
@@ -100,8 +95,7 @@ class Fsdp2(Whole):
 
     def step(self) -> None:
         """The optimizer step; an optimizer that must see whole matrices is shown them one after the other."""
-        optimizer = self.optimizer.optimizer
-        groups = optimizer.param_groups
+        optimizer, groups = self.optimizer, self.optimizer.param_groups
         if not self.sharding.whole_updates:
             optimizer.step()
         else:
@@ -133,7 +127,7 @@ class Fsdp2(Whole):
         """This process's rows of each tensor."""
         return {name: laid_out(tensor, like[name]) for name, tensor in tensors.items()}
 
-    def _shard(self, unet: UNet2DConditionModel) -> UNet2DConditionModel:
+    def _placed(self, unet: UNet2DConditionModel) -> UNet2DConditionModel:
         """`unet`, of which each process keeps its rows of every weight, on its device.
 
         Gradients are averaged in float32; inputs are left to autocast.

@@ -9,36 +9,37 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from smpo.training.lora import restore_trained, trained_tensors
-from smpo.training.optimizers import optimizer_tensors, restore_optimizer
+from smpo.training.lora import trained_parameters, trained_tensors
+from smpo.training.optimizers import build_optimizer, optimizer_tensors, restore_optimizer
+from smpo.training.options import OptimizerOptions
 
 
 class Whole:
     """Each process keeps policy, gradient, optimizer state and reference; DDP averages the gradients of several.
 
-    `place_policy`, then `place_optimizer`, then all else. What says so is a collective: all processes must come to it.
-    Whatever lies how, a checkpoint holds whole tensors, named after the policy's.
+    `place_policy` first, then all else. What says that it is a collective is for all processes to call together.
 
     Attributes:
         whole_policy: the policy, as it lies, is an ordinary UNet.
+        policy: what is called with gradient; the placed UNet or a wrapper of it.
+        optimizer: of the policy; its learning rate may be set at any time.
     """
 
     whole_policy = True
+    policy: nn.Module
+    optimizer: Optimizer
 
     def __init__(self, accelerator: Accelerator) -> None:
         self.accelerator = accelerator
 
-    def place_policy(self, unet: UNet2DConditionModel) -> nn.Module:
-        """What is called with gradient, on this process's device; `unet` itself, or a wrapper."""
-        self.policy = self.accelerator.prepare(unet)
-        return self.policy
-
-    def place_optimizer(self, optimizer: Optimizer) -> None:
-        """Take the policy's optimizer; its learning rate may be set at any time."""
-        self.optimizer = self.accelerator.prepare_optimizer(optimizer)
+    def place_policy(self, unet: UNet2DConditionModel, options: OptimizerOptions) -> None:
+        """Put `unet`, in place, and an optimizer of what it trains where they belong. A collective."""
+        self.policy = self._placed(unet)
+        self.optimizer = build_optimizer(trained_parameters(unet), options)
+        self.scaled_optimizer = self.accelerator.prepare_optimizer(self.optimizer)
 
     def place_reference(self, reference: UNet2DConditionModel) -> nn.Module:
-        """What is called as the reference, on this process's device."""
+        """What is called as the reference. A collective."""
         return reference.to(self.accelerator.device)
 
     def autocast(self) -> AbstractContextManager[None]:
@@ -70,25 +71,21 @@ class Whole:
 
     def step(self) -> None:
         """The optimizer step; the gradient is forgotten."""
-        self.optimizer.step()
-        self.optimizer.zero_grad()
+        self.scaled_optimizer.step()
+        self.scaled_optimizer.zero_grad()
 
     def weights(self, unet: nn.Module, *, keep: bool) -> dict[str, Tensor]:
         """The trained tensors of the placed policy, by name, in full; {} unless `keep`. A collective."""
         return self.collect(trained_tensors(unet), keep=keep)
 
-    def restore_weights(self, unet: nn.Module, tensors: dict[str, Tensor]) -> None:
-        """Put back into the placed policy what `weights` gave on whatever processes."""
-        restore_trained(unet, self.lay_out(tensors, trained_tensors(unet)))
-
     def optimizer_state(self, *, keep: bool) -> tuple[dict[str, Tensor], dict[str, dict]]:
         """What `optimizer_tensors` gives, in full; no tensors unless `keep`. A collective."""
-        tensors, scalars = optimizer_tensors(self.optimizer.optimizer)
+        tensors, scalars = optimizer_tensors(self.optimizer)
         return self.collect(tensors, keep=keep), scalars
 
     def restore_optimizer(self, tensors: dict[str, Tensor], scalars: dict[str, dict]) -> None:
         """Put back what `optimizer_state` gave on whatever processes."""
-        restore_optimizer(self.optimizer.optimizer, tensors, scalars)
+        restore_optimizer(self.optimizer, tensors, scalars)
 
     def collect(self, tensors: Mapping[str, Tensor], *, keep: bool) -> dict[str, Tensor]:
         """`tensors`, made of the policy's or the reference's, in full; {} unless `keep`. A collective."""
@@ -97,3 +94,6 @@ class Whole:
     def lay_out(self, tensors: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Each full tensor as its namesake in `like` lies on this process."""
         return dict(tensors)
+
+    def _placed(self, unet: UNet2DConditionModel) -> nn.Module:
+        return self.accelerator.prepare(unet)
