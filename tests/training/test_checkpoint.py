@@ -2,11 +2,14 @@
 
 import json
 import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import torch
 
+from smpo.processes import Process
 from smpo.training.checkpoint import TrainState, checkpoints, damage, load_checkpoint, save_checkpoint
 from tests.training.faults import PowerCut
 from tests.training.outcomes import exit_code, flip_byte
@@ -28,6 +31,50 @@ def assert_same(found: TrainState, expected: TrainState) -> None:
 def test_a_saved_state_is_read_back_unchanged(tmp_path: Path) -> None:
     save_checkpoint(tmp_path / "c", state(3), keep=2)
     assert_same(load_checkpoint(tmp_path / "c"), state(3))
+
+
+def rows_of(rank: int, step: int) -> TrainState:
+    """What process `rank` of two keeps of `state(step)`: of three rows two or one; scalar tensors only the first."""
+    whole = state(step).tensors
+    mine = {"w": whole["unet"]["w"].chunk(2)[rank]}
+    few = {"0.exp_avg": whole["optimizer"]["0.exp_avg"][:1].chunk(2)[0] if rank == 0 else torch.empty(0)}
+    return TrainState(step, {"unet": mine, "optimizer": few | ({"0.step": torch.tensor(7.0)} if rank == 0 else {})})
+
+
+def save_together(folder: Path, states: list[TrainState]) -> None:
+    """Each state's rows saved by a process of its own; threads that meet where processes would."""
+    meeting, given = threading.Barrier(len(states)), [None] * len(states)
+
+    def gather(rank: int, one: object) -> list:
+        meeting.wait(timeout=20)
+        given[rank] = one
+        meeting.wait(timeout=20)
+        return list(given)
+
+    def save(rank: int) -> None:
+        save_checkpoint(
+            folder, states[rank], keep=2, process=Process(rank, len(states)), gather=lambda one: gather(rank, one)
+        )
+
+    with ThreadPoolExecutor(len(states)) as processes:
+        list(processes.map(save, range(len(states))))
+
+
+def test_rows_saved_by_each_process_are_read_as_whole_tensors(tmp_path: Path) -> None:
+    """Three rows on two processes, one row (the second has none), and a tensor that is not split."""
+    for step in (2, 3, 3):
+        save_together(tmp_path, [rows_of(rank, step) for rank in (0, 1)])
+    files = {path.name for path in checkpoints(tmp_path)[0].glob("*.safetensors")}
+    assert files == {f"{stem}-0000{n}-of-00002.safetensors" for stem in ("unet", "optimizer") for n in (1, 2)}
+    found = load_checkpoint(tmp_path).tensors
+    assert torch.equal(found["unet"]["w"], torch.full((3, 2), 3.0)) and list(found["unet"]) == ["w"]
+    assert torch.equal(found["optimizer"]["0.exp_avg"], torch.tensor([-3.0]))
+    assert found["optimizer"]["0.step"] == 7 and len(found["optimizer"]) == 2
+    with pytest.raises(KeyError, match="nothing"):
+        found["unet"]["nothing"]
+    (checkpoints(tmp_path)[0] / "unet-00002-of-00002.safetensors").unlink()
+    with pytest.warns(UserWarning, match="unet-00002-of-00002.safetensors is missing"):
+        assert load_checkpoint(tmp_path).step == 2
 
 
 def test_no_checkpoint_is_none(tmp_path: Path) -> None:

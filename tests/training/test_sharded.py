@@ -89,6 +89,9 @@ def test_averages_samples_and_the_result_are_those_of_one_process(new_run: MakeR
     states = [load_checkpoint(run.checkpoints).tensors for run in (two, one)]
     for stem in ("ema", "reference", "optimizer"):
         torch.testing.assert_close(*(state[stem] for state in states), atol=1e-6, rtol=1e-5)
+    rows = [load_file(checkpoints(two.checkpoints)[0] / f"ema-0000{n}-of-00002.safetensors") for n in (1, 2)]
+    sizes = [sum(tensor.numel() for tensor in shares.values()) for shares in rows]
+    assert max(sizes) < 0.6 * sum(sizes)  # each process wrote what it keeps
     results = [load_file(run.model_folder / "unet" / "diffusion_pytorch_model.safetensors") for run in (two, one)]
     torch.testing.assert_close(*results, atol=1e-6, rtol=1e-5)
     drawn = [np.asarray(Image.open(run.folder / "samples" / "step-00000003.png"), dtype=int) for run in (two, one)]

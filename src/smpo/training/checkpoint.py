@@ -2,6 +2,9 @@
 
 The state of a run is its optimizer step, the weights, the optimizer's state and nothing else: order, noise and learning
 rate are functions of the step (see `order` and `optimizers`).
+
+A file holds whole tensors; where processes keep their rows of each, every process writes its own, and reading puts them
+together, tensor by tensor when it is asked for, on any number of processes.
 """
 
 import json
@@ -9,17 +12,25 @@ import os
 import re
 import shutil
 import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from smpo.artefacts import hash_file, sync_folder, write_atomically
+from smpo.processes import Process
 
 MANIFEST = "manifest.json"
 STEP_FOLDER = re.compile(r"step-(\d{8})")
+SHARD = re.compile(r"(?P<stem>.+)-\d{5}-of-\d{5}")
+
+Gather = Callable[[Any], list[Any]]
+"""What each process gives -> what all gave, by rank, on every process."""
 
 
 @dataclass(frozen=True)
@@ -28,43 +39,64 @@ class TrainState:
 
     Attributes:
         step: optimizer steps done.
-        tensors: file stem ("unet", "optimizer", "ema") -> name -> tensor.
+        tensors: file stem ("unet", "optimizer", "ema") -> name -> tensor, or this process's rows of it.
         scalars: JSON-serialisable rest.
     """
 
     step: int
-    tensors: dict[str, dict[str, Tensor]]
+    tensors: Mapping[str, Mapping[str, Tensor]]
     scalars: dict[str, Any] = field(default_factory=dict)
 
 
-def save_checkpoint(folder: Path, state: TrainState, *, keep: int) -> Path:
+class Shards(Mapping[str, Tensor]):
+    """Whole tensors out of the rows that each process has written, read when asked for."""
+
+    def __init__(self, files: Sequence[Path]) -> None:
+        """Take the files in the order of their processes."""
+        self._files = [safe_open(file, "pt") for file in files]
+        self._names = [frozenset(file.keys()) for file in self._files]
+
+    def __getitem__(self, name: str) -> Tensor:
+        """All rows; a tensor that only the main process has written was never split."""
+        parts = [file.get_tensor(name) for file, names in zip(self._files, self._names, strict=True) if name in names]
+        if not parts:
+            raise KeyError(name)
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(self._names[0]))  # the main process writes its rows of all
+
+    def __len__(self) -> int:
+        return len(self._names[0])
+
+
+def save_checkpoint(
+    folder: Path, state: TrainState, *, keep: int, process: Process | None = None, gather: Gather = lambda one: [one]
+) -> Path:
     """Write `folder`/step-XXXXXXXX, unless it is there intact, and remove every half-written or surplus checkpoint.
 
     The newest `keep` up to this one stay. Those of later steps go: only damaged ones are ever resumed from behind.
+
+    Args:
+        folder: of all checkpoints.
+        state: whole, and written by this process alone; or its part.
+        keep: how many.
+        process: whose rows `state` holds, where every process writes its own; all call.
+        gather: collects from all of them.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    for leftover in folder.glob(".tmp-*"):
-        shutil.rmtree(leftover)
     aside, final = folder / f".tmp-{state.step:08d}", folder / f"step-{state.step:08d}"
-    if final.exists() and damage(final) is None:  # a preempted run may ask for a step that has just been saved
+    main = process is None or process.is_main
+    if not gather(main and _begin(folder, aside, final))[0]:
         return final
-    aside.mkdir()
-    for stem, tensors in state.tensors.items():
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, aside / f"{stem}.safetensors")
-    write_atomically(aside / "state.json", json.dumps({"step": state.step, **state.scalars}, sort_keys=True))
-    files = sorted(aside.iterdir())
-    for file in files:
-        _sync_file(file)
-    content = {file.name: {"bytes": file.stat().st_size, "sha256": hash_file(file)} for file in files}
-    write_atomically(aside / MANIFEST, json.dumps(content, indent=1))
-    if final.exists():
-        shutil.rmtree(final)
-    os.rename(aside, final)
-    sync_folder(folder)
-    found = checkpoints(folder)
-    kept = [path for path in found if path.name <= final.name][:keep]
-    for path in set(found) - set(kept):
-        shutil.rmtree(path)
+    ending = "" if process is None else f"-{process.rank + 1:05d}-of-{process.world_size:05d}"
+    content = {
+        name: entry for part in gather(_write(aside, state.tensors, ending=ending)) for name, entry in part.items()
+    }
+    if main:
+        write_atomically(aside / "state.json", json.dumps({"step": state.step, **state.scalars}, sort_keys=True))
+        write_atomically(aside / MANIFEST, json.dumps(content | _described([aside / "state.json"]), indent=1))
+        _finish(folder, aside, final, keep=keep)
+    gather(None)  # nobody goes on before it stands
     return final
 
 
@@ -74,8 +106,7 @@ def load_checkpoint(folder: Path) -> TrainState | None:
         complaint = damage(path)
         if complaint is None:
             scalars = json.loads((path / "state.json").read_text())
-            tensors = {file.stem: load_file(file) for file in sorted(path.glob("*.safetensors"))}
-            return TrainState(scalars.pop("step"), tensors, scalars)
+            return TrainState(scalars.pop("step"), _tensors(path), scalars)
         warnings.warn(f"checkpoint {path} is damaged ({complaint}); falling back to the one before", stacklevel=2)
     return None
 
@@ -105,6 +136,54 @@ def damage(path: Path) -> str | None:
     return None
 
 
-def _sync_file(path: Path) -> None:
-    with open(path, "rb") as file:
-        os.fsync(file.fileno())
+def _begin(folder: Path, aside: Path, final: Path) -> bool:
+    """Make room for a checkpoint; False where it is there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for leftover in folder.glob(".tmp-*"):
+        shutil.rmtree(leftover)
+    if final.exists() and damage(final) is None:  # a preempted run may ask for a step that has just been saved
+        return False
+    aside.mkdir()
+    return True
+
+
+def _write(aside: Path, tensors: Mapping[str, Mapping[str, Tensor]], *, ending: str) -> dict[str, dict[str, Any]]:
+    """Write a file of each stem; returns their part of the manifest."""
+    files = []
+    for stem, named in tensors.items():
+        files.append(aside / f"{stem}{ending}.safetensors")
+        save_file({name: tensor.contiguous() for name, tensor in named.items()}, files[-1])
+    return _described(files)
+
+
+def _described(files: Sequence[Path]) -> dict[str, dict[str, Any]]:
+    """Sizes and hashes of files that are safely on disk."""
+    for path in files:
+        with open(path, "rb") as file:
+            os.fsync(file.fileno())
+    return {file.name: {"bytes": file.stat().st_size, "sha256": hash_file(file)} for file in files}
+
+
+def _finish(folder: Path, aside: Path, final: Path, *, keep: int) -> None:
+    """Let a complete folder be the checkpoint; the surplus goes."""
+    if final.exists():
+        shutil.rmtree(final)
+    os.rename(aside, final)
+    sync_folder(folder)
+    found = checkpoints(folder)
+    kept = [path for path in found if path.name <= final.name][:keep]
+    for path in set(found) - set(kept):
+        shutil.rmtree(path)
+
+
+def _tensors(path: Path) -> dict[str, Mapping[str, Tensor]]:
+    """File stem -> name -> whole tensor."""
+    tensors: dict[str, Mapping[str, Tensor]] = {}
+    shards: dict[str, list[Path]] = {}
+    for file in sorted(path.glob("*.safetensors")):
+        shard = SHARD.fullmatch(file.stem)
+        if shard:
+            shards.setdefault(shard["stem"], []).append(file)
+        else:
+            tensors[file.stem] = load_file(file)
+    return tensors | {stem: Shards(files) for stem, files in shards.items()}

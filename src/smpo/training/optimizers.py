@@ -2,7 +2,7 @@
 
 import importlib
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import nn
@@ -71,7 +71,7 @@ def optimizer_tensors(optimizer: Optimizer) -> tuple[dict[str, torch.Tensor], di
     return tensors, scalars
 
 
-def restore_optimizer(optimizer: Optimizer, tensors: dict[str, torch.Tensor], scalars: dict[str, dict]) -> None:
+def restore_optimizer(optimizer: Optimizer, tensors: Mapping[str, torch.Tensor], scalars: dict[str, dict]) -> None:
     """Put back what `optimizer_tensors` gave; parameter groups keep their present settings.
 
     What has the shape of its parameter gets its memory layout, too, which fused and 8-bit updates rely on.

@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from types import FrameType
 from typing import Any
 
@@ -24,6 +25,7 @@ from smpo.artefacts import Status
 from smpo.errors import NonFiniteError
 from smpo.maths.utility import reference_point
 from smpo.objectives import holds_reference
+from smpo.processes import this_process
 from smpo.randomness import derive_seed
 from smpo.records import TrainingBatch
 from smpo.training.batches import MicroBatches, Share, outlive_preemption
@@ -126,7 +128,7 @@ class Trainer:
         check_reference(run, unet)
         self._equip(unet)
         if state:
-            restore_trained(unet, state.tensors["unet"])
+            restore_trained(unet, dict(state.tensors["unet"]))
         spread.place_policy(unet, run.options.optimizer)
         self.unet, decay = unet, run.options.ema_decay
         self.ema = EMAModel(trained_parameters(unet), decay=decay) if decay else None
@@ -161,8 +163,7 @@ class Trainer:
         """Put back all but the weights, which the networks were given before they were placed."""
         self.spread.restore_optimizer(state.tensors["optimizer"], state.scalars["optimizer"])
         if self.ema:
-            shadows = {str(number): tensor for number, tensor in enumerate(self.ema.shadow_params)}
-            self.ema.shadow_params = list(self.spread.lay_out(state.tensors["ema"], shadows).values())
+            self.ema.shadow_params = list(self.spread.lay_out(state.tensors["ema"], self._shadows()).values())
             self.ema.optimization_step = state.step
             self.ema.to(self.accelerator.device)
         if self.accelerator.scaler is not None and state.scalars.get("scaler"):
@@ -170,24 +171,26 @@ class Trainer:
         self.progress = Progress(state.step, state.scalars["skipped_in_a_row"])
 
     def save(self) -> None:
-        """Write a checkpoint of the last whole step, on the main process; the others send their shares and wait.
-
-        It holds whole tensors, whatever the number of processes and wherever they keep them.
-        """
-        main = self.accelerator.is_main_process
-        tensors, scalars = self.spread.optimizer_state(keep=main)
-        files = {"unet": self.spread.weights(self.unet, keep=main), "optimizer": tensors}
-        if self.ema:
-            shadows = {str(number): tensor for number, tensor in enumerate(self.ema.shadow_params)}
-            files["ema"] = self.spread.collect(shadows, keep=main)
+        """Write a checkpoint of the last whole step, for any number of processes however they lie."""
+        averages = {"ema": self._shadows()} if self.ema else {}
         if self.run.options.reference_ema_decay is not None:
-            files["reference"] = self.spread.collect(self.parts.reference.state_dict(), keep=main)
-        if main:
-            scaler = self.accelerator.scaler.state_dict() if self.accelerator.scaler else None
-            rest = {"optimizer": scalars, "scaler": scaler, "skipped_in_a_row": self.progress.skipped_in_a_row}
-            state = TrainState(self.progress.step, files, rest)
-            save_checkpoint(self.run.checkpoints, state, keep=self.run.options.keep_checkpoints)
+            averages["reference"] = self.parts.reference.state_dict()
+        files, scalars = self.spread.saved(self.unet, averages)
+        scaler = self.accelerator.scaler.state_dict() if self.accelerator.scaler else None
+        rest = {"optimizer": scalars, "scaler": scaler, "skipped_in_a_row": self.progress.skipped_in_a_row}
+        save = partial(
+            save_checkpoint, self.run.checkpoints, TrainState(self.progress.step, files, rest),
+            keep=self.run.options.keep_checkpoints,
+        )
+        if self.spread.shares_checkpoints:
+            save(process=this_process(), gather=lambda one: gather_object([one]))
+        elif self.accelerator.is_main_process:
+            save()
         self.accelerator.wait_for_everyone()
+
+    def _shadows(self) -> dict[str, Tensor]:
+        """The moving average of each trained tensor, by its number."""
+        return {str(number): tensor for number, tensor in enumerate(self.ema.shadow_params)}
 
     def trained_unet(self) -> Any:
         """The UNet of the result on the main process, else None: the moving average where one is kept."""
@@ -313,7 +316,7 @@ class Trainer:
             return AdaptersOff(self.unet)
         reference = self.run.family.load_unet(self.run.ref_unet or self.run.init_unet).requires_grad_(False).eval()
         if state and self.run.options.reference_ema_decay is not None:
-            reference.load_state_dict(state.tensors["reference"])
+            reference.load_state_dict(dict(state.tensors["reference"]))
         speed_up(reference, self.run.options)
         return self.spread.place_reference(reference)
 
@@ -329,7 +332,7 @@ class Trainer:
         main = self.accelerator.is_main_process
         if self.spread.whole_policy:
             return self.unet if main else None
-        weights = self.spread.weights(self.unet, keep=main)
+        weights = self.spread.weights(self.unet)
         if not main:
             return None
         unet = self.run.family.load_unet(self.run.init_unet)

@@ -27,7 +27,7 @@ from torch.optim import Optimizer
 
 from smpo.errors import ConfigError
 from smpo.processes import is_set, this_process
-from smpo.training.lora import trained_parameters
+from smpo.training.lora import trained_parameters, trained_tensors
 from smpo.training.options import TrainingOptions
 from smpo.training.spread.whole import Whole
 
@@ -59,7 +59,7 @@ class Sharding:
 class Fsdp2(Whole):
     """Each process keeps its rows of every tensor of policy, gradient, optimizer state and reference."""
 
-    whole_policy = False
+    whole_policy, shares_checkpoints = False, True
 
     def __init__(self, accelerator: Accelerator, sharding: Sharding) -> None:
         super().__init__(accelerator)
@@ -108,24 +108,31 @@ class Fsdp2(Whole):
                 optimizer.param_groups = groups
         optimizer.zero_grad()
 
-    def restore_optimizer(self, tensors: dict[str, Tensor], scalars: dict[str, dict]) -> None:
+    def weights(self, unet: nn.Module) -> dict[str, Tensor]:
+        """On the CPU; one is gathered after the other, so that a device holds one of them at a time."""
+        kept = {}
+        for name, tensor in trained_tensors(unet).items():
+            full = whole(tensor)
+            if self.accelerator.is_main_process:
+                kept[name] = full.cpu()
+        return kept
+
+    def restore_optimizer(self, tensors: Mapping[str, Tensor], scalars: dict[str, dict]) -> None:
         """Each moment lies as its parameter does."""
         parameters = trained_parameters(self.policy)
         like = {name: parameters[int(name.split(".")[0])] for name in tensors}
         super().restore_optimizer(self.lay_out(tensors, like), scalars)
 
-    def collect(self, tensors: Mapping[str, Tensor], *, keep: bool) -> dict[str, Tensor]:
-        """In full, the split ones on the CPU; one after the other, so that a device holds one of them at a time."""
-        kept = {}
-        for name, tensor in tensors.items():
-            full = whole(tensor)
-            if keep:
-                kept[name] = full if full is tensor else full.cpu()
-        return kept
-
     def lay_out(self, tensors: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """This process's rows of each tensor."""
-        return {name: laid_out(tensor, like[name]) for name, tensor in tensors.items()}
+        """This process's rows of each tensor; one is read after the other."""
+        return {name: laid_out(tensors[name], model) for name, model in like.items()}
+
+    def _kept(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """This process's rows; of what is not split, all on the main process."""
+        return {
+            name: tensor.to_local() if isinstance(tensor, DTensor) else tensor for name, tensor in tensors.items()
+            if isinstance(tensor, DTensor) or self.accelerator.is_main_process
+        }
 
     def _placed(self, unet: UNet2DConditionModel) -> UNet2DConditionModel:
         """`unet`, of which each process keeps its rows of every weight, on its device.

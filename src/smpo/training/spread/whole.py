@@ -21,11 +21,13 @@ class Whole:
 
     Attributes:
         whole_policy: the policy, as it lies, is an ordinary UNet.
+        shares_checkpoints: every process writes its rows into a checkpoint, not the main process all.
         policy: what is called with gradient; the placed UNet or a wrapper of it.
         optimizer: of the policy; its learning rate may be set at any time.
     """
 
     whole_policy = True
+    shares_checkpoints = False
     policy: nn.Module
     optimizer: Optimizer
 
@@ -74,26 +76,36 @@ class Whole:
         self.scaled_optimizer.step()
         self.scaled_optimizer.zero_grad()
 
-    def weights(self, unet: nn.Module, *, keep: bool) -> dict[str, Tensor]:
-        """The trained tensors of the placed policy, by name, in full; {} unless `keep`. A collective."""
-        return self.collect(trained_tensors(unet), keep=keep)
+    def weights(self, unet: nn.Module) -> dict[str, Tensor]:
+        """The trained tensors of the placed policy, by name, in full; {} but on the main process. A collective."""
+        return self._kept(trained_tensors(unet))
 
-    def optimizer_state(self, *, keep: bool) -> tuple[dict[str, Tensor], dict[str, dict]]:
-        """What `optimizer_tensors` gives, in full; no tensors unless `keep`. A collective."""
-        tensors, scalars = optimizer_tensors(self.optimizer)
-        return self.collect(tensors, keep=keep), scalars
+    def saved(
+        self, unet: nn.Module, averages: Mapping[str, Mapping[str, Tensor]]
+    ) -> tuple[dict[str, dict[str, Tensor]], dict[str, dict]]:
+        """What this process writes into a checkpoint. A collective.
 
-    def restore_optimizer(self, tensors: dict[str, Tensor], scalars: dict[str, dict]) -> None:
-        """Put back what `optimizer_state` gave on whatever processes."""
+        Args:
+            unet: the placed policy.
+            averages: what follows it, by file stem and name, as it lies.
+
+        Returns:
+            File stem -> name -> tensor, and the optimizer's scalars.
+        """
+        moments, scalars = optimizer_tensors(self.optimizer)
+        parts = {"unet": trained_tensors(unet), "optimizer": moments, **averages}
+        return {stem: self._kept(tensors) for stem, tensors in parts.items()}, scalars
+
+    def restore_optimizer(self, tensors: Mapping[str, Tensor], scalars: dict[str, dict]) -> None:
+        """Put back the optimizer's whole tensors and its scalars, by whichever processes they were saved."""
         restore_optimizer(self.optimizer, tensors, scalars)
 
-    def collect(self, tensors: Mapping[str, Tensor], *, keep: bool) -> dict[str, Tensor]:
-        """`tensors`, made of the policy's or the reference's, in full; {} unless `keep`. A collective."""
-        return dict(tensors) if keep else {}
-
     def lay_out(self, tensors: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Each full tensor as its namesake in `like` lies on this process."""
-        return dict(tensors)
+        """The full tensor of each name in `like` as that lies on this process."""
+        return {name: tensors[name] for name in like}
+
+    def _kept(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return dict(tensors) if self.accelerator.is_main_process else {}
 
     def _placed(self, unet: UNet2DConditionModel) -> nn.Module:
         return self.accelerator.prepare(unet)

@@ -6,7 +6,7 @@ reference and inversion (METHODS D37). It counts forwards: one with gradient mus
 Under stage 3 a network gathers its weights in its forward, as under FSDP2, and an inversion is done by a whole one.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -69,20 +69,23 @@ class Zero2(Whole):
         """The engine's, which forgets the gradient."""
         self.policy.step()
 
-    def optimizer_state(self, *, keep: bool) -> tuple[dict[str, Tensor], dict[str, dict]]:
-        """AdamW's moments of each parameter, put together one after the other, and its count of steps."""
+    def saved(
+        self, unet: nn.Module, averages: Mapping[str, Mapping[str, Tensor]]
+    ) -> tuple[dict[str, dict[str, Tensor]], dict[str, dict]]:
+        """AdamW's moments of each parameter are put together, one after the other, on the main process."""
+        kept, main = {}, self.accelerator.is_main_process
         steps = next(iter(self.optimizer.state.values()))["step"].cpu()
-        kept = {}
-        for number, parameter in enumerate(trained_parameters(self.unet)):
+        for number, parameter in enumerate(trained_parameters(unet)):
             for moment in MOMENTS:
                 full = safe_get_full_optimizer_state(parameter, moment)
-                if keep:
+                if main:
                     kept[f"{number}.{moment}"] = full.cpu()
-            if keep:
+            if main:
                 kept[f"{number}.step"] = steps.clone()
-        return kept, {}
+        rest = {stem: self._kept(tensors) for stem, tensors in averages.items()}
+        return {"unet": self.weights(unet), "optimizer": kept, **rest}, {}
 
-    def restore_optimizer(self, tensors: dict[str, Tensor], scalars: dict[str, dict]) -> None:
+    def restore_optimizer(self, tensors: Mapping[str, Tensor], scalars: dict[str, dict]) -> None:
         """This process's part of each moment."""
         for vector in self._vectors():
             steps = tensors["0.step"].to(vector.device if self.optimizer.defaults["fused"] else "cpu", copy=True)
@@ -132,13 +135,13 @@ class Zero3(Zero2):
         squares = [safe_get_local_grad(one).double().square().sum() for one in trained_parameters(self.unet)]
         return self.accelerator.reduce(torch.stack(squares).sum(), reduction="sum").sqrt()
 
-    def weights(self, unet: nn.Module, *, keep: bool) -> dict[str, Tensor]:
+    def weights(self, unet: nn.Module) -> dict[str, Tensor]:
         """On the CPU, gathered one after the other."""
         kept = {}
         for name, parameter in unet.named_parameters():
             if parameter.requires_grad:
                 with GatheredParameters([parameter]):
-                    if keep:
+                    if self.accelerator.is_main_process:
                         kept[name] = parameter.detach().to("cpu", copy=True)
         return kept
 
