@@ -8,8 +8,8 @@ from torch import Tensor
 from smpo.checks import check_known
 from smpo.errors import ConfigError
 from smpo.maths.inversion import CLEAN, invert_chain
-from smpo.maths.schedule import alpha_bar, target_noise
 from smpo.noising.inversion import NETWORKS, guided
+from smpo.noising.target import noise_between
 from smpo.records import NoisyPair, Predict, TrainingBatch, flatten_sides, unflatten_sides
 
 
@@ -57,5 +57,4 @@ class Chained:
             lambda x, labels, chains: rows(x, labels, self.links * chains), x_0[:: self.links], levels,
             alphas_cumprod=alphas_cumprod, renoise=self.renoise,
         ).flatten(0, 1)
-        tau = target_noise(x_t, x_0, alpha_bar(alphas_cumprod, timesteps))
-        return NoisyPair(unflatten_sides(x_t, sides), unflatten_sides(tau, sides), batch.timesteps)
+        return noise_between(batch.x_0, unflatten_sides(x_t, sides), batch.timesteps, alphas_cumprod)

@@ -9,7 +9,7 @@ from torch import Tensor
 from smpo.checks import check_known
 from smpo.errors import ConfigError
 from smpo.maths.inversion import GRIDS, PredictRows, inversion_levels, invert
-from smpo.maths.schedule import alpha_bar, target_noise
+from smpo.noising.target import noise_between
 from smpo.records import Conditioning, NoisyPair, Predict, TrainingBatch, flatten_sides, unflatten_sides
 from smpo.transfer import send
 
@@ -77,8 +77,7 @@ class Inversion:
             guided(predict, batch, self.inversion_cfg), x_0, levels,
             alphas_cumprod=alphas_cumprod, labels=self.labels, refine=self.refine,
         )
-        tau = target_noise(x_t, x_0, alpha_bar(alphas_cumprod, timesteps))
-        return NoisyPair(unflatten_sides(x_t, sides), unflatten_sides(tau, sides), batch.timesteps)
+        return noise_between(batch.x_0, unflatten_sides(x_t, sides), batch.timesteps, alphas_cumprod)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,8 +9,9 @@ from torch import Tensor
 from smpo.checks import check_known
 from smpo.errors import ConfigError
 from smpo.maths.inversion import inversion_levels, invert
-from smpo.maths.schedule import alpha_bar, per_sample, posterior_variance, target_noise
+from smpo.maths.schedule import alpha_bar, per_sample, posterior_variance
 from smpo.noising.inversion import NETWORKS, guided
+from smpo.noising.target import noise_between
 from smpo.randomness import normal_per_seed
 from smpo.records import NoisyPair, Predict, TrainingBatch, flatten_sides, unflatten_sides
 from smpo.transfer import send
@@ -69,8 +70,7 @@ class Released:
                 deviation = posterior_variance(*alpha_bar(alphas_cumprod, ends).unbind(1)).sqrt()
                 x_t = x_t + per_sample(self.jitter * deviation, x_t) * send(_normal(batch, step), x_t.device)
         timesteps = levels[: len(batch.timesteps), -1] if self.timestep == "reached" else batch.timesteps
-        tau = target_noise(x_t, x_0, alpha_bar(alphas_cumprod, timesteps.repeat(sides)))
-        return NoisyPair(unflatten_sides(x_t, sides), unflatten_sides(tau, sides), timesteps)
+        return noise_between(batch.x_0, unflatten_sides(x_t, sides), timesteps, alphas_cumprod)
 
 
 def _normal(batch: TrainingBatch, step: int) -> Tensor:

@@ -17,12 +17,13 @@ from torch.utils.data import DataLoader, Dataset
 
 from smpo.artefacts import Status, begin, finish, read_manifest
 from smpo.errors import NonFiniteError, StaleError
+from smpo.noising.target import noise_between
 from smpo.processes import main_first, shard, this_process, wait_for_all
 from smpo.records import StoredNoise, TrainingBatch
 from smpo.training.batches import MicroBatches, Share
 from smpo.training.order import distinct_visits
 from smpo.training.run import Run
-from smpo.training.step import Evaluations, StepParts, noise_between, noised, predictor, side_errors
+from smpo.training.step import Evaluations, StepParts, noised, predictor, side_errors
 from smpo.training.stored import STAGE, StoredVisits, block_size, holds_block, write_block
 
 DRAWN = ("stored_visits", "caption_dropout", "flips", "latents", "min_timestep", "max_timestep", "mixed_precision")

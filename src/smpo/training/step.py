@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from smpo.maths.preference import mean_squared_error
-from smpo.maths.schedule import alpha_bar, target_noise
 from smpo.maths.utility import implicit_reward, reference_point
 from smpo.models.sd import StableDiffusion
+from smpo.noising.target import noise_between
 from smpo.records import (
     Conditioning,
     NoisyPair,
@@ -149,20 +149,6 @@ def noised(batch: TrainingBatch, parts: StepParts, evaluations: Evaluations) -> 
     network.eval()
     with torch.no_grad():
         return parts.noising(predictor(parts, network, evaluations), batch, parts.family.alphas_cumprod)
-
-
-def noise_between(x_0: Tensor, x_t: Tensor, timesteps: Tensor, alphas_cumprod: Tensor) -> NoisyPair:
-    """The noisy pair of given latents: its target is the noise that `x_t` really has over `x_0` (tau_t of Eq. 16).
-
-    Args:
-        x_0: clean latents, shape (S, B, C, H, W).
-        x_t: noised latents, shape (S, B, C, H, W).
-        timesteps: their labels and the level of their tau, shape (B,), on the CPU.
-        alphas_cumprod: table, shape (T,).
-    """
-    sides = len(x_t)
-    tau = target_noise(flatten_sides(x_t), flatten_sides(x_0), alpha_bar(alphas_cumprod, timesteps.repeat(sides)))
-    return NoisyPair(x_t, unflatten_sides(tau, sides), timesteps)
 
 
 def predictor(parts: StepParts, unet: nn.Module, evaluations: Evaluations) -> Predict:
