@@ -169,6 +169,7 @@ def cost(  # noqa: PLR0913 -- one parameter a flag
     overrides: Overrides = None,
     utilisation: Annotated[float | None, typer.Option(help="Share of the peak rate; default: the paper's.")] = None,
     processes: Annotated[int, typer.Option(min=1, help="GPUs that train together.")] = 1,
+    split: Annotated[str, typer.Option(help="What of it they split: ddp (nothing), fsdp2, zero2, zero3.")] = "ddp",
     data: Annotated[tuple[int, int] | None, typer.Option(
         metavar="PAIRS PROMPTS", help="Pairs and unique prompts to cache; default: those of the pairs folder.")] = None,
     measured: Annotated[Path | None, typer.Option(
@@ -182,7 +183,8 @@ def cost(  # noqa: PLR0913 -- one parameter a flag
     from smpo.cost.measured import measured_hours
 
     resolved = load_recipe(recipe, overrides or [])
-    found = estimate(resolved, counts_of(resolved, data), utilisation=utilisation, num_processes=processes)
+    counts = counts_of(resolved, data)
+    found = estimate(resolved, counts, utilisation=utilisation, num_processes=processes, split=split)
     told = costing.as_json if as_json else costing.as_text
     print(told(found, measured_hours(resolved, found, measured) if measured else None), end="")
 

@@ -16,7 +16,8 @@ MEMORY_PARTS = {
     "policy": "policy, weights", "reference": "reference, weights", "average": "moving average",
     "gradients": "gradients", "buckets": "gradients being exchanged", "optimizer": "optimizer state",
     "kept": "activations, kept for the backward", "temporary": "activations, passing",
-    "update": "optimizer's step, in place of activations",
+    "update": "optimizer's step, in place of activations", "copied": "weights as ZeRO updates them",
+    "gathered": "gathered meanwhile", "inverting": "inverting network, whole, in place of activations",
 }
 
 
@@ -32,7 +33,9 @@ def as_json(found: Estimate, measured: MeasuredHours | None = None) -> str:
 
 def as_text(found: Estimate, measured: MeasuredHours | None = None) -> str:
     """The record for a reader, with the hours at a measured rate."""
-    sections = {"Work": _work(found), "Memory of a training process, GiB": _memory(found.memory), "Disk": _disk(found)}
+    several = found.num_processes
+    each = "a training process" if several == 1 else f"each of {several} training processes, {found.split}"
+    sections = {"Work": _work(found), f"Memory of {each}, GiB": _memory(found.memory), "Disk": _disk(found)}
     hours = f"GPU-hours at {found.utilisation:.0%} of the peak rate"
     parts = [f"{found.name}: what it will cost. Nothing was run; {_shapes(found)}"]
     parts += ["\n".join([title, *lines]) for title, lines in {**sections, hours: _hours(found, measured)}.items()]

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from torch import nn
+
 from smpo.artefacts import MANIFEST
 from smpo.checks import check_fraction, check_positive
 from smpo.config import Recipe
@@ -9,13 +11,14 @@ from smpo.cost.architecture import Architecture, architecture_of, unet_inputs
 from smpo.cost.disk import latents_bytes, prompts_bytes, stored_bytes
 from smpo.cost.flops import Forwards, forward_flops, visit_flops
 from smpo.cost.gpus import GPU, GPUS
-from smpo.cost.memory import Memory, training_memory
+from smpo.cost.memory import Memory, state_bytes, training_memory
+from smpo.cost.spread import Spread, bytes_of
 from smpo.cost.visits import VisitCost, storing_cost, visit_cost
 from smpo.data.pair_set import PairSet
 from smpo.noising import NOISINGS
 from smpo.objectives import OBJECTIVES, holds_reference
 from smpo.stages import prompts_of
-from smpo.training.lora import add_adapters
+from smpo.training.lora import add_adapters, trained_parameters
 from smpo.training.order import distinct_visits
 from smpo.training.run import visiting_of
 
@@ -97,6 +100,7 @@ class Estimate:
         counts: pairs and prompts.
         memory: of each training process.
         num_processes: of the training.
+        split: what of the training is split over them (`Spread`).
         disk: caches and checkpoints.
         utilisation: share of the peak rate that `hours` take for granted.
         hours: by GPU.
@@ -113,12 +117,15 @@ class Estimate:
     counts: Counts
     memory: Memory
     num_processes: int
+    split: str
     disk: Disk
     utilisation: float
     hours: tuple[Hours, ...]
 
 
-def estimate(recipe: Recipe, counts: Counts, *, utilisation: float | None = None, num_processes: int = 1) -> Estimate:
+def estimate(
+    recipe: Recipe, counts: Counts, *, utilisation: float | None = None, num_processes: int = 1, split: str = "ddp"
+) -> Estimate:
     """The cost of caching and training by `recipe`.
 
     Args:
@@ -126,10 +133,13 @@ def estimate(recipe: Recipe, counts: Counts, *, utilisation: float | None = None
         counts: what the cache will hold.
         utilisation: share of a GPU's peak rate, in (0, 1]; None takes the family's of UTILISATION.
         num_processes: that train together, each on its GPU.
+        split: what is split over them, a member of `spread.SPLITS`.
 
     Raises:
-        ConfigError: a share outside (0, 1], a batch that the processes cannot share, a folder without configurations.
+        ConfigError: a share outside (0, 1], a batch that the processes cannot share, a split that training would
+            refuse, a folder without configurations.
     """
+    spread = Spread(num_processes, split)
     share = UTILISATION[recipe.model["name"]] if utilisation is None else utilisation
     check_positive(utilisation=share)
     check_fraction(utilisation=share)
@@ -143,7 +153,7 @@ def estimate(recipe: Recipe, counts: Counts, *, utilisation: float | None = None
     images = options.micro_batch_size * (2 if visit.seen == "pairs" else 1)
     memory = training_memory(
         unet, unet_inputs(architecture, images, resolution), options,
-        has_reference=_has_reference(recipe), num_processes=num_processes,
+        has_reference=_has_reference(recipe), inverts=bool(visit.inversion or visit.ahead), spread=spread,
     )
     each, visits = visit_flops(visit, forwards.unet, options), options.steps * options.batch_size
     views = counts.pairs * 2 * recipe.cache.views.num_views
@@ -153,7 +163,7 @@ def estimate(recipe: Recipe, counts: Counts, *, utilisation: float | None = None
     return Estimate(
         name=recipe.name, own_shapes=architecture.is_own, visit=visit, visits=visits, forwards=forwards,
         visit_flops=each, caching_flops=caching, storing=storing, counts=counts, memory=memory,
-        num_processes=num_processes, disk=_disk(recipe, architecture, counts, memory), utilisation=share,
+        num_processes=num_processes, split=split, disk=_disk(recipe, architecture, counts, unet), utilisation=share,
         hours=tuple(_hours(gpu, recipe, memory, share=share, flops=flops) for gpu in GPUS),
     )
 
@@ -204,9 +214,12 @@ def _storing(recipe: Recipe, architecture: Architecture, counts: Counts, forward
     return Storing(visits, each, visits * each * forwards.unet, size)
 
 
-def _disk(recipe: Recipe, architecture: Architecture, counts: Counts, memory: Memory) -> Disk:
-    moving = memory.reference if recipe.training.reference_ema_decay is not None else 0
-    checkpoint = memory.gradients + memory.optimizer + memory.average + moving  # gradients: as large as what is trained
+def _disk(recipe: Recipe, architecture: Architecture, counts: Counts, unet: nn.Module) -> Disk:
+    """A checkpoint holds whole tensors, however they lie over processes."""
+    options, trained = recipe.training, trained_parameters(unet)
+    average = bytes_of(trained) if options.ema_decay is not None else 0
+    moving = bytes_of(unet.parameters()) if options.reference_ema_decay is not None else 0
+    checkpoint = bytes_of(trained) + state_bytes(trained, options.optimizer.name) + average + moving
     return Disk(
         latents=latents_bytes(architecture, recipe.cache, num_pairs=counts.pairs),
         prompts=prompts_bytes(architecture, recipe.cache, num_prompts=counts.prompts),

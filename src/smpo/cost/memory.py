@@ -1,23 +1,24 @@
 """Memory of a training process, by part."""
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from smpo.cost.allocation import activation_bytes
+from smpo.cost.spread import HALVES, Spread
 from smpo.training.lora import trained_parameters
-from smpo.training.options import TrainingOptions
+from smpo.training.options import OptimizerOptions, TrainingOptions
 
 SMALL = 4096  # bitsandbytes' min_8bit_size
-HALVES = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+ALONE = Spread()
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes of one process, its libraries and the allocator's losses apart.
+    """Bytes of one process, its libraries and the allocator's losses apart; its part of what is split.
 
     Attributes:
         policy: weights.
@@ -29,6 +30,9 @@ class Memory:
         kept: activations that the forward leaves to the backward.
         temporary: the most that comes and goes beside them.
         update: the most that the optimizer's step needs, when no activations are left.
+        copied: ZeRO's own copy of the trained weights that this process updates.
+        gathered: what is whole for a while in forward and backward, where weights are split.
+        inverting: the network that is whole while it inverts, where weights are split.
     """
 
     policy: int
@@ -40,16 +44,23 @@ class Memory:
     kept: int
     temporary: int
     update: int
+    copied: int = 0
+    gathered: int = 0
+    inverting: int = 0
 
     @property
     def peak(self) -> int:
-        """The most that is alive at once, with accumulated gradients."""
-        lasting = self.policy + self.reference + self.average + self.gradients + self.buckets + self.optimizer
-        return lasting + max(self.kept + self.temporary, self.update)
+        """The most that is alive at once, with accumulated gradients: as one trains, inverts or updates."""
+        lasting = (
+            self.policy + self.reference + self.average + self.gradients + self.buckets + self.optimizer + self.copied
+        )
+        training, inverting = self.kept + self.temporary + self.gathered, self.inverting + self.temporary
+        return lasting + max(training, inverting, self.update)
 
 
 def training_memory(
-    unet: nn.Module, inputs: dict[str, Any], options: TrainingOptions, *, has_reference: bool, num_processes: int = 1
+    unet: nn.Module, inputs: dict[str, Any], options: TrainingOptions, *, has_reference: bool, inverts: bool = True,
+    spread: Spread = ALONE,
 ) -> Memory:
     """The memory of a training process.
 
@@ -58,35 +69,46 @@ def training_memory(
         inputs: keyword arguments of its call on a micro-batch, on the meta device.
         options: how it is trained.
         has_reference: whether a second UNet is held.
-        num_processes: that train together.
+        inverts: whether a network makes passes that no backward follows, any number of them.
+        spread: the processes that train together.
+
+    Raises:
+        ConfigError: training so spread refuses the optimizer.
     """
-    every, trained = list(unet.parameters()), trained_parameters(unet)
-    half, checkpointing = HALVES[options.mixed_precision], options.gradient_checkpointing
-    kept, temporary = activation_bytes(unet, inputs, half=half, checkpointing=checkpointing)
-    size = bytes_of(trained)
+    spread.check(options)
+    every, trained, name = list(unet.parameters()), trained_parameters(unet), options.optimizer.name
+    kept, temporary = activation_bytes(
+        _as_gathered(unet, options, spread), inputs, half=HALVES[options.mixed_precision],
+        checkpointing=options.gradient_checkpointing,
+    )
+    size = spread.share(trained)
     return Memory(
-        policy=bytes_of(every), reference=bytes_of(every) if has_reference else 0,
-        average=0 if options.ema_decay is None else size, gradients=size, buckets=size if num_processes > 1 else 0,
-        optimizer=state_bytes(trained, options.optimizer.name), kept=kept, temporary=temporary,
-        update=0 if options.optimizer.fused else update_bytes(trained, options.optimizer.name),
+        policy=spread.weights(every), reference=spread.reference(every) if has_reference else 0,
+        average=0 if options.ema_decay is None else spread.weights(trained), gradients=size,
+        buckets=spread.exchanged(trained), optimizer=state_bytes(trained, name, spread), kept=kept, temporary=temporary,
+        update=update_bytes(trained, options.optimizer, spread),
+        copied=size if spread.split in ("zero2", "zero3") else 0, gathered=spread.gathered(unet, options),
+        inverting=spread.inverting(unet, options) if inverts else 0,
     )
 
 
-def bytes_of(tensors: Sequence[Tensor]) -> int:
-    """Bytes of all these tensors."""
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+def _as_gathered(unet: nn.Module, options: TrainingOptions, spread: Spread) -> nn.Module:
+    """`unet` with the weights that a forward meets; gathered ones, being given back, are no activations."""
+    dtype = spread.gathered_as(options)
+    return unet if dtype is None else nn.Module.to(copy.deepcopy(unet), dtype)
 
 
-def state_bytes(trained: Sequence[Tensor], optimizer: str) -> int:
+def state_bytes(trained: Sequence[Tensor], optimizer: str, spread: Spread = ALONE) -> int:
     """Bytes of the optimizer's tensors.
 
-    AdamW keeps two moments in the type of the weights. In 8 bits each takes a byte a weight and 4 bytes for every 256,
-    and 1 KiB for its code book, which is one for all but in a resumed run; small tensors (below 4,096 weights) keep
-    float32. Adafactor keeps float32: of a matrix the means over its rows and over its columns (the last two
-    dimensions, so that a 3 x 3 convolution is hardly made smaller), of a vector all.
+    AdamW keeps two moments in the type of the weights, of this process's part of them. In 8 bits each takes a byte a
+    weight and 4 bytes for every 256, and 1 KiB for its code book, which is one for all but in a resumed run; small
+    tensors (below 4,096 weights) keep float32. Adafactor keeps float32, on every process: of a matrix the means over
+    its rows and over its columns (the last two dimensions, so that a 3 x 3 convolution is hardly made smaller), of a
+    vector all.
     """
     if optimizer == "adamw":
-        return 2 * bytes_of(trained)
+        return 2 * spread.share(trained)
     if optimizer == "adamw_8bit":
         blocks = [(p.numel(), -(-p.numel() // 256)) for p in trained]
         return sum(2 * (n + 4 * num + 1024) if n >= SMALL else 2 * 4 * n for n, num in blocks)
@@ -95,15 +117,15 @@ def state_bytes(trained: Sequence[Tensor], optimizer: str) -> int:
     )
 
 
-def update_bytes(trained: Sequence[Tensor], optimizer: str) -> int:
+def update_bytes(trained: Sequence[Tensor], optimizer: OptimizerOptions, spread: Spread = ALONE) -> int:
     """Bytes that come and go in the optimizer's step.
 
     AdamW on a GPU updates all weights at once and holds a copy of them (PyTorch's note on `foreach`), unless it is
     fused; that of 8 bits updates in place; Adafactor goes through the weights one by one, with five float32 tensors as
-    large as the weight.
+    large as the weight, and where they are split with the whole weight and its whole gradient.
     """
-    if optimizer == "adamw":
-        return bytes_of(trained)
-    if optimizer == "adamw_8bit":
+    if optimizer.name == "adamw":
+        return spread.update(trained, fused=optimizer.fused)
+    if optimizer.name == "adamw_8bit":
         return 0
-    return 5 * 4 * max(p.numel() for p in trained)
+    return (5 + 2 * spread.divides_weights) * 4 * max(p.numel() for p in trained)
