@@ -1,6 +1,7 @@
 """DeepSpeed's ZeRO on two processes (gloo) does what one process does, and its checkpoints are everybody's."""
 
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -133,6 +134,18 @@ def test_policy_and_reference_share_their_precision(new_run: MakeRun, tmp_path: 
     first, second = metrics_of(two)
     assert first["error_delta_w"] == first["error_delta_l"] == 0 != second["error_delta_w"]
     assert first["error_w"] == pytest.approx(metrics_of(one)[0]["error_w"], rel=1e-6)
+
+
+@pytest.mark.slow
+@STAGES
+def test_a_signal_to_one_process_makes_both_leave_after_the_same_step(new_run: MakeRun, stage: int) -> None:
+    run = new_run("run", **{**SMPO, "steps": 4, "checkpoint_every": 100})
+
+    def signalled() -> None:
+        train(run, report=lambda metrics: os.kill(os.getpid(), signal.SIGTERM) if metrics["step"] == 1 else None)
+
+    assert on_two_processes(zero(signalled, stage)) == [75, 75]
+    assert [path.name for path in checkpoints(run.checkpoints)] == ["step-00000002"]
 
 
 @pytest.mark.slow
