@@ -121,7 +121,7 @@ class Stepper(Trainer):
     """The trainer itself, one optimizer step at a time."""
 
     def __init__(self, run: Run, accelerator: Accelerator) -> None:
-        super().__init__(run, accelerator, [], Whole(accelerator))
+        super().__init__(run, accelerator, [], Whole(accelerator), None)
         self.batches = iter(self._loader())
 
     def step(self) -> dict[str, Any]:
