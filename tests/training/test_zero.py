@@ -10,11 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator, DeepSpeedPlugin
+from accelerate.state import AcceleratorState, PartialState
+from accelerate.utils import DistributedType
 from PIL import Image
 from safetensors.torch import load_file
 
 from smpo.errors import ConfigError, NonFiniteError
 from smpo.training.checkpoint import checkpoints, load_checkpoint
+from smpo.training.joining import join_processes
 from smpo.training.options import TrainingOptions
 from smpo.training.run import Run
 from smpo.training.spread import spread_asked
@@ -179,6 +183,29 @@ def test_accelerate_launches_the_shipped_configs(
     one, two = new_run("one", **SMPO), new_run("two", **SMPO)
     train(one)
     assert in_shell(launcher(f"zero{stage}", free_port()), sd_artefacts, two, random_sd, SMPO) == 0
+    assert_same_trajectory(two, one)
+
+
+@pytest.mark.slow
+@STAGES
+def test_in_the_mode_that_accelerate_enters_on_gpus(
+    new_run: MakeRun, monkeypatch: pytest.MonkeyPatch, stage: int
+) -> None:
+    """Forced on CPUs: it knows of DeepSpeed then, and tells transformers, which would load models in parts."""
+    one, two = new_run("one", **SMPO), new_run("two", **SMPO)
+    train(one)
+
+    def joined(run: Run) -> Accelerator:
+        accelerator, plugin = join_processes(run), DeepSpeedPlugin()
+        plugin.select(_from_accelerator_state=True)
+        AcceleratorState._shared_state["deepspeed_plugins"] = plugin
+        for state in (AcceleratorState, PartialState):
+            state._shared_state["distributed_type"] = DistributedType.DEEPSPEED
+        assert accelerator.distributed_type == DistributedType.DEEPSPEED
+        return accelerator
+
+    monkeypatch.setattr("smpo.training.trainer.join_processes", joined)
+    assert on_two_processes(zero(lambda: train(two), stage)) == [0, 0]
     assert_same_trajectory(two, one)
 
 

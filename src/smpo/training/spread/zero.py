@@ -25,6 +25,7 @@ from deepspeed.utils import (
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from transformers.integrations import unset_hf_deepspeed_config
 
 from smpo.training.lora import trained_parameters
 from smpo.training.optimizers import build_optimizer
@@ -41,6 +42,7 @@ class Zero2(Whole):
     def __init__(self, accelerator: Accelerator, partition: Partition) -> None:
         super().__init__(accelerator)
         self.partition = partition
+        unset_hf_deepspeed_config()  # else transformers splits whatever it loads, also what one process loads alone
 
     def place_policy(self, unet: UNet2DConditionModel, options: OptimizerOptions) -> None:
         """Wrap `unet` in an engine, which splits what its AdamW works on."""
