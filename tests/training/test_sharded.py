@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, FullyShardedDataParallelPlugin
+from accelerate.state import AcceleratorState, PartialState
+from accelerate.utils import DistributedType
 from diffusers import UNet2DConditionModel
 from PIL import Image
 from safetensors.torch import load_file
@@ -22,6 +24,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from smpo.errors import ConfigError
 from smpo.training.checkpoint import checkpoints, load_checkpoint
 from smpo.training.invert import invert_visits, with_stored
+from smpo.training.joining import join_processes
 from smpo.training.options import OptimizerOptions, TrainingOptions
 from smpo.training.run import Run
 from smpo.training.spread.fsdp2 import GATHERED_TOGETHER, Fsdp2, Sharding, laid_out, sharding_asked, whole
@@ -259,6 +262,25 @@ def test_any_number_of_passes_in_one_gathering(random_sdxl: Path, tmp_path: Path
 
     assert on_two_processes(checked) == [0, 0]
     assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.slow
+def test_in_the_mode_that_accelerate_enters_on_gpus(new_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forced on CPUs: it knows of FSDP then, and has ways of its own to clip and to gather."""
+    one, two = new_run("one", **SMPO), new_run("two", **SMPO)
+    train(one)
+
+    def joined(run: Run) -> Accelerator:
+        accelerator = join_processes(run)
+        AcceleratorState._shared_state["fsdp_plugin"] = FullyShardedDataParallelPlugin()
+        for state in (AcceleratorState, PartialState):
+            state._shared_state["distributed_type"] = DistributedType.FSDP
+        assert accelerator.is_fsdp2
+        return accelerator
+
+    monkeypatch.setattr("smpo.training.trainer.join_processes", joined)
+    assert on_two_processes(sharded(lambda: train(two))) == [0, 0]
+    assert_same_trajectory(two, one)
 
 
 def launcher(name: str, port: int) -> list[str]:
