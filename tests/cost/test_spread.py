@@ -25,7 +25,7 @@ from smpo.training.run import Run
 from smpo.training.trainer import train
 from tests.tiny_pipelines import unet as tiny_unet
 from tests.training.runs import make_run
-from tests.training.test_distributed import on_two_processes
+from tests.training.test_distributed import on_processes
 
 COUNTS = Counts(10, 5, "")
 LAUNCHED = {
@@ -136,7 +136,7 @@ def counted(run: Run, split: str) -> dict[str, int]:
         if os.environ["RANK"] == "0":
             file.write_text(json.dumps(found))
 
-    assert on_two_processes(work) == [0, 0]
+    assert on_processes(work) == [0, 0]
     return json.loads(file.read_text())
 
 

@@ -28,9 +28,10 @@ MakeRun = Callable[..., Run]
 ROOT = Path(__file__).parents[2]
 
 
-def on_two_processes(work: Callable[[], Any], *, timeout: float = 120) -> list[int]:
-    """The exit codes of two ranks that do `work`."""
-    place = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+def on_processes(work: Callable[[], Any], *, timeout: float = 120, processes: int = 2) -> list[int]:
+    """The exit codes of two ranks, or as many as said, that do `work`."""
+    size = str(processes)
+    place = {"WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
 
     def start(rank: int) -> Any:
         def ranked() -> None:
@@ -41,7 +42,7 @@ def on_two_processes(work: Callable[[], Any], *, timeout: float = 120) -> list[i
 
         return start_child(ranked)
 
-    children = [start(rank) for rank in (0, 1)]
+    children = [start(rank) for rank in range(processes)]
     for child in children:
         child.join(timeout=timeout)
     hanging = [child for child in children if child.is_alive()]
@@ -58,7 +59,7 @@ def test_two_processes_train_what_one_trains(new_run: MakeRun, optimizer: str) -
     settings = {**GENTLE, "micro_batch_size": 1, "optimizer": {**GENTLE["optimizer"], "name": optimizer}}
     one, two = new_run("one", **settings), new_run("two", **settings)
     train(one)
-    assert on_two_processes(lambda: train(two)) == [0, 0]
+    assert on_processes(lambda: train(two)) == [0, 0]
     assert_same_trajectory(two, one)
 
 
@@ -69,18 +70,18 @@ def test_the_reference_point_goes_over_all_processes(new_run: MakeRun, micro_bat
     one = new_run("one", **{**KTO, "micro_batch_size": 4})
     two = new_run("two", **{**KTO, "micro_batch_size": micro_batch_size})
     train(one)
-    assert on_two_processes(lambda: train(two)) == [0, 0]
+    assert on_processes(lambda: train(two)) == [0, 0]
     assert metrics_of(two)[0]["evaluations_free"] == {1: 2, 2: 1}[micro_batch_size]
     assert_same_trajectory(two, one, but=("evaluations_free",))
     assert max(line["reference_point"] for line in metrics_of(one)) > 1e-5
 
 
 @pytest.mark.slow
-def test_a_moving_reference_moves_alike_on_two_processes(new_run: MakeRun) -> None:
+def test_a_moving_reference_moves_alike_on_processes(new_run: MakeRun) -> None:
     settings = {**GENTLE, "micro_batch_size": 2, "reference_ema_decay": 0.5}
     one, two = new_run("one", **settings), new_run("two", **settings)
     train(one)
-    assert on_two_processes(lambda: train(two)) == [0, 0]
+    assert on_processes(lambda: train(two)) == [0, 0]
     assert_same_trajectory(two, one)
     references = [load_checkpoint(run.checkpoints).tensors["reference"] for run in (one, two)]
     torch.testing.assert_close(*references, atol=1e-6, rtol=1e-5)
@@ -96,7 +97,7 @@ def test_a_run_changes_its_number_of_processes_when_it_resumes(new_run: MakeRun)
         return lambda: train(changing, report=lambda metrics: die() if metrics["step"] == step else None)
 
     assert exit_code(until(3)) == -9
-    assert -9 in on_two_processes(until(5))
+    assert -9 in on_processes(until(5))
     assert load_checkpoint(changing.checkpoints).step == 4
     assert train(changing).resumed_from == 4
     assert_same_trajectory(changing, straight)
@@ -115,7 +116,7 @@ def test_a_bad_loss_on_one_process_stops_both_and_names_its_pair(new_run: MakeRu
         except NonFiniteError as error:
             (tmp_path / f"error-{os.environ['RANK']}").write_text(str(error))
 
-    assert on_two_processes(complain) == [0, 0]
+    assert on_processes(complain) == [0, 0]
     for rank in (0, 1):
         message = (tmp_path / f"error-{rank}").read_text()
         assert re.search(rf"1 losses are not finite at step 2 \(pairs {re.escape(run.pairs.pair_ids[row])}\);", message)
@@ -131,11 +132,11 @@ def test_a_signal_to_one_process_makes_both_leave_after_the_same_step(new_run: M
     def signalled() -> None:
         train(preempted, report=lambda m: os.kill(os.getpid(), signal.SIGTERM) if m["step"] == 2 else None)
 
-    assert on_two_processes(signalled) == [75, 75]
+    assert on_processes(signalled) == [75, 75]
     assert [path.name for path in checkpoints(preempted.checkpoints)] == ["step-00000003"]
     assert damage(checkpoints(preempted.checkpoints)[0]) is None
     assert [line["step"] for line in metrics_of(preempted)] == [1, 2, 3]
-    assert on_two_processes(lambda: train(preempted)) == [0, 0]
+    assert on_processes(lambda: train(preempted)) == [0, 0]
     assert_same_trajectory(preempted, straight)
 
 

@@ -23,7 +23,7 @@ from smpo.training.run import Run
 from smpo.training.trainer import train
 from tests.training.outcomes import exit_code, metrics_of, outcome
 from tests.training.runs import make_run
-from tests.training.test_distributed import on_two_processes
+from tests.training.test_distributed import on_processes
 from tests.training.test_resume import train_and_die
 from tests.training.test_step import batch_of, parts_of, stepped
 from tests.training.test_trajectories import GENTLE, assert_same_trajectory
@@ -239,7 +239,7 @@ def test_two_processes_train_what_one_trains(new_run: MakeRun, noising: dict) ->
     settings = {"lora": LORA, "noising": noising, **GENTLE, "micro_batch_size": 1}
     one, two = new_run("one", **settings), new_run("two", **settings)
     train(one)
-    assert on_two_processes(lambda: train(two)) == [0, 0]
+    assert on_processes(lambda: train(two)) == [0, 0]
     assert_same_trajectory(two, one)
 
 

@@ -32,7 +32,7 @@ from smpo.training.trainer import forget_precision, train
 from tests.ranks import free_port
 from tests.training.outcomes import die, exit_code, metrics_of
 from tests.training.runs import make_run
-from tests.training.test_distributed import in_shell, on_two_processes
+from tests.training.test_distributed import in_shell, on_processes
 from tests.training.test_trajectories import GENTLE, KTO, assert_same_trajectory, weights
 
 MakeRun = Callable[..., Run]
@@ -62,7 +62,7 @@ def test_two_sharded_processes_train_what_one_trains(new_run: MakeRun, optimizer
     settings = {**SMPO, "optimizer": {**GENTLE["optimizer"], "name": optimizer}}
     one, two = new_run("one", **settings), new_run("two", **settings, gradient_checkpointing=reshard == "true")
     train(one)
-    assert on_two_processes(sharded(lambda: train(two), FSDP_RESHARD_AFTER_FORWARD=reshard)) == [0, 0]
+    assert on_processes(sharded(lambda: train(two), FSDP_RESHARD_AFTER_FORWARD=reshard)) == [0, 0]
     assert_same_trajectory(two, one)
     for run in (one, two):
         assert len({line["evaluations_free"] for line in metrics_of(run)}) > 1  # inversions of other lengths
@@ -73,7 +73,7 @@ def test_the_reference_point_goes_over_all_sharded_processes(new_run: MakeRun) -
     """KTO's, of two accumulated images on each process, against four images in one pass."""
     one, two = new_run("one", **{**KTO, "micro_batch_size": 4}), new_run("two", **{**KTO, "micro_batch_size": 1})
     train(one)
-    assert on_two_processes(sharded(lambda: train(two))) == [0, 0]
+    assert on_processes(sharded(lambda: train(two))) == [0, 0]
     assert_same_trajectory(two, one, but=("evaluations_free",))
     assert max(line["reference_point"] for line in metrics_of(one)) > 1e-5
 
@@ -87,7 +87,7 @@ def test_averages_samples_and_the_result_are_those_of_one_process(new_run: MakeR
     }
     one, two = new_run("one", **settings), new_run("two", **settings)
     train(one)
-    assert on_two_processes(sharded(lambda: train(two))) == [0, 0]
+    assert on_processes(sharded(lambda: train(two))) == [0, 0]
     assert_same_trajectory(two, one)
     states = [load_checkpoint(run.checkpoints).tensors for run in (two, one)]
     for stem in ("ema", "reference", "optimizer"):
@@ -113,7 +113,7 @@ def test_a_run_changes_how_it_is_spread_whenever_it_resumes(new_run: MakeRun) ->
 
     assert exit_code(until(2)) == -9
     for work, saved in ((sharded(until(3)), 2), (until(4), 3), (sharded(until(5)), 4)):
-        assert -9 in on_two_processes(work)
+        assert -9 in on_processes(work)
         assert load_checkpoint(changing.checkpoints).step == saved
     assert train(changing).resumed_from == 4
     assert_same_trajectory(changing, straight)
@@ -131,7 +131,7 @@ def test_a_signal_to_one_sharded_process_makes_both_leave_after_the_same_step(ne
     def signalled() -> None:
         train(preempted, report=lambda m: os.kill(os.getpid(), signal.SIGTERM) if m["step"] == 1 else None)
 
-    assert on_two_processes(sharded(signalled)) == [75, 75]
+    assert on_processes(sharded(signalled)) == [75, 75]
     assert [path.name for path in checkpoints(preempted.checkpoints)] == ["step-00000002"]
     train(preempted)
     assert_same_trajectory(preempted, straight)
@@ -143,7 +143,7 @@ def test_adapters_train_alike_when_base_and_adapters_are_sharded(new_run: MakeRu
     settings = {**SMPO, "lora": {"rank": 3, "alpha": 6.0}}
     one, two = new_run("one", **settings), new_run("two", **settings)
     train(one)
-    assert on_two_processes(sharded(lambda: train(two))) == [0, 0]
+    assert on_processes(sharded(lambda: train(two))) == [0, 0]
     assert_same_trajectory(two, one)
     assert max(float(tensor.abs().max()) for name, tensor in weights(one).items() if "lora_B" in name) > 1e-4
     for folder, file in (("model_folder", "unet/diffusion_pytorch_model.safetensors"),
@@ -159,7 +159,7 @@ def test_policy_and_reference_share_their_precision(sdxl_artefacts: Path, random
     one, two = (make_run(sdxl_artefacts, tmp_path / name, random_sdxl, family="sdxl", **settings)
                 for name in ("one", "two"))
     assert exit_code(lambda: (forget_precision(), train(one))) == 0
-    assert on_two_processes(sharded(lambda: train(two))) == [0, 0]
+    assert on_processes(sharded(lambda: train(two))) == [0, 0]
     for run in (one, two):
         first, second = metrics_of(run)
         assert first["error_delta_w"] == first["error_delta_l"] == 0 and first["loss"] == pytest.approx(math.log(2))
@@ -173,7 +173,7 @@ def test_a_sharded_policy_shares_the_precision_of_stored_errors(new_run: MakeRun
     settings = {**SMPO, "noising": {**SMPO["noising"], "network": "reference"}, "mixed_precision": "bf16", "steps": 2}
     run = new_run("run", **settings, stored_visits=1, init_unet=scaled_norms(new_run("run").family, tmp_path / "unet"))
     assert exit_code(lambda: (forget_precision(), invert_visits(run, tmp_path / "store"))) == 0
-    assert on_two_processes(sharded(lambda: train(with_stored(run, tmp_path / "store")))) == [0, 0]
+    assert on_processes(sharded(lambda: train(with_stored(run, tmp_path / "store")))) == [0, 0]
     first, second = metrics_of(run)
     assert first["error_delta_w"] == first["error_delta_l"] == 0 != second["error_delta_w"]
 
@@ -260,7 +260,7 @@ def test_any_number_of_passes_in_one_gathering(random_sdxl: Path, tmp_path: Path
             assert again.to_local().untyped_storage().nbytes() <= again.to_local().nbytes
         (tmp_path / f"{accelerator.process_index}").touch()
 
-    assert on_two_processes(checked) == [0, 0]
+    assert on_processes(checked) == [0, 0]
     assert len(list(tmp_path.iterdir())) == 2
 
 
@@ -279,7 +279,7 @@ def test_in_the_mode_that_accelerate_enters_on_gpus(new_run: MakeRun, monkeypatc
         return accelerator
 
     monkeypatch.setattr("smpo.training.trainer.join_processes", joined)
-    assert on_two_processes(sharded(lambda: train(two))) == [0, 0]
+    assert on_processes(sharded(lambda: train(two))) == [0, 0]
     assert_same_trajectory(two, one)
 
 

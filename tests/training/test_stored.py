@@ -26,7 +26,7 @@ from tests.tiny_pipelines import save_random_sd
 from tests.training.faults import PowerCut
 from tests.training.outcomes import die, exit_code, metrics_of, outcome
 from tests.training.runs import make_run
-from tests.training.test_distributed import on_two_processes
+from tests.training.test_distributed import on_processes
 from tests.training.test_non_finite import DamagedCache, row_at
 from tests.training.test_trajectories import GENTLE, KTO, assert_same_trajectory
 
@@ -230,12 +230,12 @@ def test_two_processes_make_what_one_makes(
         if done == 4:
             die()
 
-    assert -9 in on_two_processes(lambda: invert_visits(run, tmp_path / "two-store", progress=killed))
-    assert on_two_processes(lambda: invert_visits(run, tmp_path / "two-store")) == [0, 0]
+    assert -9 in on_processes(lambda: invert_visits(run, tmp_path / "two-store", progress=killed))
+    assert on_processes(lambda: invert_visits(run, tmp_path / "two-store")) == [0, 0]
     assert contents(tmp_path / "two-store") == contents(tmp_path / "one-store")
     train(with_stored(run, tmp_path / "one-store"))
     two = with_stored(new_run("two", **{**settings, "micro_batch_size": 1}), tmp_path / "two-store")
-    assert on_two_processes(lambda: train(two)) == [0, 0]
+    assert on_processes(lambda: train(two)) == [0, 0]
     assert_same_trajectory(two, run)
 
 

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,8 @@ from smpo.training.spread.partition import Partition, partition_asked
 from smpo.training.trainer import forget_precision, train
 from tests.ranks import free_port
 from tests.training.outcomes import die, exit_code, metrics_of
-from tests.training.test_distributed import in_shell, on_two_processes
-from tests.training.test_sharded import SMPO, launcher, scaled_norms
+from tests.training.test_distributed import in_shell, on_processes
+from tests.training.test_sharded import SMPO, launcher, scaled_norms, sharded
 from tests.training.test_trajectories import KTO, assert_same_trajectory, weights
 
 MakeRun = Callable[..., Run]
@@ -65,10 +66,25 @@ def test_two_processes_train_what_one_trains(new_run: MakeRun, stage: int) -> No
     settings = {**SMPO, "optimizer": {**SMPO["optimizer"], "max_grad_norm": 0.5, "weight_decay": 0.1}}
     one, two = new_run("one", **settings), new_run("two", **settings, gradient_checkpointing=stage == 3)
     train(one)
-    assert on_two_processes(zero(lambda: train(two), stage)) == [0, 0]
+    assert on_processes(zero(lambda: train(two), stage)) == [0, 0]
     assert_same_trajectory(two, one)
     assert min(line["grad_norm"] for line in metrics_of(one)) > 0.5
     states = [load_checkpoint(run.checkpoints).tensors["optimizer"] for run in (two, one)]
+    torch.testing.assert_close(*states, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("spread", [sharded, partial(zero, stage=2), partial(zero, stage=3)], ids=["fsdp2", "2", "3"])
+def test_three_processes_whose_shares_are_unequal(new_run: MakeRun, spread: Callable[..., Any]) -> None:
+    """Rows and vectors that three does not divide, under FSDP2 as well; saved by three, finished by one."""
+    settings = {**SMPO, "batch_size": 6, "steps": 4}
+    straight, changing = new_run("straight", **settings), new_run("changing", **settings)
+    train(straight)
+    cut = spread(lambda: train(changing, report=lambda metrics: die() if metrics["step"] == 3 else None))
+    assert -9 in on_processes(cut, processes=3)
+    assert train(changing).resumed_from == 2
+    assert_same_trajectory(changing, straight)
+    states = [load_checkpoint(run.checkpoints).tensors["optimizer"] for run in (changing, straight)]
     torch.testing.assert_close(*states, atol=1e-6, rtol=1e-5)
 
 
@@ -85,7 +101,7 @@ def test_a_run_changes_how_it_is_spread_whenever_it_resumes(new_run: MakeRun, st
 
     assert exit_code(until(2)) == -9
     for work, saved in ((zero(until(3), stage), 2), (until(4), 3), (zero(until(5), stage), 4)):
-        assert -9 in on_two_processes(work)
+        assert -9 in on_processes(work)
         assert load_checkpoint(changing.checkpoints).step == saved
     assert train(changing).resumed_from == 4
     assert_same_trajectory(changing, straight)
@@ -100,7 +116,7 @@ def test_lora_with_a_reference_that_inverts_and_state_in_host_memory(new_run: Ma
     settings = {**SMPO, "lora": {"rank": 3, "alpha": 6.0}, "noising": {**SMPO["noising"], "network": "reference"}}
     one, two = new_run("one", **settings), new_run("two", **settings)
     train(one)
-    assert on_two_processes(zero(lambda: train(two), stage, moments_on="cpu")) == [0, 0]
+    assert on_processes(zero(lambda: train(two), stage, moments_on="cpu")) == [0, 0]
     assert_same_trajectory(two, one)
     assert max(float(tensor.abs().max()) for name, tensor in weights(one).items() if "lora_B" in name) > 1e-4
     results = [load_file(run.lora_folder / "pytorch_lora_weights.safetensors") for run in (two, one)]
@@ -114,7 +130,7 @@ def test_a_reference_point_and_an_inverting_reference_of_its_own(new_run: MakeRu
     settings = {**KTO, "micro_batch_size": 1, "noising": {**SMPO["noising"], "network": "reference"}}
     one, two = new_run("one", **{**settings, "micro_batch_size": 4}), new_run("two", **settings)
     train(one)
-    assert on_two_processes(zero(lambda: train(two), stage)) == [0, 0]
+    assert on_processes(zero(lambda: train(two), stage)) == [0, 0]
     assert_same_trajectory(two, one, but=("evaluations_free",))
     assert max(line["reference_point"] for line in metrics_of(one)) > 1e-5
 
@@ -127,7 +143,7 @@ def test_samples_and_the_result_are_those_of_one_process(new_run: MakeRun, stage
     settings = {**SMPO, **averages, "samples": {"every": 3, "prompts": ["a thing"], "num_inference_steps": 2}}
     one, two = new_run("one", **settings), new_run("two", **settings)
     train(one)
-    assert on_two_processes(zero(lambda: train(two), stage)) == [0, 0]
+    assert on_processes(zero(lambda: train(two), stage)) == [0, 0]
     assert_same_trajectory(two, one)
     results = [load_file(run.model_folder / "unet" / "diffusion_pytorch_model.safetensors") for run in (two, one)]
     torch.testing.assert_close(*results, atol=1e-6, rtol=1e-5)
@@ -143,7 +159,7 @@ def test_policy_and_reference_share_their_precision(new_run: MakeRun, tmp_path: 
     settings = {**SMPO, "mixed_precision": "bf16", "steps": 2, "init_unet": start}
     one, two = new_run("one", **settings), new_run("two", **settings)
     assert exit_code(lambda: (forget_precision(), train(one))) == 0
-    assert on_two_processes(zero(lambda: train(two), stage)) == [0, 0]
+    assert on_processes(zero(lambda: train(two), stage)) == [0, 0]
     first, second = metrics_of(two)
     assert first["error_delta_w"] == first["error_delta_l"] == 0 != second["error_delta_w"]
     assert first["error_w"] == pytest.approx(metrics_of(one)[0]["error_w"], rel=1e-6)
@@ -157,7 +173,7 @@ def test_a_signal_to_one_process_makes_both_leave_after_the_same_step(new_run: M
     def signalled() -> None:
         train(run, report=lambda metrics: os.kill(os.getpid(), signal.SIGTERM) if metrics["step"] == 1 else None)
 
-    assert on_two_processes(zero(signalled, stage)) == [75, 75]
+    assert on_processes(zero(signalled, stage)) == [75, 75]
     assert [path.name for path in checkpoints(run.checkpoints)] == ["step-00000002"]
 
 
@@ -171,7 +187,7 @@ def test_a_gradient_that_is_not_finite_stops_both_before_the_step(new_run: MakeR
         with pytest.raises(NonFiniteError, match="not finite at step 2 .*nothing was stepped"):
             train(run)
 
-    assert on_two_processes(zero(refused, stage)) == [0, 0]
+    assert on_processes(zero(refused, stage)) == [0, 0]
     assert [path.name for path in checkpoints(run.checkpoints)] == ["step-00000001"]
 
 
@@ -205,7 +221,7 @@ def test_in_the_mode_that_accelerate_enters_on_gpus(
         return accelerator
 
     monkeypatch.setattr("smpo.training.trainer.join_processes", joined)
-    assert on_two_processes(zero(lambda: train(two), stage)) == [0, 0]
+    assert on_processes(zero(lambda: train(two), stage)) == [0, 0]
     assert_same_trajectory(two, one)
 
 
