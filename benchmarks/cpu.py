@@ -25,8 +25,9 @@ from accelerate import Accelerator
 
 from benchmarks.op_profile import profiled
 from benchmarks.released_step import ReleasedOptions
-from benchmarks.timing import Case, Repetition, Results, alternate, markdown, ratios, spread, summary
+from benchmarks.timing import Case, Repetition, Results, alternate, markdown, number, ratios, spread, summary, timed
 from benchmarks.workload import Plan, Workload, accelerator_on, make_workload, released_stepping, stepping
+from smpo.cost.estimate import counts_of, estimate
 
 CPU = torch.device("cpu")
 FLOAT32 = ("training.mixed_precision='no'", "training.workers=0", "cache.dtype=float32")
@@ -38,6 +39,15 @@ RECIPES = {
     "chained inversion, 4 timesteps a chain": ("noising={name: chained, links: 4}",),
     "no inversion: DPO": ("noising={name: forward}",),
     "stored visits, 2 of each pair": ("noising.network=reference", "training.stored_visits=2"),
+}
+PLAIN, COMPILED = "plain", "compiled"
+OPTIONS = {
+    PLAIN: (),
+    COMPILED: ("training.compile=true",),
+    "selective checkpointing": ("training.gradient_checkpointing=selective",),
+    "gradient checkpointing": ("training.gradient_checkpointing=true",),
+    "channels last": ("training.channels_last=true",),
+    "AdamW, fused": ("training.optimizer.fused=true",),
 }
 MATMUL_SIDE, MATMUL_COUNT = 1024, 20
 
@@ -95,6 +105,85 @@ def resolutions(root: Path, accelerator: Accelerator, size: Size) -> dict[str, A
         cases = [baseline(work, accelerator), Case(MATMUL, matmul), ours(work, accelerator, "ours", SAME)]
         found[f"{side} px"] = measured(cases, few)
     return found
+
+
+def hours(root: Path, accelerator: Accelerator, size: Size) -> dict[str, Any]:
+    """Pairs a second predicted from `smpo cost`'s FLOPs and one case's share of the matmul rate, and those measured."""
+    plan = plan_in(root / "hours", size.pairs)
+    places = {"": {}, "128 px": {"px": 128}, "SDXL's layout": {"model": "tiny-sdxl"}}
+    works = {
+        name: make_workload(replace(plan, root=root / f"hours-{number}", **changes), pairs=size.pairs)
+        for number, (name, changes) in enumerate(places.items())
+    }
+    cases, flops = [Case(MATMUL, matmul)], {}
+    for name, (place, changes) in predicted_cases(size).items():
+        recipe = works[place].recipe(*changes)
+        flops[name] = estimate(recipe, counts_of(recipe)).visit_flops
+        cases.append(ours(works[place], accelerator, name, *changes))
+    return predictions(alternate(cases, repetitions=size.repetitions, device=CPU), flops)
+
+
+def predicted_cases(size: Size) -> dict[str, tuple[str, tuple[str, ...]]]:
+    """Case -> (which model, overrides); the share is measured on the first."""
+    largest = (micro(size.pairs), "training.gradient_checkpointing=false")
+    cases = {PAPER: ("", ()), "the released inversion": ("", (SAME,))}
+    cases |= {name: ("", changes) for name, changes in RECIPES.items() if name != PAPER}
+    cases |= {
+        "gradient checkpointing": ("", ("training.gradient_checkpointing=true",)),
+        "selective checkpointing": ("", ("training.gradient_checkpointing=selective",)),
+        "LoRA of rank 8": ("", ("training.lora={rank: 8}",)),
+        "128 px": ("128 px", ()), "SDXL's layout": ("SDXL's layout", ()),
+        **{f"micro-batch {images}": ("", (micro(images),)) for images in (8, 1)},
+    }
+    return {name: (place, (*largest, *changes)) for name, (place, changes) in cases.items()}
+
+
+def predictions(turns: Mapping[str, Sequence[Repetition]], flops: Mapping[str, float]) -> dict[str, Any]:
+    """Row by case: FLOPs of a pair, pairs a second predicted and measured, what is wrong, and the case's own share.
+
+    Turn by turn: matmul rate x share of the first case / FLOPs of a pair; the error is predicted / measured - 1.
+    """
+    rates = {name: [turn.per_s() for turn in own] for name, own in turns.items() if name != MATMUL}
+    peaks = [turn.per_s("flops") for turn in turns[MATMUL]]
+    first = next(iter(flops))
+    shares = {name: [rate * flops[name] / peak for rate, peak in zip(own, peaks, strict=True)]
+              for name, own in rates.items()}
+    rows = {}
+    for name, own in rates.items():
+        told = [peak * share / flops[name] for peak, share in zip(peaks, shares[first], strict=True)]
+        rows[name] = {
+            "gflop_a_pair": flops[name] / 1e9, "predicted_pairs_per_s": summary(told), "pairs_per_s": summary(own),
+            "error": summary([one / other - 1 for one, other in zip(told, own, strict=True)]),
+            "share_of_matmul": summary(shares[name]),
+        }
+    return rows
+
+
+def options(work: Workload, accelerator: Accelerator, size: Size) -> dict[str, Any]:
+    """The options that are about speed, at two micro-batches, in turns with the plain recipe; all compiled anew."""
+    rows: dict[str, Any] = {}
+    for images in sorted({min(8, size.pairs), size.pairs}):
+        torch._dynamo.reset()
+        cases = [ours(work, accelerator, name, micro(images), *changes) for name, changes in OPTIONS.items()]
+        with torch.compiler.config.patch(force_disable_caches=True):
+            first_s = {case.name: timed(case.work, CPU).wall_s for case in cases}
+            turns = alternate(cases, repetitions=size.repetitions, device=CPU)
+        rows |= {f"micro-batch {images}, {name}": beside_plain(turns, name) for name in OPTIONS}
+        rows[f"micro-batch {images}, {COMPILED}"] |= break_even(turns, first_s)
+    return rows
+
+
+def beside_plain(turns: Mapping[str, Sequence[Repetition]], name: str) -> dict[str, Any]:
+    """A case's rate, and its ratio to the plain recipe's."""
+    own, plain = ([turn.per_s() for turn in turns[case]] for case in (name, PLAIN))
+    return {"pairs_per_s": summary(own), "x_plain": ratios(own, plain)}
+
+
+def break_even(turns: Mapping[str, Sequence[Repetition]], first_s: Mapping[str, float]) -> dict[str, float | None]:
+    """What compiling took in the first step, s, and after how many optimizer steps that is won back; None is never."""
+    plain, compiled = (statistics.median(turn.wall_s for turn in turns[name]) for name in (PLAIN, COMPILED))
+    compiling = first_s[COMPILED] - compiled
+    return {"compile_s": compiling, "paid_after_steps": compiling / (plain - compiled) if compiled < plain else None}
 
 
 def baseline(work: Workload, accelerator: Accelerator) -> Case:
@@ -189,7 +278,7 @@ def profile_of(work: Workload, accelerator: Accelerator, size: Size) -> dict[str
 
 SECTIONS = {
     "comparison": comparison, "micro_batches": micro_batches, "inversion_steps": inversion_steps,
-    "resolutions": resolutions, "processes": processes, "profile": profile_of,
+    "resolutions": resolutions, "processes": processes, "profile": profile_of, "hours": hours, "options": options,
 }
 
 
@@ -209,7 +298,34 @@ def tables(content: Mapping[str, Any]) -> dict[str, str]:
         kinds = {kind: None for own in found.values() for kind in own["shares"]}  # ours come first, by size
         rows = [[kind, *(f"{own['shares'].get(kind, 0):.0%}" for own in found.values())] for kind in kinds]
         made["profile"] = markdown(["time of a step", *found], rows)
+    if "hours" in content:
+        made["hours"] = hours_table(content["hours"])
+    if "options" in content:
+        made["options"] = options_table(content["options"])
     return made
+
+
+def hours_table(rows: Mapping[str, Any]) -> str:
+    """One line a case: what was predicted, what was measured."""
+    heads = ["case", "GFLOP a pair", "pairs/s, predicted", "measured", "error", "of matmul rate"]
+    lines = [
+        [name, number(row["gflop_a_pair"]), number(row["predicted_pairs_per_s"]["median"]), spread(row["pairs_per_s"]),
+         f"{row['error']['median']:+.0%} [{row['error']['lowest']:+.0%}, {row['error']['highest']:+.0%}]",
+         f"{row['share_of_matmul']['median']:.0%}"]
+        for name, row in rows.items()
+    ]
+    return markdown(heads, lines)
+
+
+def options_table(rows: Mapping[str, Any]) -> str:
+    """One line a case: rate, ratio to the plain recipe's, and what compiling costs."""
+    lines = []
+    for name, row in rows.items():
+        after = row.get("paid_after_steps")
+        compiling = [f"{row['compile_s']:.0f}", "never" if after is None else number(after)] \
+            if "compile_s" in row else ["", ""]
+        lines.append([name, spread(row["pairs_per_s"]), spread(row["x_plain"]), *compiling])
+    return markdown(["micro-batch, option", "pairs/s", "x plain", "compiling, s", "won back after steps"], lines)
 
 
 def rates_table(rows: Mapping[str, Any], head: str) -> str:
@@ -252,7 +368,8 @@ def main() -> None:
         results = Results((args.out or root) / "cpu.json", CPU)
         work = make_workload(plan_in(root / "main", size.pairs), pairs=size.pairs)
         for name in args.sections:
-            place = {"processes": (work,), "resolutions": (root, accelerator)}.get(name, (work, accelerator))
+            own = {"processes": (work,), "resolutions": (root, accelerator), "hours": (root, accelerator)}
+            place = own.get(name, (work, accelerator))
             results.put(name, SECTIONS[name](*place, size))
             print(f"\n{tables(results.content)[name]}", flush=True)
 
