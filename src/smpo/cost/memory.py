@@ -83,7 +83,7 @@ def training_memory(
     )
     size = spread.share(trained)
     return Memory(
-        policy=spread.weights(every), reference=spread.reference(every) if has_reference else 0,
+        policy=spread.weights(every), reference=spread.weights(every) if has_reference else 0,
         average=0 if options.ema_decay is None else spread.weights(trained), gradients=size,
         buckets=spread.exchanged(trained), optimizer=state_bytes(trained, name, spread), kept=kept, temporary=temporary,
         update=update_bytes(trained, options.optimizer, spread),

@@ -13,11 +13,11 @@ from smpo.checks import check_known, check_positive
 from smpo.errors import ConfigError
 from smpo.training.options import TrainingOptions
 from smpo.training.spread.fsdp2 import GATHERED_TOGETHER
+from smpo.training.spread.partition import BUCKET
 
 SPLITS = ("ddp", "fsdp2", "zero2", "zero3")
-ZERO_BUCKET, ZERO_LIVE = 500_000_000, 1_000_000_000
-"""Numbers that DeepSpeed collects before it sends them (reduce_bucket_size; the buffer is asked for whole), and weights
-of a network that its stage 3 may keep gathered (stage3_max_live_parameters): its defaults."""
+ZERO_LIVE = 1_000_000_000
+"""Weights of a network that ZeRO-3 may keep gathered until they are needed again (stage3_max_live_parameters)."""
 HALVES = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -63,12 +63,8 @@ class Spread:
         return sum(self._part(p.numel()) * p.element_size() for p in tensors)
 
     def weights(self, tensors: Iterable[Tensor]) -> int:
-        """Bytes of the policy's weights, or of their average, as they lie."""
+        """Bytes of a network's weights, or of their average, as they lie."""
         return self.share(tensors) if self.divides_weights else bytes_of(tensors)
-
-    def reference(self, tensors: Sequence[Tensor]) -> int:
-        """Bytes of the reference's weights; ZeRO-3 lets those stay gathered that the next pass needs again."""
-        return self.weights(tensors) + (_live(tensors) if self.split == "zero3" else 0)
 
     def update(self, trained: Sequence[Tensor], *, fused: bool) -> int:
         """Bytes that AdamW's step needs: a copy of the weights unless it is fused, and ZeRO-3's of the gradients."""
@@ -78,7 +74,7 @@ class Spread:
         """Bytes in which gradients wait to be sent: DDP's copies of all, ZeRO's buffer."""
         if self.num_processes == 1 or self.split == "fsdp2":
             return 0
-        return bytes_of(trained) if self.split == "ddp" else ZERO_BUCKET * trained[0].element_size()
+        return bytes_of(trained) if self.split == "ddp" else BUCKET * trained[0].element_size()
 
     def gathered_as(self, options: TrainingOptions) -> torch.dtype | None:
         """The type in which FSDP2 gathers weights where it is not their own."""
@@ -93,7 +89,7 @@ class Spread:
         weights as it may keep.
         """
         if self.split == "zero3":
-            return _live(unet.parameters())
+            return 4 * min(sum(weight.numel() for weight in unet.parameters()), ZERO_LIVE)
         if self.split != "fsdp2":
             return 0
         size = (self.gathered_as(options) or torch.float32).itemsize
@@ -114,11 +110,6 @@ class Spread:
 
     def _part(self, count: int) -> int:
         return -(-count // self.num_processes)
-
-
-def _live(tensors: Iterable[Tensor]) -> int:
-    """Bytes of a network's weights that ZeRO-3 keeps gathered at most."""
-    return 4 * min(sum(tensor.numel() for tensor in tensors), ZERO_LIVE)
 
 
 def bytes_of(tensors: Iterable[Tensor]) -> int:

@@ -14,6 +14,9 @@ from smpo.errors import ConfigError
 from smpo.processes import is_set, this_process
 from smpo.training.options import TrainingOptions
 
+BUCKET = 50_000_000
+"""Numbers of a buffer, asked for whole, in which ZeRO collects gradients to send; its own default is ten times that."""
+
 
 @dataclass(frozen=True)
 class Partition:
@@ -56,7 +59,7 @@ def partition_asked(options: TrainingOptions) -> Partition | None:
         "gradient_accumulation_steps": options.accumulation(this_process().world_size),
         "gradient_clipping": options.optimizer.max_grad_norm,
         # not DeepSpeed's own linear layers, which would take the place of PyTorch's everywhere and round twice
-        "zero_optimization": {**zero, "memory_efficient_linear": False},
+        "zero_optimization": {"reduce_bucket_size": BUCKET, **zero, "memory_efficient_linear": False},
         "zero_force_ds_cpu_optimizer": False,  # DeepSpeed's own is compiled on the spot; ours may be fused
         "steps_per_print": None,
     }
