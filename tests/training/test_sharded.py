@@ -52,6 +52,13 @@ def sharded(work: Callable[[], Any], **fsdp: str) -> Callable[[], Any]:
     return started
 
 
+def assert_same_state(run: Run, other: Run, *stems: str) -> None:
+    """Equal tensors in these files of the last checkpoints."""
+    states = [load_checkpoint(one.checkpoints).tensors for one in (run, other)]
+    for stem in stems:
+        torch.testing.assert_close(*(state[stem] for state in states), atol=1e-6, rtol=1e-5)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("optimizer", "reshard"), [("adamw", "true"), ("adafactor", "false")])
 def test_two_sharded_processes_train_what_one_trains(new_run: MakeRun, optimizer: str, reshard: str) -> None:
@@ -89,9 +96,7 @@ def test_averages_samples_and_the_result_are_those_of_one_process(new_run: MakeR
     train(one)
     assert on_processes(sharded(lambda: train(two))) == [0, 0]
     assert_same_trajectory(two, one)
-    states = [load_checkpoint(run.checkpoints).tensors for run in (two, one)]
-    for stem in ("ema", "reference", "optimizer"):
-        torch.testing.assert_close(*(state[stem] for state in states), atol=1e-6, rtol=1e-5)
+    assert_same_state(two, one, "ema", "reference", "optimizer")
     rows = [load_file(checkpoints(two.checkpoints)[0] / f"ema-0000{n}-of-00002.safetensors") for n in (1, 2)]
     sizes = [sum(tensor.numel() for tensor in shares.values()) for shares in rows]
     assert max(sizes) < 0.6 * sum(sizes)  # each process wrote what it keeps
@@ -117,9 +122,7 @@ def test_a_run_changes_how_it_is_spread_whenever_it_resumes(new_run: MakeRun) ->
         assert load_checkpoint(changing.checkpoints).step == saved
     assert train(changing).resumed_from == 4
     assert_same_trajectory(changing, straight)
-    states = [load_checkpoint(run.checkpoints).tensors for run in (changing, straight)]
-    for stem in ("ema", "optimizer"):
-        torch.testing.assert_close(*(state[stem] for state in states), atol=1e-6, rtol=1e-5)
+    assert_same_state(changing, straight, "ema", "optimizer")
 
 
 @pytest.mark.slow

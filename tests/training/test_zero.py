@@ -28,7 +28,7 @@ from smpo.training.trainer import forget_precision, train
 from tests.ranks import free_port
 from tests.training.outcomes import die, exit_code, metrics_of
 from tests.training.test_distributed import in_shell, on_processes
-from tests.training.test_sharded import SMPO, launcher, scaled_norms, sharded
+from tests.training.test_sharded import SMPO, assert_same_state, launcher, scaled_norms, sharded
 from tests.training.test_trajectories import KTO, assert_same_trajectory, weights
 
 MakeRun = Callable[..., Run]
@@ -69,8 +69,7 @@ def test_two_processes_train_what_one_trains(new_run: MakeRun, stage: int) -> No
     assert on_processes(zero(lambda: train(two), stage)) == [0, 0]
     assert_same_trajectory(two, one)
     assert min(line["grad_norm"] for line in metrics_of(one)) > 0.5
-    states = [load_checkpoint(run.checkpoints).tensors["optimizer"] for run in (two, one)]
-    torch.testing.assert_close(*states, atol=1e-6, rtol=1e-5)
+    assert_same_state(two, one, "optimizer")
 
 
 @pytest.mark.slow
@@ -84,8 +83,7 @@ def test_three_processes_whose_shares_are_unequal(new_run: MakeRun, spread: Call
     assert -9 in on_processes(cut, processes=3)
     assert train(changing).resumed_from == 2
     assert_same_trajectory(changing, straight)
-    states = [load_checkpoint(run.checkpoints).tensors["optimizer"] for run in (changing, straight)]
-    torch.testing.assert_close(*states, atol=1e-6, rtol=1e-5)
+    assert_same_state(changing, straight, "optimizer")
 
 
 @pytest.mark.slow
@@ -105,8 +103,7 @@ def test_a_run_changes_how_it_is_spread_whenever_it_resumes(new_run: MakeRun, st
         assert load_checkpoint(changing.checkpoints).step == saved
     assert train(changing).resumed_from == 4
     assert_same_trajectory(changing, straight)
-    states = [load_checkpoint(run.checkpoints).tensors["optimizer"] for run in (changing, straight)]
-    torch.testing.assert_close(*states, atol=1e-6, rtol=1e-5)
+    assert_same_state(changing, straight, "optimizer")
 
 
 @pytest.mark.slow
