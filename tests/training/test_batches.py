@@ -165,13 +165,15 @@ def test_a_micro_batch_is_the_same_whatever_the_size_of_the_others(new_run: Make
     assert torch.equal(four.timesteps, torch.cat([one.timesteps for one in ones]))
 
 
-def test_two_processes_read_what_one_does(new_run: MakeRun) -> None:
+def test_two_processes_deal_out_what_one_reads(new_run: MakeRun) -> None:
+    """The fourth step's four pairs by rising timestep: the first and third, the second and fourth."""
     run = new_run("run")
-    alone = batches(run, micro_batch_size=2)
+    alone = batches(run, micro_batch_size=4)[3]
+    assert (alone.timesteps.diff() >= 0).all()
     for rank in (0, 1):
         share = Share(rank, 2)
         ours = MicroBatches(run.pairs, run.cache, run.family, options=run.options, visiting=Visiting(0), share=share)
-        assert torch.equal(ours[3].x_0, alone[3 * 2 + rank].x_0)
+        assert torch.equal(ours[3].x_0, alone.x_0[:, rank::2]) and ours[3].pair_ids == alone.pair_ids[rank::2]
 
 
 def sdxl_sizes(artefacts: Path, folder: Path, model: Path, **cache: Any) -> torch.Tensor:

@@ -1,12 +1,21 @@
 """Which pair is visited when: a pure function of (seed, epoch, index)."""
 
 from collections import Counter
+from functools import partial
 
 import pytest
 import torch
 
 from smpo.randomness import derive_seed, generator, normal_per_seed
-from smpo.training.order import Visiting, distinct_visits, draws_of, first_position, micro_batch_positions, visit_at
+from smpo.training.order import (
+    Visiting,
+    distinct_visits,
+    draws_of,
+    first_position,
+    micro_batch_share,
+    places_alike,
+    visit_at,
+)
 
 
 def epoch_rows(epoch: int, *, num_pairs: int = 10, seed: int = 0) -> list[int]:
@@ -37,21 +46,37 @@ def test_every_visit_has_its_own_seed() -> None:
     assert len({visit_at(position, num_pairs=10, visiting=Visiting(0)).seed for position in range(1000)}) == 1000
 
 
+@pytest.mark.parametrize("links", [1, 2])
 @pytest.mark.parametrize("num_processes", [1, 2, 3])
-@pytest.mark.parametrize("micro_batch_size", [1, 2, 4])
-def test_processes_partition_the_same_positions_in_every_step(num_processes: int, micro_batch_size: int) -> None:
-    batch_size = 24
-    accumulation = batch_size // (num_processes * micro_batch_size)
-    for step in range(3):
-        covered = [
-            position
-            for rank in range(num_processes)
-            for micro_batch in range(step * accumulation, (step + 1) * accumulation)
-            for position in micro_batch_positions(
-                micro_batch, rank=rank, num_processes=num_processes, micro_batch_size=micro_batch_size
-            )
-        ]
-        assert sorted(covered) == list(range(step * batch_size, (step + 1) * batch_size))
+@pytest.mark.parametrize("micro_batch_size", [2, 4])
+def test_processes_partition_every_step(num_processes: int, micro_batch_size: int, links: int) -> None:
+    """Every place once; whole chains in their order; and in a micro-batch all have like timesteps."""
+    timesteps = torch.randint(1, 1000, (24,), generator=generator(0, "test"))
+    places = places_alike(timesteps, links=links)
+    accumulation = 24 // (num_processes * micro_batch_size)
+    shares = [
+        [micro_batch_share(places, number, rank=rank, num_processes=num_processes, micro_batch_size=micro_batch_size,
+                           links=links) for rank in range(num_processes)]
+        for number in range(accumulation)
+    ]
+    assert sorted(place for number in shares for share in number for place in share) == list(range(24))
+    for share in (share for number in shares for share in number):
+        assert len(share) == micro_batch_size
+        assert all(share[i] % links == i % links and share[i] - share[i - i % links] == i % links
+                   for i in range(micro_batch_size))
+    ends = [[int(timesteps[place]) for share in number for place in share[links - 1 :: links]] for number in shares]
+    assert all(max(before) <= min(after) for before, after in zip(ends, ends[1:], strict=False))
+
+
+def test_processes_share_out_the_long_and_the_short_by_hand() -> None:
+    """Timesteps 50, 10, 40, 20, 60, 30 by two processes in micro-batches of one: 10 and 20, 30 and 40, 50 and 60."""
+    places = places_alike(torch.tensor([50, 10, 40, 20, 60, 30]))
+    assert places.tolist() == [1, 3, 5, 2, 0, 4]
+    share = partial(micro_batch_share, places, num_processes=2)
+    assert [share(number, rank=0, micro_batch_size=1) for number in range(3)] == [[1], [5], [0]]
+    assert [share(0, rank=rank, micro_batch_size=3) for rank in (0, 1)] == [[1, 5, 0], [3, 2, 4]]
+    chained = places_alike(torch.tensor([7, 90, 30, 50, 1, 60]), links=2)
+    assert chained.tolist() == [2, 3, 4, 5, 0, 1]  # by the ends 50, 60, 90
 
 
 def test_no_pair_is_lost_where_the_batch_size_does_not_divide_the_number_of_pairs() -> None:

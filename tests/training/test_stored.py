@@ -157,10 +157,10 @@ def test_two_processes_read_what_one_does(stored_run: MakeRun) -> None:
         return made
 
     whole = [batches(Share(0, 1))[number].stored for number in range(2)]
-    for rank in (0, 1):
-        theirs = batches(Share(rank, 2))[0].stored
-        for name in ("x_t", "timesteps", "reference"):
-            assert torch.equal(getattr(theirs, name), getattr(whole[rank], name))
+    for name, dim in (("x_t", 1), ("timesteps", 0), ("reference", 1)):
+        theirs = [getattr(batches(Share(rank, 2))[0].stored, name) for rank in (0, 1)]
+        dealt = torch.stack(theirs, dim=dim + 1).flatten(dim, dim + 1)  # in turns
+        assert torch.equal(dealt, torch.cat([getattr(one, name) for one in whole], dim=dim))
     assert whole[0].x_t.shape == (2, 2, 4, 8, 8) and whole[0].reference.shape == (2, 2)
     assert not torch.equal(whole[0].timesteps, whole[1].timesteps)
 

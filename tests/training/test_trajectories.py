@@ -94,8 +94,8 @@ def references(monkeypatch: pytest.MonkeyPatch) -> list[tuple[nn.Module, tuple]]
     seen: list[tuple[nn.Module, tuple]] = []
     load = trainer.Trainer._reference
 
-    def noting(self: Any) -> nn.Module | None:
-        reference = load(self)
+    def noting(self: Any, *given: Any) -> nn.Module | None:
+        reference = load(self, *given)
         if reference is not None:
             seen.append((reference, hash_of(reference)))
         return reference

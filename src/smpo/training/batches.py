@@ -2,7 +2,7 @@
 
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,7 +17,7 @@ from smpo.preparation.label import LabelTable
 from smpo.randomness import normal_per_seed
 from smpo.records import TrainingBatch
 from smpo.training.options import TrainingOptions
-from smpo.training.order import Draws, Visit, Visiting, draws_of, micro_batch_positions, visit_at
+from smpo.training.order import Draws, Visit, Visiting, draws_of, micro_batch_share, places_alike, visit_at
 from smpo.training.stored import StoredVisits
 
 
@@ -77,28 +77,24 @@ class MicroBatches(Dataset):
                               "set training.flips=none, or cache.flips=true and run `smpo cache` again")
         self.pairs, self.cache, self.family = pairs, cache, family
         self.options, self.visiting, self.share = options, visiting, share
+        self._ordered: tuple[int, Tensor] | None = None
 
     def __getitem__(self, micro_batch: int) -> TrainingBatch:
-        positions = micro_batch_positions(
-            micro_batch, rank=self.share.rank, num_processes=self.share.num_processes,
-            micro_batch_size=self.options.micro_batch_size,
+        options, share, links = self.options, self.share, self.visiting.links
+        step, number = divmod(micro_batch, options.accumulation(share.num_processes))
+        places = micro_batch_share(
+            self._places(step), number, rank=share.rank, num_processes=share.num_processes,
+            micro_batch_size=options.micro_batch_size, links=links,
         )
-        return self.at(positions)
+        return self.at([step * options.batch_size + place for place in places])
 
     def at(self, positions: Sequence[int]) -> TrainingBatch:
         """The batch of the visits at these positions of the run's order."""
-        return self.collate([visit_at(p, num_pairs=len(self.pairs), visiting=self.visiting) for p in positions])
+        return self.collate(self._visits(positions))
 
     def collate(self, visits: list[Visit]) -> TrainingBatch:
         """The batch of these visits."""
-        options, pairs = self.options, self.pairs
-        draws = [
-            draws_of(
-                visit, min_timestep=options.min_timestep, max_timestep=options.max_timestep,
-                caption_dropout=options.caption_dropout, links=self.visiting.links,
-            )
-            for visit in visits
-        ]
+        pairs, draws = self.pairs, self._draws(visits)
         rows = [visit.row for visit in visits]
         captions = [0 if draw.drop_caption else pairs.prompt_rows[row] for row, draw in zip(rows, draws, strict=True)]
         shown = [self._shown(draw) for draw in draws]
@@ -116,6 +112,28 @@ class MicroBatches(Dataset):
             pair_ids=tuple(pairs.pair_ids[row] for row in rows),
             stored=None if self.stored is None else self.stored.noise(visits),
         )
+
+    def _visits(self, positions: Iterable[int]) -> list[Visit]:
+        return [visit_at(position, num_pairs=len(self.pairs), visiting=self.visiting) for position in positions]
+
+    def _draws(self, visits: list[Visit]) -> list[Draws]:
+        options = self.options
+        return [
+            draws_of(
+                visit, min_timestep=options.min_timestep, max_timestep=options.max_timestep,
+                caption_dropout=options.caption_dropout, links=self.visiting.links,
+            )
+            for visit in visits
+        ]
+
+    def _places(self, step: int) -> Tensor:
+        """The order within this optimizer step; kept until another is asked for."""
+        if self._ordered is None or self._ordered[0] != step:
+            size = self.options.batch_size
+            draws = self._draws(self._visits(range(step * size, (step + 1) * size)))
+            timesteps = torch.tensor([draw.timestep for draw in draws])
+            self._ordered = step, places_alike(timesteps, links=self.visiting.links)
+        return self._ordered[1]
 
     def _shown(self, draw: Draws) -> tuple[int, ...]:
         """Which images of its pair a visit shows, in the order of the sides: 0 is the winner, 1 the loser."""

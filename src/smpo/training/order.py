@@ -89,15 +89,30 @@ def draws_of(
     return Draws(timestep, numbers[1] < caption_dropout, flips, crops, numbers[6])
 
 
-def micro_batch_positions(
-    micro_batch: int, *, rank: int, num_processes: int, micro_batch_size: int
-) -> range:
-    """Positions of a process's `micro_batch`-th micro-batch, counted from the start of the run.
+def places_alike(timesteps: Tensor, *, links: int = 1) -> Tensor:
+    """The places of an optimizer step's visits in the order in which micro-batches take them, shape (V,).
 
-    The processes take turns, so that whatever their number an optimizer step covers the same positions.
+    Visits of like timesteps come together: inversions of a micro-batch are then equally long, and its passes full to
+    the last. An optimizer step's sums do not depend on the order.
+
+    Args:
+        timesteps: of the visits, shape (V,).
+        links: so many visits in a row stay together.
     """
-    first = (micro_batch * num_processes + rank) * micro_batch_size
-    return range(first, first + micro_batch_size)
+    ends = timesteps.view(-1, links)[:, -1]
+    return (ends.argsort(stable=True)[:, None] * links + torch.arange(links)).flatten()
+
+
+def micro_batch_share(
+    places: Tensor, number: int, *, rank: int, num_processes: int, micro_batch_size: int, links: int = 1
+) -> list[int]:
+    """Of all `places` of an optimizer step those in a process's micro-batch `number`.
+
+    The processes deal out what all of them do at the same time, so that none waits for another's longer inversions.
+    """
+    together = micro_batch_size * num_processes
+    chains = places[number * together : (number + 1) * together].view(-1, links)
+    return chains[rank::num_processes].flatten().tolist()
 
 
 @lru_cache(maxsize=2)
