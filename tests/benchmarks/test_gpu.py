@@ -21,6 +21,7 @@ SMALL = (*pairs_a_step(1, 2), "training.gradient_checkpointing=false", "noising=
 def bench(tmp_path: Path):
     settings = ("training.mixed_precision=bf16", "training.workers=0")
     plan = Plan(tmp_path / "work", "tiny", CPU, drawn=True, settings=settings)
+    forget_precision()  # of tests before
     yield Bench(make_workload(plan, pairs=2), accelerator_on(CPU, "bf16"), 1e9, 1, time.monotonic() + 1e6)
     forget_precision()
 
