@@ -63,7 +63,7 @@ SAME = {
     "smpo": {},
     "released, level reached": {"noising": {"name": "released", "inversion_steps": 3, "network": "reference",
                                             "timestep": "reached", "jitter": 0.1}},
-    "chained": {"noising": {"name": "chained", "links": 2, "network": "reference"}},
+    "chained": {"noising": {"name": "chained", "links": 2, "network": "reference"}, "micro_batch_size": 2},
     "kto": {"objective": KTO["objective"], "micro_batch_size": 4},
     "lora": {"lora": {"rank": 2}},
 }
@@ -74,8 +74,11 @@ FAST = ("smpo",)
 def test_training_from_the_store_is_training_without_it_bit_for_bit(
     new_run: MakeRun, stored_run: MakeRun, case: str
 ) -> None:
-    """In 1.6 epochs of ten pairs with two rounds of draws no visit comes again; the first step's margins are zero."""
-    changes = {"noising": RENOISE, "stored_visits": 2, "steps": 4, **SAME[case]}
+    """In 1.6 epochs of ten pairs with two rounds of draws no visit comes again; the first step's margins are zero.
+
+    A micro-batch holds one pair or chain: of several, the store's are put together otherwise, and round otherwise.
+    """
+    changes = {"noising": RENOISE, "stored_visits": 2, "steps": 4, "micro_batch_size": 1, **SAME[case]}
     plain, ours = new_run("plain", **changes), stored_run("ours", **changes)
     train(plain)
     train(ours)
