@@ -26,16 +26,12 @@ from smpo.training.trainer import train
 from tests.tiny_pipelines import unet as tiny_unet
 from tests.training.runs import make_run
 from tests.training.test_distributed import on_processes
+from tests.training.test_sharded import FSDP2
+from tests.training.test_zero import splitting_all
 
 COUNTS = Counts(10, 5, "")
-LAUNCHED = {
-    "ddp": {}, "fsdp2": {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"},
-    **{f"zero{stage}": {"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_CONFIG_FILE": json.dumps(
-        {"zero_optimization": {"stage": stage, "stage3_param_persistence_threshold": 0}}
-    )} for stage in (2, 3)},
-}
-"""What `accelerate launch --config_file launch/....yaml` puts into the environment, but that the smallest weights, all
-that a tiny model has, are split as well."""
+LAUNCHED = {"ddp": {}, "fsdp2": FSDP2, **{f"zero{stage}": splitting_all(stage) for stage in (2, 3)}}
+"""What a launcher puts into the environment, but that ZeRO-3 splits the smallest weights as well."""
 
 
 def options(**changes) -> TrainingOptions:

@@ -2,7 +2,6 @@
 
 import math
 import os
-import signal
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -30,7 +29,7 @@ from smpo.training.run import Run
 from smpo.training.spread.fsdp2 import GATHERED_TOGETHER, Fsdp2, Sharding, laid_out, sharding_asked, whole
 from smpo.training.trainer import forget_precision, train
 from tests.ranks import free_port
-from tests.training.outcomes import die, exit_code, metrics_of
+from tests.training.outcomes import exit_code, metrics_of
 from tests.training.runs import make_run
 from tests.training.test_distributed import in_shell, on_processes
 from tests.training.test_trajectories import GENTLE, KTO, assert_same_trajectory, weights
@@ -104,40 +103,6 @@ def test_averages_samples_and_the_result_are_those_of_one_process(new_run: MakeR
     torch.testing.assert_close(*results, atol=1e-6, rtol=1e-5)
     drawn = [np.asarray(Image.open(run.folder / "samples" / "step-00000003.png"), dtype=int) for run in (two, one)]
     assert np.abs(drawn[0] - drawn[1]).max() <= 1
-
-
-@pytest.mark.slow
-def test_a_run_changes_how_it_is_spread_whenever_it_resumes(new_run: MakeRun) -> None:
-    """One process, two sharded, two whole (DDP), two sharded, one; each is killed, and the next takes its place."""
-    settings = {**SMPO, "steps": 6, "ema_decay": 0.9}
-    straight, changing = new_run("straight", **settings), new_run("changing", **settings)
-    train(straight)
-
-    def until(step: int) -> Callable[[], Any]:
-        return lambda: train(changing, report=lambda metrics: die() if metrics["step"] == step else None)
-
-    assert exit_code(until(2)) == -9
-    for work, saved in ((sharded(until(3)), 2), (until(4), 3), (sharded(until(5)), 4)):
-        assert -9 in on_processes(work)
-        assert load_checkpoint(changing.checkpoints).step == saved
-    assert train(changing).resumed_from == 4
-    assert_same_trajectory(changing, straight)
-    assert_same_state(changing, straight, "ema", "optimizer")
-
-
-@pytest.mark.slow
-def test_a_signal_to_one_sharded_process_makes_both_leave_after_the_same_step(new_run: MakeRun) -> None:
-    settings = {**SMPO, "steps": 4, "checkpoint_every": 100}
-    straight, preempted = new_run("straight", **settings), new_run("preempted", **settings)
-    train(straight)
-
-    def signalled() -> None:
-        train(preempted, report=lambda m: os.kill(os.getpid(), signal.SIGTERM) if m["step"] == 1 else None)
-
-    assert on_processes(sharded(signalled)) == [75, 75]
-    assert [path.name for path in checkpoints(preempted.checkpoints)] == ["step-00000002"]
-    train(preempted)
-    assert_same_trajectory(preempted, straight)
 
 
 @pytest.mark.slow

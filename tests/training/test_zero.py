@@ -2,9 +2,7 @@
 
 import json
 import os
-import signal
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +16,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from smpo.errors import ConfigError, NonFiniteError
-from smpo.training.checkpoint import checkpoints, load_checkpoint
+from smpo.training.checkpoint import checkpoints
 from smpo.training.joining import join_processes
 from smpo.training.options import TrainingOptions
 from smpo.training.run import Run
@@ -26,9 +24,9 @@ from smpo.training.spread import spread_asked
 from smpo.training.spread.partition import Partition, partition_asked
 from smpo.training.trainer import forget_precision, train
 from tests.ranks import free_port
-from tests.training.outcomes import die, exit_code, metrics_of
+from tests.training.outcomes import exit_code, metrics_of
 from tests.training.test_distributed import in_shell, on_processes
-from tests.training.test_sharded import SMPO, assert_same_state, launcher, scaled_norms, sharded
+from tests.training.test_sharded import SMPO, assert_same_state, launcher, scaled_norms
 from tests.training.test_trajectories import KTO, assert_same_trajectory, weights
 
 MakeRun = Callable[..., Run]
@@ -40,20 +38,23 @@ def asked(stage: int, **more: str) -> dict[str, str]:
     return {"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_ZERO_STAGE": str(stage), **more}
 
 
-def zero(work: Callable[[], Any], stage: int, *, moments_on: str = "none") -> Callable[[], Any]:
-    """`work`, as started by a DeepSpeed config in which stage 3 splits the smallest weight, too.
+def splitting_all(stage: int, *, moments_on: str = "none") -> dict[str, str]:
+    """The environment by a DeepSpeed config in which stage 3 splits the smallest weight, too.
 
     By itself it keeps those below 100,000 numbers whole, which are all that a tiny model has.
     """
     optimization = {
         "stage": stage, "stage3_param_persistence_threshold": 0, "offload_optimizer": {"device": moments_on}
     }
+    config = json.dumps({"zero_optimization": optimization})
+    return {"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_CONFIG_FILE": config}
+
+
+def zero(work: Callable[[], Any], stage: int, *, moments_on: str = "none") -> Callable[[], Any]:
+    """`work`, as started so."""
 
     def started() -> None:
-        os.environ.update({
-            "ACCELERATE_USE_DEEPSPEED": "true",
-            "ACCELERATE_DEEPSPEED_CONFIG_FILE": json.dumps({"zero_optimization": optimization}),
-        })
+        os.environ.update(splitting_all(stage, moments_on=moments_on))
         work()
 
     return started
@@ -70,40 +71,6 @@ def test_two_processes_train_what_one_trains(new_run: MakeRun, stage: int) -> No
     assert_same_trajectory(two, one)
     assert min(line["grad_norm"] for line in metrics_of(one)) > 0.5
     assert_same_state(two, one, "optimizer")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("spread", [sharded, partial(zero, stage=2), partial(zero, stage=3)], ids=["fsdp2", "2", "3"])
-def test_three_processes_whose_shares_are_unequal(new_run: MakeRun, spread: Callable[..., Any]) -> None:
-    """Rows and vectors that three does not divide, under FSDP2 as well; saved by three, finished by one."""
-    settings = {**SMPO, "batch_size": 6, "steps": 4}
-    straight, changing = new_run("straight", **settings), new_run("changing", **settings)
-    train(straight)
-    cut = spread(lambda: train(changing, report=lambda metrics: die() if metrics["step"] == 3 else None))
-    assert -9 in on_processes(cut, processes=3)
-    assert train(changing).resumed_from == 2
-    assert_same_trajectory(changing, straight)
-    assert_same_state(changing, straight, "optimizer")
-
-
-@pytest.mark.slow
-@STAGES
-def test_a_run_changes_how_it_is_spread_whenever_it_resumes(new_run: MakeRun, stage: int) -> None:
-    """One process, ZeRO on two, two whole (DDP), ZeRO on two, one; each is killed, and the next takes its place."""
-    settings = {**SMPO, "steps": 6}
-    straight, changing = new_run("straight", **settings), new_run("changing", **settings)
-    train(straight)
-
-    def until(step: int) -> Callable[[], Any]:
-        return lambda: train(changing, report=lambda metrics: die() if metrics["step"] == step else None)
-
-    assert exit_code(until(2)) == -9
-    for work, saved in ((zero(until(3), stage), 2), (until(4), 3), (zero(until(5), stage), 4)):
-        assert -9 in on_processes(work)
-        assert load_checkpoint(changing.checkpoints).step == saved
-    assert train(changing).resumed_from == 4
-    assert_same_trajectory(changing, straight)
-    assert_same_state(changing, straight, "optimizer")
 
 
 @pytest.mark.slow
@@ -160,18 +127,6 @@ def test_policy_and_reference_share_their_precision(new_run: MakeRun, tmp_path: 
     first, second = metrics_of(two)
     assert first["error_delta_w"] == first["error_delta_l"] == 0 != second["error_delta_w"]
     assert first["error_w"] == pytest.approx(metrics_of(one)[0]["error_w"], rel=1e-6)
-
-
-@pytest.mark.slow
-@STAGES
-def test_a_signal_to_one_process_makes_both_leave_after_the_same_step(new_run: MakeRun, stage: int) -> None:
-    run = new_run("run", **{**SMPO, "steps": 4, "checkpoint_every": 100})
-
-    def signalled() -> None:
-        train(run, report=lambda metrics: os.kill(os.getpid(), signal.SIGTERM) if metrics["step"] == 1 else None)
-
-    assert on_processes(zero(signalled, stage)) == [75, 75]
-    assert [path.name for path in checkpoints(run.checkpoints)] == ["step-00000002"]
 
 
 @pytest.mark.slow

@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from smpo.checks import check_known, check_positive
 from smpo.errors import ConfigError
 from smpo.training.options import TrainingOptions
-from smpo.training.spread.fsdp2 import GATHERED_TOGETHER
-from smpo.training.spread.partition import BUCKET
+from smpo.training.spread import fsdp2, partition
 
 SPLITS = ("ddp", "fsdp2", "zero2", "zero3")
 ZERO_LIVE = 1_000_000_000
@@ -42,11 +41,11 @@ class Spread:
     def check(self, options: TrainingOptions) -> None:
         """ConfigError where training would refuse the optimizer."""
         name = options.optimizer.name
-        refused = {"fsdp2": ("adamw_8bit",), "zero2": ("adamw_8bit", "adafactor"), "zero3": ("adamw_8bit", "adafactor")}
-        if name in refused.get(self.split, ()):
+        supported = {"fsdp2": fsdp2.OPTIMIZERS, "zero2": partition.OPTIMIZERS, "zero3": partition.OPTIMIZERS}
+        if name not in supported.get(self.split, (name,)):
+            choices = ", ".join(supported[self.split])
             raise ConfigError(
-                f"{self.split} runs refuse training.optimizer.name={name}; choose adamw"
-                + (", adafactor or another split" if self.split == "fsdp2" else " or another split")
+                f"{self.split} runs refuse training.optimizer.name={name}; choose {choices} or another split"
             )
 
     @property
@@ -74,7 +73,7 @@ class Spread:
         """Bytes in which gradients wait to be sent: DDP's copies of all, ZeRO's buffer."""
         if self.num_processes == 1 or self.split == "fsdp2":
             return 0
-        return bytes_of(trained) if self.split == "ddp" else BUCKET * trained[0].element_size()
+        return bytes_of(trained) if self.split == "ddp" else partition.BUCKET * trained[0].element_size()
 
     def gathered_as(self, options: TrainingOptions) -> torch.dtype | None:
         """The type in which FSDP2 gathers weights where it is not their own."""
@@ -93,7 +92,7 @@ class Spread:
         if self.split != "fsdp2":
             return 0
         size = (self.gathered_as(options) or torch.float32).itemsize
-        units = [list(unit.parameters()) for unit in unet.modules() if isinstance(unit, GATHERED_TOGETHER)]
+        units = [list(unit.parameters()) for unit in unet.modules() if isinstance(unit, fsdp2.GATHERED_TOGETHER)]
         inside = {id(p) for unit in units for p in unit}
         root = [p for p in unet.parameters() if id(p) not in inside]
         every = [sum(p.numel() for p in unit) for unit in (root, *units)]

@@ -32,6 +32,7 @@ from smpo.training.options import TrainingOptions
 from smpo.training.spread.whole import Whole
 
 GATHERED_TOGETHER = (BasicTransformerBlock, ResnetBlock2D)  # each by a message of its own; what is left, with the root
+OPTIMIZERS = ("adamw", "adafactor")  # those that were tried
 WHOLE_MATRICES = "adafactor"  # keeps means of a matrix's rows and columns: a share of its rows is not enough
 REFUSED = {  # accelerate's variables, named as in its config files but for the case -> the way out
     "FSDP_OFFLOAD_PARAMS": "",
@@ -95,17 +96,17 @@ class Fsdp2(Whole):
 
     def step(self) -> None:
         """The optimizer step; an optimizer that must see whole matrices is shown them one after the other."""
-        optimizer, groups = self.optimizer, self.optimizer.param_groups
         if not self.sharding.whole_updates:
-            optimizer.step()
-        else:
-            try:
-                for group in groups:
-                    for parameter in group["params"]:
-                        if parameter.grad is not None:
-                            _step_whole(optimizer, group, parameter)
-            finally:
-                optimizer.param_groups = groups
+            super().step()
+            return
+        optimizer, groups = self.optimizer, self.optimizer.param_groups
+        try:
+            for group in groups:
+                for parameter in group["params"]:
+                    if parameter.grad is not None:
+                        _step_whole(optimizer, group, parameter)
+        finally:
+            optimizer.param_groups = groups
         optimizer.zero_grad()
 
     def weights(self, unet: nn.Module) -> dict[str, Tensor]:
@@ -172,7 +173,7 @@ def sharding_asked(options: TrainingOptions, *, stored: bool = False) -> Shardin
         raise ConfigError("training.mixed_precision=fp16 is not supported by FSDP2 runs; set bf16 or no, or use DDP")
     unknown = {
         "compile=true": options.compile, "channels_last=true": options.channels_last,
-        "optimizer.name=adamw_8bit": options.optimizer.name == "adamw_8bit",
+        f"optimizer.name={options.optimizer.name}": options.optimizer.name not in OPTIMIZERS,
     }
     for choice in (name for name, chosen in unknown.items() if chosen):
         raise ConfigError(f"training.{choice} was never tried in FSDP2 runs, which refuse it; leave it out, or use DDP")

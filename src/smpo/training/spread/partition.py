@@ -14,6 +14,7 @@ from smpo.errors import ConfigError
 from smpo.processes import is_set, this_process
 from smpo.training.options import TrainingOptions
 
+OPTIMIZERS = ("adamw",)
 BUCKET = 50_000_000
 """Numbers of a buffer, asked for whole, in which ZeRO collects gradients to send; its own default is ten times that."""
 
@@ -71,7 +72,7 @@ def partition_asked(options: TrainingOptions) -> Partition | None:
 
 def _check_options(options: TrainingOptions, stage: int) -> None:
     """ConfigError where a choice of the recipe does not go with ZeRO."""
-    if options.optimizer.name != "adamw":
+    if options.optimizer.name not in OPTIMIZERS:
         raise ConfigError(
             f"training.optimizer.name={options.optimizer.name} is not supported by ZeRO runs, which flatten all "
             "parameters; set adamw, or use DDP or FSDP2"
