@@ -37,7 +37,7 @@ from transformers.models.clip import CLIPImageProcessorPil
 from smpo.data.images import decode_image
 from smpo.data.pair_set import PairSet
 from smpo.data.records import PairImages
-from smpo.models.sources import resolve_source
+from smpo.models.package_data import resolve_source
 from smpo.preparation.pairs import prepare_pairs
 from smpo.preparation.row_checks import PairOptions
 from smpo.preparation.score import ScoreTable, score_pairs

@@ -25,6 +25,7 @@ from smpo.generation import (
     render,
     sample_grid,
 )
+from smpo.models import sources
 from smpo.prompts import Prompt
 
 PROMPTS = ["a red cat", "two blue dogs", "a green boat at the left", "a fish", "a small yellow star"]
@@ -212,12 +213,15 @@ def test_non_finite_and_black_images_are_refused_with_their_prompt(random_sd: Pa
 def test_unusable_arguments_are_refused(random_sd: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(DataError, match="prompts holds no prompts; add at least one"):
         generate_images(str(random_sd), [], tmp_path / "set", options=FAST)
-    with pytest.raises(ConfigError, match="has no model_index.json; give the folder of a diffusers pipeline"):
+    with pytest.raises(ConfigError, match="has no model_index.json; give the folder or hub id of a whole"):
         generate_images(str(random_sd / "unet"), PROMPTS, tmp_path / "set", options=FAST)
-    monkeypatch.setattr(DiffusionPipeline, "download", lambda name: (_ for _ in ()).throw(OSError("offline\nmore")))
+    monkeypatch.setattr(sources, "snapshot_download", lambda name, **_: (_ for _ in ()).throw(OSError("offline\nmore")))
     with pytest.raises(ConfigError) as refused:
         generate_images("no/such", PROMPTS, tmp_path / "set", options=FAST)
-    assert str(refused.value) == "model 'no/such' is no folder and no hub id in reach (offline); correct it"
+    assert str(refused.value) == (
+        "model: no/such is no folder, and the hub does not deliver it (offline); correct it, or download the model and "
+        "give its folder"
+    )
     assert not (tmp_path / "set").exists()
     with pytest.raises(ConfigError, match="batch_size must be a finite number > 0, got 0"):
         GenerationOptions(batch_size=0)

@@ -10,15 +10,15 @@ import smpo
 
 ROOT = Path(smpo.__file__).parent
 
-# DESIGN.md, "Layers": a module may import its own package and the rows above it. Longer names win: `models.sources`
-# only turns a source into a path and `data.images` only bytes into pixels: rewards need both, so they stand above the
-# seams to the outside. Preparation samples pairs with `generation`, which knows nothing of it. The demo of the command
-# line imports the tiny world.
+# DESIGN.md, "Layers": a module may import its own package and the rows above it. Longer names win:
+# `models.package_data` only turns a source into a path and `data.images` only bytes into pixels: rewards need both, so
+# they stand above the seams to the outside. Preparation samples pairs with `generation`, which knows nothing of it. The
+# demo of the command line imports the tiny world.
 ROWS = (
     ("", "errors", "checks", "registry", "records", "artefacts", "randomness", "sections", "recipes",
      "processes", "contact_sheet", "image_set", "library_output", "transfer"),
     ("maths",),
-    ("labels", "noising", "objectives", "models.sources", "data.images"),
+    ("labels", "noising", "objectives", "models.package_data", "data.images"),
     ("models", "rewards", "data"),
     ("prompts",),
     ("generation",),
@@ -97,7 +97,7 @@ def test_the_layer_check_itself_refuses_what_it_should() -> None:
     assert refused("maths.schedule", {"checks", "maths.smoothing"}) == []
     assert refused("maths.schedule", {"models.parts"}) == ["models.parts"]
     assert refused("labels.hard", {"noising.forward", "labels.winner"}) == ["noising.forward"]
-    assert refused("rewards.clip", {"models.sources", "models.parts"}) == ["models.parts"]
+    assert refused("rewards.clip", {"models.package_data", "models.parts"}) == ["models.parts"]
     assert refused("records", {"maths"}) == ["maths"]
     assert refused("training.step", {"evaluation.scores", "config"}) == ["config", "evaluation.scores"]
     assert ours(ast.parse("from smpo.models import parts, sd")) == {"models.parts", "models.sd"}

@@ -70,7 +70,9 @@ DataSection = section_of(
 GenerationSection = section_of(
     GenerationOptions, "GenerationSection",
     prompts=(tuple[str, ...] | str, Field((), description=PROMPTS)), **PROMPT_CHOICES,
-    models=(dict[str, str], Field({}, description="further models to compare: name -> pipeline")),
+    models=(dict[str, str], Field(
+        {}, description="further models to compare: name -> pipeline; a hub id may end in @revision"
+    )),
 )
 
 

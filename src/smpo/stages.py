@@ -32,6 +32,7 @@ from smpo.generation import ImageSet, generate_shared
 from smpo.labels import LABELS
 from smpo.maths.smoothing import pair_weight
 from smpo.models import FAMILIES
+from smpo.models.sources import pinned
 from smpo.noising import NOISINGS
 from smpo.objectives import OBJECTIVES, counted
 from smpo.preparation import label, pairs, score
@@ -61,7 +62,7 @@ def sample(recipe: Recipe, progress: Progress) -> str:
     if recipe.sampling is None:
         raise ConfigError("sampling: the recipe has no such section; add it, or give data.source")
     prompts, out = prompts_of(recipe.sampling), recipe.folder("sample")
-    report = sample_pairs(recipe.model["source"], prompts, out, options=recipe.sampling.options, progress=progress)
+    report = sample_pairs(base_model(recipe), prompts, out, options=recipe.sampling.options, progress=progress)
     return f"{report.num_images // 2} pairs in {out}, {report.num_made} images drawn"
 
 
@@ -249,10 +250,11 @@ def prompts_of(section: Section) -> list[Prompt]:
 def matching_cache(recipe: Recipe, folder: Path) -> LatentCache:
     """The cache in `folder`; StaleError unless it was made with the recipe's model."""
     cache = LatentCache(folder)
-    cached_for = cache.manifest["settings"]["model"]
-    if cached_for != recipe.model["source"]:
+    settings = cache.manifest["settings"]
+    cached_for = pinned(settings["model"], settings["revision"])
+    if cached_for != base_model(recipe):
         raise StaleError(
-            f"{folder} was made with {cached_for}, the recipe trains {recipe.model['source']}; "
+            f"{folder} was made with {cached_for}, the recipe trains {base_model(recipe)}; "
             "set paths.cache to another folder and run `smpo cache`"
         )
     return cache
@@ -261,7 +263,12 @@ def matching_cache(recipe: Recipe, folder: Path) -> LatentCache:
 def compared_models(recipe: Recipe) -> dict[str, str]:
     """Name -> pipeline of every image set: the base, the trained model, and the recipe's further ones."""
     trained = str(recipe.folder("train") / "model")
-    return {BASE: recipe.model["source"], recipe.name: trained, **recipe.generation.models}
+    return {BASE: base_model(recipe), recipe.name: trained, **recipe.generation.models}
+
+
+def base_model(recipe: Recipe) -> str:
+    """The source of the base model, with its revision in it."""
+    return pinned(recipe.model["source"], recipe.model.get("revision"))
 
 
 def comparison(recipe: Recipe) -> Comparison:

@@ -220,22 +220,6 @@ def test_table_equals_the_published_schedulers(name: str, request: pytest.Fixtur
     assert table.dtype == torch.float64 and (table - expected).abs().max() < 1e-6
 
 
-def test_scheduler_settings_of_a_hub_id(random_sd: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fetched by diffusers; the download is replaced by the file it would bring."""
-    asked = []
-
-    def download(repo: str, *, filename: str, subfolder: str, revision: str | None, **rest: object) -> str:
-        asked.append((repo, subfolder, filename, revision))
-        return str(random_sd / subfolder / filename)
-
-    monkeypatch.setattr("diffusers.configuration_utils.hf_hub_download", download)
-    family = StableDiffusion(source="some-owner/some-model", revision="abc")
-    local = StableDiffusion(source=str(random_sd))
-    assert torch.equal(family.alphas_cumprod, local.alphas_cumprod)
-    assert family.scheduler_config == local.scheduler_config
-    assert asked == [("some-owner/some-model", "scheduler", "scheduler_config.json", "abc")]
-
-
 def error_of(call: Callable[[], object]) -> str:
     with pytest.raises(ConfigError) as error:
         call()

@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
 from smpo.errors import ConfigError
-from smpo.models.sources import resolve_source
+from smpo.models.sources import cached_pipeline
 
 META = torch.device("meta")
 
@@ -76,17 +76,16 @@ class Architecture:
 def architecture_of(model: Mapping[str, Any]) -> Architecture:
     """The architecture of a recipe's `model` section.
 
-    A folder or `package://` data is read itself. What lies on the hub is not fetched: it is taken to have the shapes of
-    its family's published model, and `is_own` says so.
+    A folder, `package://` data and a hub model that was downloaded before are read themselves. What is still on the hub
+    is not fetched, and a single file is not converted: they are taken to have the shapes of their family's published
+    model, and `is_own` says so.
 
     Raises:
         ConfigError: the source is a path, and no folder is there.
     """
-    folder = Path(resolve_source(model["source"]))
-    if folder.is_dir():
+    folder = cached_pipeline(model["source"], revision=model.get("revision"))
+    if folder is not None:
         return Architecture(folder, is_own=True)
-    if model["source"].startswith(("/", ".", "~")):
-        raise ConfigError(f"model: {folder} is no folder; give a diffusers pipeline folder or a hub id")
     return Architecture(Path(str(files("smpo.cost"))) / "architectures" / model["name"], is_own=False)
 
 

@@ -1,4 +1,4 @@
-"""Where a pipeline lies, which one it is, and the pipeline itself."""
+"""Which pipeline lies in a folder, and the pipeline itself."""
 
 import hashlib
 import inspect
@@ -13,33 +13,13 @@ import transformers
 from diffusers import DiffusionPipeline
 
 from smpo.artefacts import hash_file
-from smpo.errors import ConfigError
 from smpo.generation.options import GenerationOptions
-from smpo.models.sources import resolve_source
+from smpo.models.sources import INDEX, local_pipeline
 from smpo.processes import local_device
 
-INDEX = "model_index.json"
 UNWANTED = {"safety_checker": None, "requires_safety_checker": False, "add_watermarker": False}
 """Parts left out: a safety checker would put black images into the statistics, a watermark would change the scores."""
 SETTINGS = (".json", ".txt", ".model")  # configs and vocabularies
-
-
-def pipeline_folder(model: str) -> Path:
-    """The local folder of `model`, fetched from the hub when it is an id.
-
-    Raises:
-        ConfigError: it is neither, or holds no pipeline.
-    """
-    folder = Path(resolve_source(model))
-    if not folder.is_dir():
-        try:
-            folder = Path(DiffusionPipeline.download(str(folder)))
-        except (OSError, ValueError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise ConfigError(f"model {model!r} is no folder and no hub id in reach ({reason}); correct it") from error
-    if not (folder / INDEX).is_file():
-        raise ConfigError(f"model {model!r} has no {INDEX}; give the folder of a diffusers pipeline")
-    return folder
 
 
 def pipeline_class(folder: Path) -> type:
@@ -49,7 +29,7 @@ def pipeline_class(folder: Path) -> type:
 
 def load_pipeline(model: str, options: GenerationOptions) -> DiffusionPipeline:
     """The pipeline of `model` on its device, with its own scheduler, without safety checker, watermark and bars."""
-    folder = pipeline_folder(model)
+    folder = local_pipeline(model)
     accepted = inspect.signature(pipeline_class(folder).__init__).parameters
     extra = {name: value for name, value in UNWANTED.items() if name in accepted}
     with _without_bars():

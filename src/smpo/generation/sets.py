@@ -23,8 +23,9 @@ from smpo.artefacts import (
 )
 from smpo.generation.drawing import image_seed, render
 from smpo.generation.options import GenerationOptions
-from smpo.generation.pipelines import identity, load_pipeline, pipeline_class, pipeline_folder
+from smpo.generation.pipelines import identity, load_pipeline, pipeline_class
 from smpo.image_set import STAGE, TABLE
+from smpo.models.sources import local_pipeline
 from smpo.processes import local_device, main_first, shard, this_process, wait_for_all
 from smpo.prompts import Prompt, Source, read_prompts
 
@@ -56,7 +57,7 @@ class Drawing:
     @classmethod
     def of(cls, model: str, prompts: Source, options: GenerationOptions) -> "Drawing":
         """The drawing of `prompts`, with the pipeline's own defaults; errors as `generate_images`."""
-        found, folder = tuple(read_prompts(prompts)), pipeline_folder(model)
+        found, folder = tuple(read_prompts(prompts)), local_pipeline(model)
         return cls(model, identity(folder), found, options.completed(pipeline_class(folder)))
 
     @property
@@ -95,7 +96,7 @@ def generate_images(
     Several processes share the batches; each returns when the set is complete.
 
     Args:
-        model: diffusers pipeline folder, hub id, or `package://module/folder`.
+        model: diffusers pipeline folder, hub id (may end in `@revision`), `package://module/folder` or single file.
         prompts: texts, prompts, or where they lie; see `smpo.prompts.read_prompts`.
         out: folder of the image set.
         options: how the images are made.

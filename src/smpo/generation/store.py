@@ -36,7 +36,7 @@ def generate_shared(
     Of two runs that want the same set at the same time one draws, the other waits and finds it.
 
     Args:
-        model: diffusers pipeline folder, hub id, or `package://module/folder`.
+        model: diffusers pipeline folder, hub id (may end in `@revision`), `package://module/folder` or single file.
         prompts: texts, prompts, or where they lie; see `smpo.prompts.read_prompts`.
         out: folder of the recipe's own set.
         store: folder of all stored sets.

@@ -6,60 +6,50 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor
 from transformers import CLIPTokenizer, PreTrainedModel
 
 from smpo.errors import ConfigError, DataError
 from smpo.maths.schedule import scaled_linear_alphas_cumprod
-from smpo.models.sources import resolve_source
 
 
-def load_unet(source: str, *, revision: str | None, dtype: torch.dtype) -> UNet2DConditionModel:
-    """The UNet of a pipeline (folder or hub id), or of a folder that holds a UNet alone."""
-    path = resolve_source(source)
-    alone = (Path(path) / "config.json").exists() and not (Path(path) / "unet").exists()
-    return _load(UNet2DConditionModel, path, None if alone else "unet", revision=revision, dtype=dtype)
+def load_unet(folder: Path, *, dtype: torch.dtype) -> UNet2DConditionModel:
+    """The UNet whose config and weights lie in `folder` itself."""
+    return _load(UNet2DConditionModel, folder.parent, folder.name, dtype=dtype)
 
 
-def load_vae(source: str, *, revision: str | None, dtype: torch.dtype) -> AutoencoderKL:
+def load_vae(folder: Path, *, dtype: torch.dtype) -> AutoencoderKL:
     """The VAE of a pipeline, in eval mode. Float32 unless you know better: SDXL's overflows in fp16."""
-    return _load(AutoencoderKL, resolve_source(source), "vae", revision=revision, dtype=dtype).eval()
+    return _load(AutoencoderKL, folder, "vae", dtype=dtype).eval()
 
 
-def load_text_encoder(
-    kind: type[PreTrainedModel], source: str, subfolder: str, revision: str | None
-) -> PreTrainedModel:
+def load_text_encoder(kind: type[PreTrainedModel], folder: Path, subfolder: str) -> PreTrainedModel:
     """A text encoder of a pipeline, in float32 and eval mode."""
-    return _load(kind, resolve_source(source), subfolder, revision=revision, dtype=torch.float32).eval()
+    return _load(kind, folder, subfolder, dtype=torch.float32).eval()
 
 
-def load_tokenizer(source: str, subfolder: str, revision: str | None) -> CLIPTokenizer:
+def load_tokenizer(folder: Path, subfolder: str) -> CLIPTokenizer:
     """A tokenizer of a pipeline.
 
     Raises:
         ConfigError: it cannot be loaded, or has no vocabulary (transformers 5 makes an empty one of missing files).
     """
-    path = resolve_source(source)
     try:
-        tokenizer = CLIPTokenizer.from_pretrained(path, subfolder=subfolder, revision=revision)
+        tokenizer = CLIPTokenizer.from_pretrained(folder, subfolder=subfolder)
     except OSError as error:
-        raise ConfigError(_not_loadable(path, subfolder, error)) from error
+        raise ConfigError(_not_loadable(folder, subfolder, error)) from error
     if len(tokenizer) <= len(set(tokenizer.all_special_tokens)):
-        raise ConfigError(_not_loadable(path, subfolder, ValueError("no vocabulary found")))
+        raise ConfigError(_not_loadable(folder, subfolder, ValueError("no vocabulary found")))
     return tokenizer
 
 
-def scheduler_config(source: str, *, revision: str | None) -> dict[str, Any]:
+def scheduler_config(folder: Path) -> dict[str, Any]:
     """The scheduler's settings as published, whatever its class."""
-    path = resolve_source(source)
-    local = Path(path) / "scheduler" / "scheduler_config.json"
-    if local.exists():
-        return json.loads(local.read_text())
     try:
-        return dict(DDIMScheduler.load_config(path, subfolder="scheduler", revision=revision))
-    except OSError as error:
-        raise ConfigError(_not_loadable(path, "scheduler", error)) from error
+        return json.loads((folder / "scheduler" / "scheduler_config.json").read_text())
+    except (OSError, ValueError) as error:
+        raise ConfigError(_not_loadable(folder, "scheduler", error)) from error
 
 
 def alphas_cumprod_of(config: dict[str, Any]) -> Tensor:
@@ -104,14 +94,13 @@ def token_ids(tokenizer: CLIPTokenizer, prompts: Sequence[str]) -> Tensor:
     ).input_ids
 
 
-def _load(kind: Any, path: str, subfolder: str | None, *, revision: str | None, dtype: torch.dtype) -> Any:
-    location = {"subfolder": subfolder} if subfolder else {}
+def _load(kind: Any, folder: Path, subfolder: str, *, dtype: torch.dtype) -> Any:
     try:
-        return kind.from_pretrained(path, revision=revision, dtype=dtype, use_safetensors=True, **location)
+        return kind.from_pretrained(folder, subfolder=subfolder, dtype=dtype, use_safetensors=True)
     except (OSError, KeyError) as error:
-        raise ConfigError(_not_loadable(path, subfolder or ".", error)) from error
+        raise ConfigError(_not_loadable(folder, subfolder, error)) from error
 
 
-def _not_loadable(path: str, subfolder: str, error: Exception) -> str:
+def _not_loadable(path: Path, subfolder: str, error: Exception) -> str:
     reason = str(error).splitlines()[0]
     return f"model: cannot load '{subfolder}' of {path} ({reason}); give a diffusers pipeline folder or hub id"

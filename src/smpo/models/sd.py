@@ -14,6 +14,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from smpo.errors import ConfigError
 from smpo.maths.schedule import alpha_bar, v_to_noise
 from smpo.models import kohya, parts
+from smpo.models.sources import local_pipeline, local_unet
 from smpo.records import Conditioning
 from smpo.transfer import send
 
@@ -25,7 +26,7 @@ class StableDiffusion:
     """The family of StableDiffusionPipeline.
 
     Attributes:
-        source: diffusers folder, hub id or `package://` data.
+        source: diffusers folder, hub id, `package://` data or single file.
         revision: hub revision; None is the newest.
     """
 
@@ -36,9 +37,14 @@ class StableDiffusion:
     kohya_version: ClassVar[str] = "sd_v1"
 
     @cached_property
+    def folder(self) -> Path:
+        """The local diffusers folder of the source, downloaded where it is a hub id."""
+        return local_pipeline(self.source, revision=self.revision)
+
+    @cached_property
     def scheduler_config(self) -> dict:
         """The published scheduler settings; a prediction type that cannot be converted to noise is refused."""
-        config = parts.scheduler_config(self.source, revision=self.revision)
+        config = parts.scheduler_config(self.folder)
         predicted = config.get("prediction_type", "epsilon")
         if predicted not in PREDICTION_TYPES:
             raise ConfigError(f"model: prediction_type must be one of {', '.join(PREDICTION_TYPES)}, got {predicted}")
@@ -51,12 +57,11 @@ class StableDiffusion:
 
     def load_unet(self, source: str | None = None, *, dtype: torch.dtype = torch.float32) -> UNet2DConditionModel:
         """The UNet of `source` (a pipeline or a UNet folder), of the family's own source when None."""
-        revision = self.revision if source is None else None
-        return parts.load_unet(source or self.source, revision=revision, dtype=dtype)
+        return parts.load_unet(self.folder / "unet" if source is None else local_unet(source), dtype=dtype)
 
     def load_vae(self, dtype: torch.dtype = torch.float32) -> AutoencoderKL:
         """The VAE."""
-        return parts.load_vae(self.source, revision=self.revision, dtype=dtype)
+        return parts.load_vae(self.folder, dtype=dtype)
 
     @torch.no_grad()
     def encode_prompts(self, prompts: Sequence[str], device: torch.device) -> dict[str, Tensor]:
@@ -78,16 +83,15 @@ class StableDiffusion:
 
     def pipeline(self, unet: UNet2DConditionModel) -> DiffusionPipeline:
         """The whole pipeline around `unet`, without a safety checker."""
-        source = parts.resolve_source(self.source)
-        return DiffusionPipeline.from_pretrained(source, revision=self.revision, unet=unet, **self.pipeline_options)
+        return DiffusionPipeline.from_pretrained(self.folder, unet=unet, **self.pipeline_options)
 
     def _call(self, unet: UNet2DConditionModel, x_t: Tensor, timesteps: Tensor, given: Conditioning) -> Tensor:
         return unet(x_t, timesteps, encoder_hidden_states=given.tensors["hidden"]).sample
 
     @cached_property
     def _text(self) -> tuple[CLIPTokenizer, CLIPTextModel]:
-        tokenizer = parts.load_tokenizer(self.source, "tokenizer", self.revision)
-        return tokenizer, parts.load_text_encoder(CLIPTextModel, self.source, "text_encoder", self.revision)
+        tokenizer = parts.load_tokenizer(self.folder, "tokenizer")
+        return tokenizer, parts.load_text_encoder(CLIPTextModel, self.folder, "text_encoder")
 
     def kohya_name(self, module: str, unet: UNet2DConditionModel) -> str:
         """The name of a module of `unet` in LoRA files of kohya's layout."""

@@ -49,8 +49,8 @@ class StableDiffusionXL(StableDiffusion):
         kinds = {"": CLIPTextModel, "_2": CLIPTextModelWithProjection}
         return [
             (
-                parts.load_tokenizer(self.source, f"tokenizer{suffix}", self.revision),
-                parts.load_text_encoder(kind, self.source, f"text_encoder{suffix}", self.revision),
+                parts.load_tokenizer(self.folder, f"tokenizer{suffix}"),
+                parts.load_text_encoder(kind, self.folder, f"text_encoder{suffix}"),
             )
             for suffix, kind in kinds.items()
         ]

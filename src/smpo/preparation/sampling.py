@@ -17,7 +17,7 @@ def sample_pairs(
     """The report of a complete set of image pairs in `out`, with `pairs.jsonl` beside it.
 
     Args:
-        model: diffusers pipeline folder, hub id, or `package://module/folder`.
+        model: diffusers pipeline folder, hub id (may end in `@revision`), `package://module/folder` or single file.
         prompts: one pair each; see `smpo.prompts.read_prompts`.
         out: folder to write.
         options: how the images are made; two are made of each prompt.

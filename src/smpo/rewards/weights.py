@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from smpo.artefacts import hash_file
 from smpo.errors import DataError
-from smpo.models.sources import resolve_source
+from smpo.models.package_data import resolve_source
 
 SAFETENSORS, PICKLES = "model*.safetensors", "pytorch_model*.bin"
 Tensors = dict[str, Tensor]

@@ -11,9 +11,10 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from smpo.artefacts import Status, begin, finish, hash_file, read_manifest, write_atomically
-from smpo.generation.pipelines import identity, pipeline_folder
+from smpo.generation.pipelines import identity
 from smpo.maths.preference import implicit_margin
 from smpo.models.sd import StableDiffusion
+from smpo.models.sources import local_pipeline
 from smpo.noising.forward import Forward
 from smpo.preparation.cache import LatentCache
 from smpo.processes import local_device, main_first
@@ -110,7 +111,7 @@ def measure_held_out(
         StaleError: `out` was made from other pairs, models or options.
     """
     settings = {
-        **options.model_dump(exclude={"batch_size"}), "policy": identity(pipeline_folder(policy))["weights"],
+        **options.model_dump(exclude={"batch_size"}), "policy": identity(local_pipeline(policy))["weights"],
         "reference": reference or held.family.source,
     }
 
