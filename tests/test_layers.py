@@ -10,7 +10,7 @@ import smpo
 
 ROOT = Path(smpo.__file__).parent
 
-# DESIGN.md, "Layers": a module may import its own package and the rows above it. Longer names win:
+# docs/design.md, Layers: a module may import its own package and the rows above it. Longer names win:
 # `models.package_data` only turns a source into a path and `data.images` only bytes into pixels: rewards need both, so
 # they stand above the seams to the outside. Preparation samples pairs with `generation`, which knows nothing of it. The
 # demo of the command line imports the tiny world.
@@ -157,5 +157,5 @@ def test_no_file_is_named_after_nothing() -> None:
 
 
 def test_source_is_ascii() -> None:
-    """STYLE rule 13; templates and recipes are not looked at."""
+    """CONTRIBUTING.md, style; templates and recipes are not looked at."""
     assert [name for name, path in MODULES.items() if not path.read_text().isascii()] == []

@@ -20,7 +20,7 @@ PARAMETERS = {"sd15-smpo": 859_520_964, "sdxl-smpo": 2_567_463_684}
     pytest.param("sdxl-smpo", 6.761e12, 4.879e12, 128e12, marks=pytest.mark.slow),
 ])
 def test_the_published_models_on_the_hub(name: str, unet: float, vae: float, pair: float) -> None:
-    """Forwards as counted elsewhere (FIELD 4.2), and its work of a pair, which takes 5.5 inversions for 5.96."""
+    """Forwards as another FLOP counter gave them, and its work of a pair, which takes 5.5 inversions for 5.96."""
     recipe = load_recipe(name, ["training.gradient_checkpointing=false"])
     architecture = architecture_of(recipe.model)
     forwards = forward_flops(architecture, recipe.cache.resolution)

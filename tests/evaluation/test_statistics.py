@@ -54,7 +54,7 @@ def test_win_rate_is_antisymmetric_and_knows_no_order(shape: tuple[int, ...]) ->
 
 @pytest.mark.parametrize(("n", "half_width"), [(200, 6.9), (1632, 2.4)])
 def test_wilson_holds_the_published_half_widths_and_equals_scipy(n: int, half_width: float) -> None:
-    """REWARDS.md 9.3: at 50 % the half width is 6.9 points for n = 200 and 2.4 for n = 1,632."""
+    """By scipy: at 50 % the half width is 6.9 points for n = 200 and 2.4 for n = 1,632."""
     bounds = wilson_interval(n // 2, n)
     assert 50 * (bounds.high - bounds.low) == pytest.approx(half_width, abs=0.05)
     for wins in (0, 3, n):
@@ -64,7 +64,7 @@ def test_wilson_holds_the_published_half_widths_and_equals_scipy(n: int, half_wi
 
 
 def test_paper_claims_that_are_ties() -> None:
-    """REWARDS.md 9.3: CLIP 50.5 % of 3,200 is [48.8, 52.2], 51.5 % of 1,632 is [49.1, 53.9]."""
+    """Win-rates that the paper prints: CLIP 50.5 % of 3,200 is [48.8, 52.2], 51.5 % of 1,632 is [49.1, 53.9]."""
     for share, n, low, high in ((0.505, 3200, 0.488, 0.522), (0.515, 1632, 0.491, 0.539)):
         bounds = wilson_interval(share * n, n)
         assert (bounds.low, bounds.high) == pytest.approx((low, high), abs=5e-4)
