@@ -55,7 +55,7 @@ def test_every_citation_resolves(path):
     known = places_of((ROOT / "docs" / "methods.md").read_text())
     assert set(cited(text)) <= known
     foreign = [match[0] for match in FOREIGN.finditer(joined(text))]
-    assert not foreign, f"{foreign}: these papers are not in the repository; cite docs/methods.md or another page of docs"
+    assert not foreign, f"{foreign}: not in the repository; cite docs/methods.md or another page of docs"
 
 
 @pytest.mark.parametrize("kind", ["src", "tests"])

@@ -1,4 +1,4 @@
-"""From a PIL image to the pixel values of a model: the two pipelines of the published scorers (P1, P2: docs/scorers.md).
+"""From a PIL image to the pixel values of a model: the two pipelines of the published scorers (docs/scorers.md).
 
 Both are bit-equal to what the originals do with torchvision or transformers, on pillow, torch and numpy alone.
 """
