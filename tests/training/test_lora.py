@@ -203,7 +203,8 @@ def test_dora_is_loaded_by_diffusers_and_has_no_file_for_comfyui(new_run: MakeRu
     assert sorted(path.name for path in run.lora_folder.iterdir()) == [
         "README.md", "pytorch_lora_weights.safetensors"
     ]
-    assert "No file for ComfyUI" in (run.lora_folder / "README.md").read_text()
+    card = (run.lora_folder / "README.md").read_text()
+    assert "No file for ComfyUI" in card and '`cross_attention_kwargs={"scale": 0}` does not give the base back' in card
     pipeline = DiffusionPipeline.from_pretrained(run.family.source)
     pipeline.load_lora_weights(run.lora_folder)
     torch.testing.assert_close(image(pipeline), image(DiffusionPipeline.from_pretrained(run.model_folder)),

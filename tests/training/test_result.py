@@ -4,6 +4,7 @@ import json
 import math
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,15 @@ import torch
 import yaml
 from diffusers import DiffusionPipeline
 from PIL import Image
+from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from smpo.artefacts import read_manifest
 from smpo.generation import GenerationOptions
+from smpo.models.saving import old_name
 from smpo.models.sd import StableDiffusion
 from smpo.training import result
+from smpo.training.cards import model_card, public_name
 from smpo.training.checkpoint import load_checkpoint
 from smpo.training.run import Run
 from smpo.training.trainer import train
@@ -54,8 +58,17 @@ def test_the_model_opens_as_a_plain_pipeline_with_the_trained_weights(finished: 
 
 
 def test_everything_but_the_unet_is_the_base_models(finished: Run) -> None:
-    for part in ("vae/diffusion_pytorch_model.safetensors", "text_encoder/model.safetensors"):
-        assert (finished.model_folder / part).read_bytes() == (Path(finished.family.source) / part).read_bytes()
+    base = Path(finished.family.source)
+    for name in ("vae/diffusion_pytorch_model.safetensors", "scheduler/scheduler_config.json"):
+        assert (finished.model_folder / name).read_bytes() == (base / name).read_bytes()
+    before, after = (load_file(folder / "text_encoder/model.safetensors") for folder in (base, finished.model_folder))
+    assert all(torch.equal(tensor, after[old_name(name)]) for name, tensor in before.items())
+
+
+def test_nothing_written_names_a_place_on_this_machine(finished: Run) -> None:
+    for path in finished.model_folder.rglob("*"):
+        if path.is_file():
+            assert finished.family.source.encode() not in path.read_bytes() and b"/work" not in path.read_bytes(), path
 
 
 def test_an_sdxl_model_opens_as_a_plain_pipeline(sdxl_artefacts: Path, random_sdxl: Path, tmp_path: Path) -> None:
@@ -69,10 +82,28 @@ def test_an_sdxl_model_opens_as_a_plain_pipeline(sdxl_artefacts: Path, random_sd
 def test_the_card_has_front_matter_and_the_recipe(finished: Run) -> None:
     _, front, body = (finished.model_folder / "README.md").read_text().split("---\n", 2)
     assert yaml.safe_load(front) == {
-        "base_model": finished.family.source, "library_name": "diffusers", "pipeline_tag": "text-to-image",
+        "library_name": "diffusers", "pipeline_tag": "text-to-image",
         "tags": ["smpo", "preference-alignment", "smpo"],
     }
     assert finished.recipe_yaml.strip() in body and finished.inputs["cache"][:16] in body
+
+
+@pytest.mark.parametrize(("source", "name", "front"), [
+    ("owner/model", "owner/model", "base_model: owner/model\n"),
+    ("owner/model@main", "owner/model@main", "base_model: owner/model\n"),
+    ("package://smpo.tiny/weights/tiny-sd", "package://smpo.tiny/weights/tiny-sd", ""),
+    ("/home/me/bases/my model/", "my model", ""),
+    ("~/bases/x.safetensors", "x.safetensors", ""),
+])
+def test_cards_name_a_base_so_that_others_understand_it(finished: Run, source: str, name: str, front: str) -> None:
+    run = replace(finished, family=replace(finished.family, source=source), recipe_yaml=yaml.safe_dump({
+        "model": {"source": source}, "prompts": ["/data/prompts.txt", "a cat / a dog"], "seed": 0,
+    }))
+    card = model_card(run)
+    assert public_name(source) == name and card.startswith(f"---\n{front}library_name")
+    assert yaml.safe_load(card.split("```yaml\n")[1].split("```")[0]) == {
+        "model": {"source": name}, "prompts": ["prompts.txt", "a cat / a dog"], "seed": 0,
+    }
 
 
 def test_the_manifest_counts_what_was_seen(finished: Run) -> None:

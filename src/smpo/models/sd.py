@@ -13,7 +13,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from smpo.errors import ConfigError
 from smpo.maths.schedule import alpha_bar, v_to_noise
-from smpo.models import kohya, parts
+from smpo.models import kohya, parts, saving
 from smpo.models.sources import local_pipeline, local_unet
 from smpo.records import Conditioning
 from smpo.transfer import send
@@ -98,5 +98,5 @@ class StableDiffusion:
         return kohya.flat_name(module)
 
     def save_pipeline(self, unet: UNet2DConditionModel, out: Path) -> None:
-        """Write a diffusers pipeline folder that `DiffusionPipeline.from_pretrained` opens."""
-        self.pipeline(unet).save_pretrained(out)
+        """Write a diffusers pipeline folder that `DiffusionPipeline.from_pretrained` opens, of any version."""
+        saving.save_pipeline(self.folder, unet, out)

@@ -1,7 +1,6 @@
 """The tiny bases: SD- and SDXL-shaped text encoders and UNet, one forward pass, and their diffusers folders."""
 
 import copy
-import json
 from pathlib import Path
 
 import torch
@@ -15,7 +14,8 @@ from diffusers import (
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from smpo.tiny.tokenizer import MAX_TOKENS, build_tokenizer, save_tokenizer
+from smpo.models.saving import make_portable
+from smpo.tiny.tokenizer import MAX_TOKENS, build_tokenizer
 
 FAMILIES = ("sd", "sdxl")
 TIME_IDS = (64.0, 64.0, 0.0, 0.0, 64.0, 64.0)  # original size, crop corner, target size: one value each, in px
@@ -138,14 +138,4 @@ def save_base(model: BaseModel, vae: AutoencoderKL, out: Path) -> None:
             add_watermarker=False,
         )
     pipeline.to(dtype=torch.float16).save_pretrained(out)
-    for folder in ("tokenizer", "tokenizer_2")[: 1 if model.family == "sd" else 2]:
-        save_tokenizer(tokenizer, out / folder)
-    for config in out.glob("text_encoder*/config.json"):
-        declare_float32(config)
-
-
-def declare_float32(config: Path) -> None:
-    """Make transformers load a folder in float32 though its weights are stored in half precision."""
-    content = json.loads(config.read_text(encoding="utf-8"))
-    content.pop("torch_dtype", None)
-    config.write_text(json.dumps(content | {"dtype": "float32"}, indent=2) + "\n", encoding="utf-8")
+    make_portable(out)

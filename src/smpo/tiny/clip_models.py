@@ -8,7 +8,7 @@ from PIL import Image
 from torch import Tensor
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTokenizer
 
-from smpo.tiny.base_models import declare_float32
+from smpo.models.saving import declare_float32
 from smpo.tiny.tokenizer import MAX_TOKENS, encode, save_tokenizer
 
 TEXT_WIDTH = 64

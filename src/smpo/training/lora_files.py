@@ -11,15 +11,12 @@ from peft import get_peft_model_state_dict
 from safetensors.torch import save_file
 from torch import Tensor
 
+from smpo.training.cards import DORA, lora_card
 from smpo.training.lora import ADAPTER
 from smpo.training.options import LoraOptions
 from smpo.training.run import Run
 
 SD2_WIDTH = 1024  # of the text states; SD1.x has 768
-DORA = (
-    "No file for ComfyUI and A1111 is written: both read DoRA's magnitudes by another norm than peft's, ComfyUI by the "
-    "base weight's and A1111 along the input; use the pipeline in model/, or training.lora.dora=false."
-)
 
 
 def save_adapters(run: Run, unet: UNet2DConditionModel, folder: Path) -> None:
@@ -74,32 +71,3 @@ def kohya_tensors(
         found[f"{name_of(module)}.{side}.weight"] = tensor
         found[f"{name_of(module)}.alpha"] = torch.tensor(float(options.scaled_by))
     return found
-
-
-def lora_card(run: Run) -> str:
-    """The README of the adapters: what they belong to and how to load them."""
-    options, base = run.options.lora, run.init_unet or run.family.source
-    comfyui = DORA if options.dora else (
-        f"ComfyUI: put `{run.name}_comfyui.safetensors` into `models/loras` (A1111: `models/Lora`) and load it at "
-        "strength 1 on the same base."
-    )
-    return f"""---
-base_model: {run.family.source}
-library_name: diffusers
-tags: [lora, smpo, preference-alignment]
----
-
-# {run.name}: LoRA
-
-Adapters of rank {options.rank}, alpha {options.scaled_by:g}, on {", ".join(options.targets)} of the UNet of
-`{base}`: only on those weights do they give the trained model.
-
-```python
-from diffusers import DiffusionPipeline
-
-pipeline = DiffusionPipeline.from_pretrained("{run.family.source}")
-pipeline.load_lora_weights("path/of/this/folder")
-```
-
-{comfyui}
-"""

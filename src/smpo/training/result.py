@@ -8,14 +8,12 @@ from pathlib import Path
 import torch
 from diffusers import UNet2DConditionModel
 
-from smpo import __version__
 from smpo.artefacts import Status, begin, finish, hash_file, read_manifest, write_atomically
 from smpo.errors import StaleError
 from smpo.generation import GenerationOptions, sample_grid
-from smpo.objectives import counted
+from smpo.training.cards import model_card
 from smpo.training.lora import fuse
 from smpo.training.lora_files import save_adapters
-from smpo.training.options import LoraOptions
 from smpo.training.run import Run
 
 SPEED_ONLY = {"checkpoint_every", "keep_checkpoints", "log_every", "trackers", "workers", "samples", "micro_batch_size"}
@@ -107,46 +105,3 @@ def save_samples(run: Run, unet: UNet2DConditionModel, step: int) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     sheet.save(path)
     return path
-
-
-def model_card(run: Run) -> str:
-    """The README of the trained model: base, method, data, every setting."""
-    options, optimizer = run.options, run.options.optimizer
-    return f"""---
-base_model: {run.family.source}
-library_name: diffusers
-pipeline_tag: text-to-image
-tags: [smpo, preference-alignment, {run.settings["objective"]["name"]}]
----
-
-# {run.name}
-
-The UNet of `{run.init_unet or run.family.source}`, trained on image preferences with smpo {__version__}:
-objective **{run.settings["objective"]["name"]}**, noising **{run.settings["noising"]["name"]}**,
-{len(run.pairs)} pairs, {options.steps} optimizer steps of {options.batch_size} {counted(run.objective)} at an effective
-learning rate of {optimizer.lr:g} ({optimizer.name}, {optimizer.warmup_steps} warm-up steps){_how(run.options.lora)}.
-The text encoders, the VAE and the scheduler are those of the base model, whose licence applies.
-
-```python
-from diffusers import DiffusionPipeline
-
-pipeline = DiffusionPipeline.from_pretrained("path/of/this/folder")
-image = pipeline("a prompt").images[0]
-```
-
-## Recipe
-
-```yaml
-{run.recipe_yaml.strip()}
-```
-
-## Inputs
-
-| artefact | fingerprint |
-| --- | --- |
-{chr(10).join(f"| {name} | `{digest[:16]}` |" for name, digest in run.inputs.items())}
-"""
-
-
-def _how(lora: LoraOptions | None) -> str:
-    return f"; a LoRA of rank {lora.rank}, fused into these weights" if lora else ""
