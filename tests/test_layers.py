@@ -27,6 +27,7 @@ ROWS = (
     ("config",),
     ("stages",),
     ("cost",),
+    ("preflight",),
     ("sweep",),
     ("tiny",),
     ("cli", "study"),

@@ -138,6 +138,15 @@ def read_manifest(folder: Path, *, stage: str) -> dict[str, Any]:
     return found
 
 
+def is_finished(folder: Path, *, stage: str) -> bool:
+    """Whether `folder` holds a complete artefact of `stage`."""
+    try:
+        read_manifest(folder, stage=stage)
+    except DataError:
+        return False
+    return True
+
+
 def fingerprint_of(folder: Path, *, stage: str) -> str:
     """The fingerprint of a complete artefact, including its measured results: what a later stage records as input."""
     found = read_manifest(folder, stage=stage)

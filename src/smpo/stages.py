@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from smpo import __version__
+from smpo.artefacts import is_finished
 from smpo.config import PROMPT_CHOICES, Recipe, dump_recipe
 from smpo.data.pair_set import PairSet
 from smpo.errors import ConfigError, StaleError
@@ -198,6 +199,17 @@ def stages_of(recipe: Recipe) -> list[str]:
     if recipe.training.stored_visits is None:
         unneeded.add("invert")
     return [name for name in STAGES if name not in unneeded]
+
+
+def is_complete(recipe: Recipe, stage: str) -> bool:
+    """Whether all that `stage` makes is there and finished; measurements and reports are made anew at every call."""
+    out = recipe.folder(stage)
+    made_by = "generate" if stage == "sample" else stage  # a sample is an image set, too
+    folders = {
+        "score": [out / name for name in recipe.pair_scorers], "evaluate": [], "report": [],
+        "generate": [out / name for name in compared_models(recipe)],
+    }.get(stage, [out])
+    return bool(folders) and all(is_finished(folder, stage=made_by) for folder in folders)
 
 
 def run_stage(name: str, recipe: Recipe, progress: Progress) -> tuple[str, float]:

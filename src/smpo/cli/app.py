@@ -23,6 +23,9 @@ VERBS = {
     "report": "Write report.html, report.md and figures.",
 }
 
+CHECKED = {"cache", "train"}
+"""Verbs that begin with the checks of `smpo check` that concern them, as `smpo run` does: long ones."""
+
 RecipeArgument = Annotated[str, typer.Argument(help="A YAML file, or the name of a shipped recipe (`smpo show`).")]
 Overrides = Annotated[list[str] | None, typer.Argument(help="Overrides such as training.batch_size=4.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the recipe, for training also its cost; do nothing.")]
@@ -61,8 +64,14 @@ def run_stages(names: list[str] | None, recipe_name: str, overrides: list[str] |
         return
     from smpo import stages
 
+    coming = names or stages.stages_of(recipe)
     with Display() as display:
-        for name in names or stages.stages_of(recipe):
+        if names is None or set(names) & CHECKED:
+            from smpo import preflight
+
+            for finding in preflight.require(recipe, coming):
+                display.warn(finding.subject, finding.text)
+        for name in coming:
             with display.stage(name) as progress:
                 said, seconds = stages.run_stage(name, recipe, progress)
             display.done(name, said, seconds)
@@ -83,6 +92,15 @@ for _name, _explanation in VERBS.items():
 def run(recipe: RecipeArgument, overrides: Overrides = None, dry_run: DryRun = False) -> None:
     """Run all stages that the recipe needs, in order; what is done already is left alone."""
     run_stages(None, recipe, overrides, dry_run=dry_run)
+
+
+@app.command()
+def check(recipe: RecipeArgument, overrides: Overrides = None) -> None:
+    """Prove what can be known before a run: model, pairs, prompts, scorers, disk, devices. Trains nothing."""
+    from smpo.cli.checking import print_findings
+    from smpo.config import load_recipe
+
+    print_findings(load_recipe(recipe, overrides or []))
 
 
 @app.command()

@@ -76,6 +76,10 @@ class Display:
         finally:
             self.bars.remove_task(task)
 
+    def warn(self, subject: str, text: str) -> None:
+        """What the user should know before a run goes on."""
+        self.console.print(Text(f"  warning: {subject}: {text}"), soft_wrap=True)
+
     def done(self, name: str, said: str, seconds: float) -> None:
         """The finished stage's line."""
         self.console.print(f"[bold]{name:>9}[/bold] {seconds:6.1f} s  {said}", soft_wrap=True)

@@ -1,0 +1,59 @@
+"""Running the probes: all of them for `smpo check`, and those of the stages to come before a run."""
+
+from collections.abc import Collection, Iterator
+
+from smpo.config import Recipe
+from smpo.errors import ConfigError, SmpoError
+from smpo.preflight.findings import Finding, Outcome, Probe
+from smpo.preflight.probes import PROBES
+from smpo.processes import this_process, wait_for_all
+from smpo.stages import is_complete, stages_of
+
+
+def check(recipe: Recipe, stages: Collection[str] | None = None) -> Iterator[Finding]:
+    """The findings of every probe that one of `stages` needs, as they are made.
+
+    Args:
+        recipe: resolved.
+        stages: names of stages; None is all that a whole run of the recipe needs.
+    """
+    needed = set(stages_of(recipe) if stages is None else stages)
+    failed: set[str] = set()
+    for probe in PROBES:
+        if needed & probe.stages and not failed & probe.after:
+            for finding in _findings(probe, recipe):
+                if finding.outcome is Outcome.FAILED:
+                    failed.add(finding.subject)
+                yield finding
+
+
+def require(recipe: Recipe, stages: Collection[str]) -> list[Finding]:
+    """The warnings of the probes that the unfinished ones of `stages` need; the main process asks for all processes.
+
+    Raises:
+        ConfigError: something would stop a stage; the message names all of it.
+        ProcessError: so it is for the main process.
+    """
+    findings: list[Finding] = []
+    if this_process().is_main:
+        findings = list(check(recipe, [stage for stage in stages if not is_complete(recipe, stage)]))
+    failed = [finding for finding in findings if finding.outcome is Outcome.FAILED]
+    if failed:
+        raise ConfigError(_message(failed))
+    wait_for_all("check the recipe")
+    return [finding for finding in findings if finding.outcome is Outcome.WARNING]
+
+
+def _findings(probe: Probe, recipe: Recipe) -> Iterator[Finding]:
+    try:
+        for note in probe.ask(recipe):
+            yield Finding(probe.subject, note.outcome, note.text)
+    except SmpoError as error:
+        yield Finding(probe.subject, Outcome.FAILED, str(error))
+
+
+def _message(failed: list[Finding]) -> str:
+    """One failure as it is; several in one line, each with its subject."""
+    if len(failed) == 1:
+        return failed[0].text
+    return f"{len(failed)} checks failed: " + " | ".join(f"{one.subject}: {one.text}" for one in failed)

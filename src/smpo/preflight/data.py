@@ -1,0 +1,75 @@
+"""Questions about the data: prompts, the first rows of the pairs, artefacts of others."""
+
+import itertools
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from smpo.config import Recipe
+from smpo.data.formats import detect_format, open_source
+from smpo.data.pair_set import PairSet
+from smpo.data.records import PairSource
+from smpo.errors import DataError
+from smpo.preflight.findings import Note, Outcome
+from smpo.preparation.cache import LatentCache
+from smpo.preparation.label import LabelTable
+from smpo.preparation.row_checks import CHOICES, check_pair
+from smpo.stages import prompts_of
+
+FIRST_ROWS = 16
+"""Rows of the pairs that are read and decoded: enough to meet a wrong column, few enough to be quick."""
+
+
+def prompts(recipe: Recipe) -> Iterator[Note]:
+    """Whether the prompts can be read."""
+    sections = {"sampling": recipe.sampling, "generation": recipe.generation}
+    for name, section in sections.items():
+        if section is not None:
+            yield Note(f"{name}: {len(prompts_of(section)):,}")
+
+
+def pairs(recipe: Recipe) -> Iterator[Note]:
+    """Whether the source of the pairs can be read, by its first rows."""
+    reader = open_pairs(recipe)
+    if reader is None:
+        yield Note("to be sampled from the model")
+        return
+    options = recipe.data.options
+    checked = [check_pair(raw, options) for raw in itertools.islice(reader.read(range(len(reader))), FIRST_ROWS)]
+    reasons = Counter(pair.reason or "sound" for pair in checked)
+    text = f"{recipe.data.source}: {len(reader):,} rows; the first {len(checked)}: " + ", ".join(
+        f"{count} {reason}" for reason, count in reasons.most_common()
+    )
+    defects = sum(count for reason, count in reasons.items() if reason not in (*CHOICES, "sound"))
+    if defects == len(checked):
+        first = next(pair for pair in checked if pair.reason)
+        raise DataError(f"{text}: {first.detail}; correct the source or data.format")
+    yield Note(text, Outcome.WARNING if defects else Outcome.OK)
+
+
+def open_pairs(recipe: Recipe) -> PairSource | None:
+    """The reader of the pairs; None where the model is to make them."""
+    options, source = recipe.data.options, recipe.data.source
+    if source is None:
+        return None
+    format = options.format if options.format != "auto" else detect_format(source)[0]
+    return open_source(source, format=format, split=options.split)
+
+
+def num_rows(recipe: Recipe) -> int | None:
+    """Rows of the source that will be read; None where there is no source that can be read."""
+    try:
+        reader = open_pairs(recipe)
+    except DataError:
+        return None  # the question `pairs` says so
+    return None if reader is None else min(len(reader), recipe.data.max_rows or len(reader))
+
+
+def held_out(recipe: Recipe) -> Iterator[Note]:
+    """Whether the labelled pairs that no model was trained on are there."""
+    section = recipe.evaluation.held_out
+    if section is not None:
+        found = PairSet.open(Path(section.pairs))
+        LabelTable.open(Path(section.label))
+        LatentCache(Path(section.cache))
+        yield Note(f"{len(found):,} in {section.pairs}")

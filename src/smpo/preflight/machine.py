@@ -1,0 +1,159 @@
+"""Questions about the machine: folders, processes, devices, packages, disk, memory."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from smpo.config import Recipe
+from smpo.cost.estimate import GIB, OVERHEAD_GIB, Estimate, counts_of, estimate
+from smpo.errors import ConfigError
+from smpo.objectives import OBJECTIVES, counted
+from smpo.preflight.data import num_rows
+from smpo.preflight.findings import Note, Outcome
+from smpo.processes import local_device, this_process
+from smpo.stages import is_complete, stages_of
+from smpo.training.optimizers import build_optimizer
+from smpo.training.spread import spread_asked
+
+COMPILERS = ("c++", "g++", "clang++", "cl")
+FULL_SIZE_PX = 256  # images of fewer pixels a side are a toy's, which a CPU trains
+GB = 1e9
+
+def folders(recipe: Recipe) -> Iterator[Note]:
+    """Whether every folder can be written and holds nothing of others."""
+    stages = stages_of(recipe)
+    places = {stage: recipe.folder(stage) for stage in stages} | {"store": recipe.store}
+    for place in places.values():
+        check_writable(place)
+    yield Note(f"{recipe.workdir} and {recipe.store} can be written")
+
+
+def check_writable(folder: Path) -> None:
+    """ConfigError unless files could be made in `folder`, which need not exist yet; nothing stays behind."""
+    try:
+        os.lstat(folder)  # says where a name is too long or a file stands in the way, whatever exists
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise ConfigError(f"{folder} cannot be a folder ({error.strerror}); choose another path") from error
+    parent = existing_parent(folder)
+    if not parent.is_dir():
+        raise ConfigError(f"{folder} cannot be a folder: {parent} is a file; choose another path")
+    try:
+        with tempfile.TemporaryFile(dir=parent):
+            pass
+    except OSError as error:
+        raise ConfigError(f"{parent} cannot be written ({error.strerror}); choose another path for {folder}") from error
+
+
+def existing_parent(folder: Path) -> Path:
+    """`folder`, or the nearest folder above it that exists."""
+    return next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
+
+
+def size_of(folder: Path) -> int:
+    """Bytes of all files below `folder`."""
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+
+def processes(recipe: Recipe) -> Iterator[Note]:
+    """Whether the batch can be shared by the processes, and what the launcher asks for is supported."""
+    count = this_process().world_size
+    accumulation = recipe.training.accumulation(count)
+    spread_asked(recipe.training, stored=recipe.training.stored_visits is not None)
+    each = f"{accumulation} x {recipe.training.micro_batch_size} {counted(OBJECTIVES.build(recipe.objective))}"
+    yield Note(f"{count} training together, {each} a step on each")
+
+
+def devices(recipe: Recipe) -> Iterator[Note]:
+    """Whether every device that the recipe names is there, and trains in the precision that it asks for."""
+    default = local_device()
+    scorers = [*recipe.pair_scorers.values(), *recipe.evaluation.scorers.values()]
+    named = [recipe.generation.device, *(scorer.get("device", "auto") for scorer in scorers)]
+    named += [recipe.sampling.device] if recipe.sampling else []
+    for name in {default if name == "auto" else name for name in named} | {default}:
+        check_device(name)
+    precision = recipe.training.mixed_precision
+    kind = torch.device(default).type
+    if precision == "fp16" and kind == "cpu":
+        raise ConfigError("training.mixed_precision=fp16 needs a GPU, and there is none; set bf16 or no")
+    if precision == "bf16" and kind == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        raise ConfigError(f"training.mixed_precision=bf16: {device_name()} computes no bf16; set fp16 or no")
+    yield Note(f"{device_name()}, training in {'float32' if precision == 'no' else precision}")
+    if kind == "cpu" and recipe.cache.resolution >= FULL_SIZE_PX:
+        yield Note("no GPU was found: full-size models take days on a CPU", Outcome.WARNING)
+
+
+def check_device(name: str) -> None:
+    """ConfigError unless a tensor can be made on the device `name`."""
+    try:
+        torch.empty(1, device=name)
+    except (RuntimeError, AssertionError) as error:  # unknown, not compiled in, not there
+        reason = str(error).partition("\n")[0]
+        raise ConfigError(f"device '{name}' cannot be used ({reason}); set auto, cpu or another device") from error
+
+
+def device_name() -> str:
+    """The GPU's name, or that of the device's kind."""
+    kind = torch.device(local_device()).type
+    return torch.cuda.get_device_name() if kind == "cuda" else kind.upper()
+
+
+def packages(recipe: Recipe) -> Iterator[Note]:
+    """Whether what the training's options need is installed."""
+    build_optimizer([nn.Parameter(torch.zeros(1))], recipe.training.optimizer)
+    if recipe.training.compile and not any(map(shutil.which, COMPILERS)):
+        raise ConfigError("training.compile=true needs a C++ compiler, found none; install g++, or set it to false")
+    yield Note(f"optimizer {recipe.training.optimizer.name}")
+
+
+def cost(recipe: Recipe) -> Iterator[Note]:
+    """Whether disk and memory hold what caching and training will take, by the estimate of `smpo cost`."""
+    rows = num_rows(recipe)
+    found = estimate(recipe, counts_of(recipe, None if rows is None else (rows, rows)))
+    yield from _disk(recipe, found)
+    yield _memory(found)
+
+
+def _disk(recipe: Recipe, found: Estimate) -> Iterator[Note]:
+    """The free space of each disk; what is there already is taken off."""
+    needs = {
+        "cache": found.disk.latents + found.disk.prompts,
+        "invert": found.storing.bytes if found.storing else 0,
+        "train": found.disk.checkpoints + found.memory.policy,
+    }
+    by_disk: dict[int, list[tuple[str, int, Path]]] = {}
+    for stage, size in needs.items():
+        if size and not is_complete(recipe, stage):
+            folder = recipe.folder(stage)
+            parent, left = existing_parent(folder), max(0, size - size_of(folder))
+            by_disk.setdefault(os.stat(parent).st_dev, []).append((stage, left, parent))
+    for needed in by_disk.values():
+        place, total = needed[0][2], sum(size for _, size, _ in needed)
+        free = shutil.disk_usage(place).free
+        parts = ", ".join(f"{stage} {size / GB:.3g} GB" for stage, size, _ in needed)
+        if total > free:
+            raise ConfigError(
+                f"{place} has {free / GB:.3g} GB free, and the run writes {total / GB:.3g} GB ({parts}); free some, "
+                "set paths to another disk, or set data.max_rows or cache.dtype=float16"
+            )
+        yield Note(f"{parts} to be written, {free / GB:.3g} GB free at {place}")
+
+
+def _memory(found: Estimate) -> Note:
+    """The device's memory."""
+    needed = found.memory.peak / GIB + OVERHEAD_GIB
+    if torch.device(local_device()).type == "cuda":
+        there = torch.cuda.mem_get_info()[1] / GIB
+    else:
+        there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GIB
+    text = f"training takes about {needed:.2f} of the {there:.1f} GiB of the {device_name()}"
+    if needed <= there:
+        return Note(text)
+    ways_out = "lower training.micro_batch_size, set training.gradient_checkpointing=true, or train a LoRA"
+    return Note(f"{text}; {ways_out}", Outcome.WARNING)

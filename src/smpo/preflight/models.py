@@ -1,0 +1,78 @@
+"""Questions about weights: the base and what it is assembled into, starts, adapters, further models, scorers."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from PIL import Image
+
+from smpo.config import Recipe
+from smpo.cost.architecture import architecture_of
+from smpo.errors import ConfigError
+from smpo.generation.pipelines import load_pipeline
+from smpo.models import FAMILIES
+from smpo.preflight.findings import Note
+from smpo.rewards import SCORERS
+from smpo.rewards.scorer import Scorer
+from smpo.stages import prompts_of
+from smpo.training.lora import add_adapters, trained_parameters
+
+GREY = Image.new("RGB", (64, 64), (128, 128, 128))
+
+
+def base(recipe: Recipe) -> Iterator[Note]:
+    """Whether the base loads whole, fits together, and can be assembled into the pipeline that will be saved."""
+    family = FAMILIES.build(recipe.model)
+    family.pipeline(family.load_unet())
+    yield Note(f"{recipe.model['source']}")
+
+
+def start(recipe: Recipe) -> Iterator[Note]:
+    """Whether the weights that training starts from, and those of the reference, load whole."""
+    family = FAMILIES.build(recipe.model)
+    for name, source in (("init_unet", recipe.init_unet), ("ref_unet", recipe.ref_unet)):
+        if source is not None:
+            family.load_unet(source)
+            yield Note(f"{name} {source}")
+
+
+def compared(recipe: Recipe) -> Iterator[Note]:
+    """Whether the further models that the images are compared with load whole."""
+    for name, source in recipe.generation.models.items():
+        load_pipeline(source, recipe.generation.options)
+        yield Note(f"{name}: {source}")
+
+
+def adapters(recipe: Recipe) -> Iterator[Note]:
+    """Whether the modules that get adapters are there."""
+    options = recipe.training.lora
+    if options is not None:
+        unet = architecture_of(recipe.model).unet()
+        add_adapters(unet, options, seed=0)
+        count = sum(parameter.numel() for parameter in trained_parameters(unet))
+        yield Note(f"LoRA of rank {options.rank}, {count:,} parameters")
+
+
+def timesteps(recipe: Recipe) -> Iterator[Note]:
+    """Whether the training's timesteps are the model's."""
+    levels, highest = len(FAMILIES.build(recipe.model).alphas_cumprod), recipe.training.max_timestep
+    if highest >= levels:
+        raise ConfigError(f"training.max_timestep must be < {levels}, the model's number of timesteps, got {highest}")
+    yield Note(f"{recipe.training.min_timestep} to {highest} of {levels}")
+
+
+def scorers(recipe: Recipe) -> Iterator[Note]:
+    """Whether every scorer loads and scores an image."""
+    prompt = _any_prompt(recipe)
+    distinct: list[tuple[str, dict[str, Any]]] = []
+    for name, settings in (*recipe.pair_scorers.items(), *recipe.evaluation.scorers.items()):
+        if settings not in [known for _, known in distinct]:
+            distinct.append((name, settings))
+    for name, settings in distinct:
+        scorer: Scorer = SCORERS.build(settings)
+        score = scorer([GREY], [prompt]).item()
+        yield Note(f"{name} gives a grey image {score:.4g}")
+
+
+def _any_prompt(recipe: Recipe) -> str:
+    section = recipe.sampling or recipe.generation
+    return prompts_of(section)[0].text if section.prompts else "a photo"

@@ -1,0 +1,34 @@
+"""Which question is asked for which stages, the cheap ones first."""
+
+from smpo.preflight import data, machine, models
+from smpo.preflight.findings import Probe, Question
+
+GENERATING = ("sample", "generate")
+TRAINING = ("invert", "train")
+COMPUTING = (*GENERATING, "score", "cache", *TRAINING, "evaluate")
+EVERYWHERE = (*COMPUTING, "pairs", "label", "report")
+
+
+def _probe(subject: str, stages: tuple[str, ...], ask: Question, *after: str) -> Probe:
+    return Probe(subject, frozenset(stages), ask, frozenset(after))
+
+
+PROBES: tuple[Probe, ...] = (
+    _probe("folders", EVERYWHERE, machine.folders),
+    _probe("processes", ("train",), machine.processes),
+    _probe("device", COMPUTING, machine.devices),
+    _probe("packages", TRAINING, machine.packages),
+    _probe("prompts", GENERATING, data.prompts),
+    _probe("pairs", ("pairs",), data.pairs),
+    _probe("held-out pairs", ("evaluate",), data.held_out),
+    _probe("model", (*GENERATING, "cache", *TRAINING), models.base, "device"),
+    _probe("start", TRAINING, models.start),
+    _probe("timesteps", TRAINING, models.timesteps, "model"),
+    _probe("adapters", TRAINING, models.adapters, "model"),
+    _probe("compared", ("generate",), models.compared, "device"),
+    _probe("scorers", ("score", "evaluate"), models.scorers, "device", "prompts"),
+    _probe(
+        "disk, memory", ("cache", *TRAINING), machine.cost, "folders", "processes", "packages", "pairs", "model",
+        "timesteps", "adapters",
+    ),
+)
