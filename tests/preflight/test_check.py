@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from smpo.config import load_recipe
-from smpo.errors import ConfigError
+from smpo.errors import ConfigError, DataError
 from smpo.preflight import Finding, Outcome, check, machine, require
 from smpo.preflight.machine import check_writable
 from smpo.tiny.prompts import sample_prompts
@@ -102,8 +102,10 @@ def test_folders_that_cannot_be_written(tmp_path: Path) -> None:
 def test_a_run_asks_only_for_its_unfinished_stages_and_names_all_failures(set_up: list[str]) -> None:
     recipe = load_recipe("tiny-demo", [*set_up, "training.max_timestep=1000", "generation.prompts=/nowhere.txt"])
     with pytest.raises(ConfigError, match=r"2 checks failed: prompts: .* \| timesteps: "):
-        require(recipe, ["train", "generate"])
+        require(recipe, ["pairs", "label", "cache", "train", "generate"])
     assert require(recipe, ["label"]) == []
+    with pytest.raises(DataError, match="holds no pairs artefact; run `smpo pairs` first"):
+        require(recipe, ["train"])
 
 
 def test_the_command_prints_a_line_a_finding_and_fails_where_one_failed(set_up: list[str]) -> None:
@@ -112,5 +114,5 @@ def test_the_command_prints_a_line_a_finding_and_fails_where_one_failed(set_up: 
     *lines, last = sound.stdout.splitlines()
     assert all(line.startswith("ok ") for line in lines)
     assert last == f"smpo can run: {len(lines)} findings, 0 of them warnings."
-    broken = smpo("train", "tiny-demo", *set_up, "training.max_timestep=1000")
+    broken = smpo("run", "tiny-demo", *set_up, "training.max_timestep=1000")
     assert broken.returncode == 1 and broken.stderr.startswith("error: training.max_timestep must be < 1000")

@@ -2,12 +2,16 @@
 
 from collections.abc import Collection, Iterator
 
+from smpo.artefacts import read_manifest
 from smpo.config import Recipe
 from smpo.errors import ConfigError, SmpoError
 from smpo.preflight.findings import Finding, Outcome, Probe
 from smpo.preflight.probes import PROBES
 from smpo.processes import this_process, wait_for_all
 from smpo.stages import is_complete, stages_of
+
+INPUTS = {"cache": ("pairs",), "train": ("pairs", "label", "cache")}
+"""Stage -> those whose artefacts it reads."""
 
 
 def check(recipe: Recipe, stages: Collection[str] | None = None) -> Iterator[Finding]:
@@ -31,12 +35,17 @@ def require(recipe: Recipe, stages: Collection[str]) -> list[Finding]:
     """The warnings of the probes that the unfinished ones of `stages` need; the main process asks for all processes.
 
     Raises:
+        DataError: a stage would read what no earlier one has made.
         ConfigError: something would stop a stage; the message names all of it.
         ProcessError: so it is for the main process.
     """
     findings: list[Finding] = []
     if this_process().is_main:
-        findings = list(check(recipe, [stage for stage in stages if not is_complete(recipe, stage)]))
+        unfinished = [stage for stage in stages if not is_complete(recipe, stage)]
+        for stage in unfinished:
+            for made_before in (name for name in INPUTS.get(stage, ()) if name not in stages):
+                read_manifest(recipe.folder(made_before), stage=made_before)
+        findings = list(check(recipe, unfinished))
     failed = [finding for finding in findings if finding.outcome is Outcome.FAILED]
     if failed:
         raise ConfigError(_message(failed))
