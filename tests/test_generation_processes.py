@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from smpo import parts
 from smpo.errors import DataError, ProcessError
 from smpo.generation import GenerationOptions, ImageSet, generate_images, sets
 from smpo.processes import this_process
@@ -33,7 +34,7 @@ def worker(
     model: Path, out: Path, *, before: Callable[[int, Path], None] = lambda rank, path: None
 ) -> Callable[[], None]:
     """What a process does; `before(rank, path)` is called before it writes an image. Notes what it drew, wrote, met."""
-    write, render = sets.write_atomically, sets.render
+    write, render = parts.write_atomically, sets.render
 
     def noting_batch(pipeline: object, prompts: list[str], *seeds: object, **options: object) -> object:
         with open(out.parent / "drawn", "a") as notes:
@@ -49,7 +50,7 @@ def worker(
 
     def work() -> None:
         torch.set_num_threads(1)
-        sets.write_atomically, sets.render = noting, noting_batch  # in this forked process only
+        parts.write_atomically, sets.render = noting, noting_batch  # in this forked process only
         try:
             generate_images(str(model), PROMPTS, out, options=FAST)
         except (ProcessError, DataError) as error:

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from smpo import artefacts
-from smpo.artefacts import read_manifest
+from smpo import locks, parts
+from smpo.artefacts import Artefact, finish, read_manifest
 from smpo.errors import DataError, StaleError
 from smpo.generation import (
     GenerationOptions,
@@ -21,7 +21,6 @@ from smpo.generation import (
     ImageSetReport,
     generate_images,
     generate_shared,
-    sets,
 )
 from smpo.generation.pipelines import identity
 from smpo.generation.sets import Drawing
@@ -146,9 +145,8 @@ def test_a_lost_store_is_named_and_drawn_again(draw: Draw, tmp_path: Path) -> No
 
 def test_other_pixels_in_the_store_are_noticed(draw: Draw, tmp_path: Path) -> None:
     draw("one")
-    manifest = stored(tmp_path)[0] / "manifest.json"
-    content = json.loads(manifest.read_text())
-    manifest.write_text(json.dumps({**content, "results": {**content["results"], "pixels": "others"}}))
+    made = Artefact.open(stored(tmp_path)[0], stage="generate")
+    finish(made.folder, {**made.results, "pixels": "others"}, sealed=made.seals)
     with pytest.raises(DataError, match="run `smpo generate` again"):
         ImageSet.open(tmp_path / "one/generate/base")
     assert draw("one").fingerprint != draw("two", TEXTS).fingerprint
@@ -168,14 +166,14 @@ def start(draw: Draw, name: str, *, before: Callable[[Path], None]) -> multiproc
     """A run of its own (no rank) that calls `before(path)` before it writes an image."""
     def work() -> None:
         torch.set_num_threads(1)
-        write, artefacts.POLL_S = sets.write_atomically, 0.05
+        write, locks.POLL_S = parts.write_atomically, 0.05
 
         def noting(path: Path, content: str | bytes) -> None:
             if path.suffix == ".png":
                 before(path)
             write(path, content)
 
-        sets.write_atomically = noting
+        parts.write_atomically = noting
         draw(name)
 
     process = multiprocessing.get_context("fork").Process(target=work)
@@ -227,7 +225,7 @@ def test_two_processes_share_a_stored_set(draw: Draw, tmp_path: Path) -> None:
 
 def test_a_file_system_without_locks_is_no_obstacle(draw: Draw, monkeypatch: pytest.MonkeyPatch) -> None:
     def unsupported(descriptor: int, how: int) -> None:
-        raise OSError(artefacts.errno.ENOLCK, "No locks available")
+        raise OSError(locks.errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(artefacts.fcntl, "flock", unsupported)
+    monkeypatch.setattr(locks.fcntl, "lockf", unsupported)
     assert draw("one").num_made == 3

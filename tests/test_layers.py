@@ -16,7 +16,7 @@ ROOT = Path(smpo.__file__).parent
 # demo of the command line imports the tiny world.
 ROWS = (
     ("", "errors", "checks", "registry", "records", "artefacts", "randomness", "sections", "recipes",
-     "processes", "contact_sheet", "image_set", "library_output", "transfer"),
+     "processes", "contact_sheet", "image_set", "library_output", "transfer", "digests", "seals", "parts", "locks"),
     ("maths",),
     ("labels", "noising", "objectives", "models.package_data", "data.images"),
     ("models", "rewards", "data"),

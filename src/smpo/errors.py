@@ -17,8 +17,12 @@ class StaleError(SmpoError):
     """An artefact that was made from other inputs or another configuration than the ones asked for."""
 
 
+class BusyError(SmpoError):
+    """A folder that another process is writing into."""
+
+
 class NonFiniteError(SmpoError):
-    """A loss or gradient that is NaN or infinite; training stops before the optimizer step."""
+    """A loss, gradient or weight that is NaN or infinite; nothing of it is saved."""
 
 
 class ProcessError(SmpoError):

@@ -1,16 +1,16 @@
 """Sets of generated images as they lie on disk: PNG files and a table of their prompts and seeds."""
 
+import io
 import json
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from PIL import Image
 
-from smpo.artefacts import MANIFEST, fingerprint_of, read_manifest
+from smpo.artefacts import MANIFEST, Artefact
 from smpo.errors import DataError
+from smpo.seals import Seal, read_sealed
 
 STAGE = "generate"
 TABLE = "images.jsonl"
@@ -30,6 +30,7 @@ class ImageSet:
         seeds: seed of each image's noise.
         images_per_prompt: consecutive images that share a prompt.
         fingerprint: of the settings, the weights and the pixels.
+        pixels: the artefact that holds the files, each of which is compared with its seal when it is read.
         categories: of each image's prompt; None where it has none.
         challenges: likewise.
     """
@@ -42,18 +43,20 @@ class ImageSet:
     fingerprint: str
     categories: tuple[str | None, ...]
     challenges: tuple[str | None, ...]
+    pixels: Artefact = field(compare=False)
 
     @classmethod
     def open(cls, folder: Path) -> "ImageSet":
         """The image set in `folder`; DataError when it, or what it points to, is missing, unfinished or other."""
-        manifest = read_manifest(folder, stage=STAGE)
-        rows = [json.loads(line) for line in (folder / TABLE).read_text().splitlines()]
+        artefact = Artefact.open(folder, stage=STAGE)
+        pixels = _pixels(artefact)
+        rows = [json.loads(line) for line in artefact.read(TABLE).decode().splitlines()]
         columns = {key: tuple(row.get(key) for row in rows) for key in (*REQUIRED, "category", "challenge")}
         return cls(
-            _pixel_folder(folder, manifest), *(columns[key] for key in REQUIRED),
-            images_per_prompt=manifest["settings"]["options"]["images_per_prompt"],
-            fingerprint=fingerprint_of(folder, stage=STAGE), categories=columns["category"],
-            challenges=columns["challenge"],
+            pixels.folder, *(columns[key] for key in REQUIRED),
+            images_per_prompt=artefact.manifest["settings"]["options"]["images_per_prompt"],
+            fingerprint=artefact.fingerprint, categories=columns["category"], challenges=columns["challenge"],
+            pixels=pixels,
         )
 
     def __len__(self) -> int:
@@ -61,26 +64,47 @@ class ImageSet:
         return len(self.files)
 
     def images(self, start: int = 0, stop: int | None = None) -> list[Image.Image]:
-        """The RGB images `start` to `stop` (exclusive); DataError names a file that cannot be read."""
-        return [read_image(self.folder / file) for file in self.files[start:stop]]
+        """The RGB images `start` to `stop` (exclusive); DataError names a file that is not what was written."""
+        return [read_image(self.data(index)) for index in range(len(self))[start:stop]]
+
+    def data(self, index: int) -> "SealedImage":
+        """What `read_image` reads as image `index`."""
+        file = self.files[index]
+        return SealedImage(self.folder / file, self.pixels.seal(file))
+
+    def check(self) -> None:
+        """DataError names a file of the set that is not what was written; all files are read."""
+        self.pixels.check()
 
 
-def _pixel_folder(folder: Path, manifest: Mapping[str, Any]) -> Path:
-    """Where the files of the set lie; DataError when other images, or none, lie there now."""
-    place = manifest.get("notes", {}).get(PIXELS)
+@dataclass(frozen=True)
+class SealedImage:
+    """An image file and what its bytes have to be; it travels to the processes that decode it."""
+
+    path: Path
+    seal: Seal
+
+
+def _pixels(artefact: Artefact) -> Artefact:
+    """The artefact that holds the files of the set; DataError when other images, or none, lie there now."""
+    place = artefact.manifest["notes"].get(PIXELS)
     if place is None:
-        return folder
-    stored = Path(os.path.normpath(folder / place))
-    whole = (stored / MANIFEST).exists() and read_manifest(stored, stage=STAGE)["results"] == manifest["results"]
-    if not whole:
-        raise DataError(f"the images of {folder} are no longer in {stored}; run `smpo generate` again")
-    return stored
+        return artefact
+    stored = Path(os.path.normpath(artefact.folder / place))
+    found = Artefact.open(stored, stage=STAGE) if (stored / MANIFEST).exists() else None
+    if found is None or found.results != artefact.results:
+        raise DataError(f"the images of {artefact.folder} are no longer in {stored}; run `smpo generate` again")
+    return found
 
 
-def read_image(path: Path) -> Image.Image:
-    """The RGB image in `path`; DataError when it cannot be read."""
+def read_image(data: SealedImage) -> Image.Image:
+    """The RGB image of a file; DataError when the file is not what was written."""
+    again = "delete this file and run `smpo generate` again"
+    content, wrong = read_sealed(data.path, data.seal)
+    if wrong is not None:
+        raise DataError(f"{data.path} {wrong}; {again}")
     try:
-        with Image.open(path) as image:
+        with Image.open(io.BytesIO(content)) as image:
             return image.convert("RGB")
     except (OSError, SyntaxError) as error:
-        raise DataError(f"{path} cannot be read ({error}); delete the folder and run `smpo generate` again") from error
+        raise DataError(f"{data.path} cannot be read ({error}); {again}") from error

@@ -46,6 +46,7 @@ from smpo.sections import Section
 from smpo.training.batches import TrainingPairs
 from smpo.training.implicit import HeldOut, measure_held_out, read_held_out
 from smpo.training.invert import invert_visits, with_stored
+from smpo.training.result import metrics_of
 from smpo.training.run import Run
 from smpo.training.trainer import train as train_policy
 
@@ -164,7 +165,7 @@ def report(recipe: Recipe, progress: Progress) -> str:
     content = ReportContent(
         title=f"{recipe.name}: before and after alignment", comparison=compared, model=recipe.name,
         facts=facts(recipe), examples=paired_examples(opened[BASE], opened[recipe.name]),
-        metrics=recipe.folder("train") / "metrics.jsonl", p_winner=table.p_winner.tolist(),
+        metrics=metrics_of(recipe.folder("train")), p_winner=table.p_winner.tolist(),
         weight=pair_weight(table.p_winner, gamma=gamma).tolist(), recipe=dump_recipe(recipe),
         tables=paper_tables({name: compared}, recipe.name, published=beside),
         categories=categories_of(sets[BASE]), sets=opened if recipe.report.browser else {},

@@ -77,7 +77,7 @@ def paint(folder: Path, *, light: float, prompts: Sequence[str] = (), per_prompt
         image.save(folder / f"images/{i:05d}.png")
         rows.append({"index": i, "prompt": prompts[i // per_prompt], "seed": seed + i, "file": f"images/{i:05d}.png"})
     write_atomically(folder / "images.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
-    finish(folder, {"num_images": len(rows)})
+    finish(folder, {"num_images": len(rows)}, files=["images.jsonl", *(row["file"] for row in rows)])
     return ImageSet.open(folder)
 
 

@@ -14,7 +14,8 @@ from PIL import Image
 from smpo.errors import ConfigError, DataError
 from smpo.evaluation.browser import Evaluated, thumbnail, write_browser
 from smpo.evaluation.scores import ScoreTable
-from smpo.image_set import ImageSet
+from smpo.image_set import ImageSet, SealedImage
+from smpo.seals import Seal
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +56,7 @@ def test_large_images_are_reduced(tmp_path: Path) -> None:
     """Noise is the worst case for a codec: still below 15 KB."""
     noise = np.random.default_rng(0).integers(0, 256, size=(512, 768, 3), dtype=np.uint8)
     Image.fromarray(noise).save(tmp_path / "a.png")
-    data = base64.b64decode(thumbnail(tmp_path / "a.png"))
+    data = base64.b64decode(thumbnail(SealedImage(tmp_path / "a.png", Seal.of_file(tmp_path / "a.png"))))
     assert Image.open(io.BytesIO(data)).size == (160, 107) and len(data) < 15_000
 
 

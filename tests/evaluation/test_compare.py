@@ -193,6 +193,6 @@ def test_examples_are_spread_by_place(sets: dict[str, ImageSet], evaluations: di
     tables = {name: ScoreTable.open(folder) for name, folder in evaluations.items()}
     found = paired_examples((sets["base"], tables["base"]), (sets["ours"], tables["ours"]), limit=4)
     assert [example.index for example in found] == [0, 10, 20, 30]
-    assert found[1].after == sets["ours"].folder / "images/00010.png"
+    assert found[1].after.path == sets["ours"].folder / "images/00010.png"
     assert found[1].gap("darkness") == pytest.approx(-found[1].gap("brightness"))
     assert len(paired_examples((sets["base"], tables["base"]), (sets["ours"], tables["ours"]))) == 40

@@ -26,6 +26,8 @@ from smpo.evaluation.theme import DARK, LIGHT, save
 from smpo.evaluation.training_figures import label_distribution, read_metrics, running_mean, training_curves
 from smpo.evaluation.wording import decimals, interval_text, joined, shortened
 from smpo.generation import ImageSet
+from smpo.image_set import SealedImage
+from smpo.seals import Seal
 from tests.evaluation.conftest import Brightness
 
 VOID = {"meta", "img", "source", "br"}
@@ -152,10 +154,14 @@ def test_minimal_content_makes_a_report(minimal: ReportContent, tmp_path: Path) 
     assert "<script>" not in page and "Prompt by prompt" not in page and "<details>" not in page
 
 
+def sealed(path: Path) -> SealedImage:
+    return SealedImage(path, Seal.of_file(path))
+
+
 def test_large_images_become_thumbnails(content: ReportContent, minimal: ReportContent, tmp_path: Path) -> None:
     big = tmp_path / "big.png"
     Image.new("RGB", (1024, 512), "teal").save(big)
-    example = dataclasses.replace(content.examples[0], before=big, after=big)
+    example = dataclasses.replace(content.examples[0], before=sealed(big), after=sealed(big))
     page = write_report(tmp_path / "r", content=dataclasses.replace(minimal, examples=[example])).read_text()
     encoded = re.search(r"data:image/jpeg;base64,([^\"]+)", page).group(1)
     assert Image.open(io.BytesIO(base64.b64decode(encoded))).size == (320, 160)
@@ -167,7 +173,7 @@ def test_refusals(content: ReportContent, minimal: ReportContent, tmp_path: Path
     with pytest.raises(DataError, match="the report's model 'base' is the baseline itself; name another set"):
         write_report(tmp_path, content=dataclasses.replace(content, model="base"))
     (tmp_path / "broken.png").write_bytes(b"x")
-    broken = dataclasses.replace(content.examples[0], before=tmp_path / "broken.png")
+    broken = dataclasses.replace(content.examples[0], before=sealed(tmp_path / "broken.png"))
     with pytest.raises(DataError, match=r"broken\.png cannot be read"):
         write_report(tmp_path / "r", content=dataclasses.replace(minimal, examples=[broken]))
 
@@ -201,7 +207,7 @@ def test_grid_shows_both_images_with_prompt_and_scores(content: ReportContent) -
     assert len(figure.axes) == 6
     before, after = example.scores["brightness"]
     assert [ax.get_xlabel() for ax in figure.axes[:2]] == [f"base  {before:.4g}", f"ours  {after:.4g}"]
-    np.testing.assert_array_equal(figure.axes[1].images[0].get_array(), np.asarray(Image.open(example.after)))
+    np.testing.assert_array_equal(figure.axes[1].images[0].get_array(), np.asarray(Image.open(example.after.path)))
 
 
 def test_training_curves_have_one_panel_per_known_column(metrics: Path, tmp_path: Path) -> None:

@@ -149,14 +149,6 @@ def test_votes_label_a_pair_and_stand_in_the_index(tmp_path: Path):
     assert opened.vote_shares[:2].tolist() == [0.6, 0.2] and math.isnan(opened.vote_shares[2])
 
 
-def test_an_index_of_before_votes_were_read_has_none(tmp_path: Path):
-    prepared(tmp_path, [good_row(0), good_row(1)])
-    index = tmp_path / "pairs" / "pairs.parquet"
-    pq.write_table(pq.read_table(index).drop_columns("p_win"), index)
-    opened = PairSet.open(tmp_path / "pairs")
-    assert opened.human_labels.tolist() == [0.0, 1.0] and opened.vote_shares.isnan().all()
-
-
 def test_excluded_words_are_whole_words(tmp_path: Path):
     rows = [{**good_row(0), "caption": "a snake"}, {**good_row(1), "caption": "nake. d"}]
     assert prepared(tmp_path, rows, PairOptions(exclude_words=("nak", "nake."))).dropped == {"excluded_caption": 1}

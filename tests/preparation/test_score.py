@@ -148,7 +148,7 @@ def test_a_changed_table_is_refused(pairs: PairSet, tmp_path: Path):
     file = tmp_path / "light" / "scores.parquet"
     table = pq.read_table(file)
     pq.write_table(table.set_column(1, "score_0", table["score_1"]), file)
-    with pytest.raises(DataError, match="scores.parquet is not the table that was written; delete .*/light and run"):
+    with pytest.raises(DataError, match="scores.parquet is damaged or was changed .*; delete this file and run"):
         ScoreTable.open(tmp_path / "light")
 
 

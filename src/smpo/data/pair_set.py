@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from smpo.artefacts import fingerprint_of
+from smpo.artefacts import Artefact
 from smpo.data.formats import open_source
 from smpo.data.records import PairImages, PairSource, RawPair
 from smpo.errors import DataError, StaleError
@@ -24,7 +24,7 @@ INDEX_SCHEMA = pa.schema([
     ("pair_id", pa.string()), ("row", pa.int64()), ("caption", pa.string()), ("label_0", pa.float64()),
     ("uid_0", pa.string()), ("uid_1", pa.string()), ("bytes_0", pa.int64()), ("bytes_1", pa.int64()),
     ("width_0", pa.int32()), ("height_0", pa.int32()), ("width_1", pa.int32()), ("height_1", pa.int32()),
-    ("p_win", pa.float64()),  # null where nobody was counted; indexes of before this column read as that
+    ("p_win", pa.float64()),  # null where nobody was counted
 ])
 
 
@@ -47,10 +47,15 @@ class PairSet:
         """The pair set in `folder`.
 
         Raises:
-            DataError: the folder holds no complete pair set.
+            DataError: the folder holds no complete pair set, or its index is damaged.
         """
         folder = Path(folder)
-        return cls(folder, fingerprint_of(folder, stage=STAGE), pq.read_table(folder / INDEX, schema=INDEX_SCHEMA))
+        artefact = Artefact.open(folder, stage=STAGE)
+        index = pq.read_table(pa.BufferReader(artefact.read(INDEX)))
+        if not index.schema.equals(INDEX_SCHEMA):
+            raise DataError(f"{folder / INDEX} was made by an older version of smpo; delete {folder} and run "
+                            "`smpo pairs` again")
+        return cls(folder, artefact.fingerprint, index)
 
     def __len__(self) -> int:
         return self.index.num_rows
@@ -89,7 +94,7 @@ class PairSet:
     @cached_property
     def source(self) -> PairSource:
         """The reader of the images."""
-        place = json.loads((self.folder / SOURCE).read_text())
+        place = json.loads(Artefact.open(self.folder, stage=STAGE).read(SOURCE))
         try:
             return open_source(place["source"], format=place["format"], split=place["split"])
         except DataError as error:

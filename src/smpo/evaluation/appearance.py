@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
-from smpo.artefacts import Status, begin, finish, hash_file, read_manifest, write_atomically
+from smpo.artefacts import Artefact, Status, begin, finish, hash_file, write_atomically
 from smpo.image_set import ImageSet, read_image
 from smpo.processes import main_first
 
@@ -54,10 +54,11 @@ class Appearance:
     @classmethod
     def open(cls, folder: Path) -> "Appearance":
         """The measures in `folder`; DataError when they are missing, unfinished or something else."""
-        manifest, stored = read_manifest(folder, stage=STAGE), np.load(folder / FILE)
+        artefact = Artefact.open(folder, stage=STAGE)
+        stored = np.load(io.BytesIO(artefact.read(FILE)))
         return cls(
-            {name: stored[name] for name in MEASURES}, stored["thumbnails"], manifest["results"]["images_per_prompt"],
-            manifest["inputs"]["images"],
+            {name: stored[name] for name in MEASURES}, stored["thumbnails"], artefact.results["images_per_prompt"],
+            artefact.manifest["inputs"]["images"],
         )
 
 
@@ -79,7 +80,7 @@ def measure_images(
         columns = {name: np.array([row[0][i] for row in rows]) for i, name in enumerate(MEASURES)}
         np.savez_compressed(buffer, **columns, thumbnails=np.stack([row[1] for row in rows]))
         write_atomically(out / FILE, buffer.getvalue())
-        finish(out, {"images_per_prompt": images.images_per_prompt, "sha256": hash_file(out / FILE)})
+        finish(out, {"images_per_prompt": images.images_per_prompt, "sha256": hash_file(out / FILE)}, files=[FILE])
 
     main_first("measure the images", measured)
     return Appearance.open(out)
@@ -91,8 +92,8 @@ def _measured(
     rows: list[tuple[tuple[float, ...], np.ndarray]] = []
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for start in range(0, len(images), AT_ONCE):
-            files = [images.folder / file for file in images.files[start : start + AT_ONCE]]
-            rows += pool.map(lambda file: measure(read_image(file)), files)
+            some = range(len(images))[start : start + AT_ONCE]
+            rows += pool.map(lambda index: measure(read_image(images.data(index))), some)
             if progress is not None:
                 progress(len(rows), len(images))
     return rows

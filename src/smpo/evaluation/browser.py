@@ -20,7 +20,7 @@ from smpo.checks import check_known
 from smpo.errors import DataError
 from smpo.evaluation.scores import ScoreTable
 from smpo.evaluation.tables import template_environment
-from smpo.image_set import ImageSet, read_image
+from smpo.image_set import ImageSet, SealedImage, read_image
 
 THUMBNAIL_PX = 160
 QUALITY = 60
@@ -82,15 +82,15 @@ def _thumbnails(sets: Evaluated, count: int, progress: Callable[[int, int], None
     """Image by image, model by model: base64 of a WebP."""
     found = []
     for index in range(count):
-        found.append([thumbnail(images.folder / images.files[index]) for images, _ in sets.values()])
+        found.append([thumbnail(images.data(index)) for images, _ in sets.values()])
         if progress is not None:
             progress(index + 1, count)
     return found
 
 
-def thumbnail(path: Path) -> str:
+def thumbnail(data: SealedImage) -> str:
     """Base64 of the image as WebP that fits THUMBNAIL_PX; lossless where it fits as it is."""
-    picture, buffer = read_image(path), io.BytesIO()
+    picture, buffer = read_image(data), io.BytesIO()
     small = max(picture.size) <= THUMBNAIL_PX
     if not small:
         picture.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX), Image.Resampling.LANCZOS)

@@ -2,11 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from smpo.errors import DataError
 from smpo.evaluation.scores import ScoreTable
-from smpo.generation import ImageSet
+from smpo.image_set import ImageSet, SealedImage
 
 
 @dataclass(frozen=True)
@@ -25,8 +24,8 @@ class Example:
     index: int
     prompt: str
     seed: int
-    before: Path
-    after: Path
+    before: SealedImage
+    after: SealedImage
     scores: Mapping[str, tuple[float, float]]
 
     def gap(self, scorer: str) -> float:
@@ -48,8 +47,7 @@ def paired_examples(
         raise DataError(f"{new_images.folder} and {images.folder} differ in prompts or seeds; generate both alike")
     return tuple(
         Example(
-            i, images.prompts[i], images.seeds[i], images.folder / images.files[i],
-            new_images.folder / new_images.files[i],
+            i, images.prompts[i], images.seeds[i], images.data(i), new_images.data(i),
             {name: (float(column[i]), float(new_scores.scores[name][i])) for name, column in scores.scores.items()},
         )
         for i in spread_evenly(len(images), limit)
@@ -61,7 +59,7 @@ class GridRow:
     """One prompt and seed, painted by every model: model -> image file, model -> scorer -> score."""
 
     prompt: str
-    files: Mapping[str, Path]
+    files: Mapping[str, SealedImage]
     scores: Mapping[str, Mapping[str, float]]
 
 
@@ -70,7 +68,7 @@ def grid_rows(sets: Mapping[str, tuple[ImageSet, ScoreTable]], *, limit: int = 5
     first = next(iter(sets.values()))[0]
     return tuple(
         GridRow(
-            first.prompts[i], {name: images.folder / images.files[i] for name, (images, _) in sets.items()},
+            first.prompts[i], {name: images.data(i) for name, (images, _) in sets.items()},
             {name: {s: float(column[i]) for s, column in table.scores.items()} for name, (_, table) in sets.items()},
         )
         for i in spread_evenly(len(first), limit)

@@ -1,7 +1,6 @@
 """Figures of a comparison: win-rates, changes in common units, attribute accuracies, and images before and after."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -13,7 +12,7 @@ from smpo.evaluation.compare import Comparison, Pairing
 from smpo.evaluation.examples import Example, GridRow
 from smpo.evaluation.theme import FONT_PT, LIGHT, MARKERS, Theme, heading, new_figure, style
 from smpo.evaluation.wording import shortened
-from smpo.image_set import read_image
+from smpo.image_set import SealedImage, read_image
 
 DASHED = (0, (4, 3))
 BAR = 0.62
@@ -160,8 +159,8 @@ def model_grid(
     return figure
 
 
-def _image(ax: Axes, path: Path) -> None:
-    ax.imshow(read_image(path), interpolation="antialiased")
+def _image(ax: Axes, data: SealedImage) -> None:
+    ax.imshow(read_image(data), interpolation="antialiased")
     ax.set_xticks([])
     ax.set_yticks([])
     for spine in ax.spines.values():

@@ -24,7 +24,7 @@ from smpo.evaluation.tables import Layout, markdown_escaped, paper_tables, templ
 from smpo.evaluation.theme import save
 from smpo.evaluation.training_figures import label_distribution, training_curves
 from smpo.evaluation.wording import decimals, headline, percent
-from smpo.image_set import read_image
+from smpo.image_set import SealedImage, read_image
 
 SMALL_PX = 160  # images up to this side are embedded as they are
 THUMBNAIL_PX = 320
@@ -180,9 +180,9 @@ def _has_grid(content: ReportContent) -> bool:
     return len(content.sets) > 2
 
 
-def _thumbnail(path: Path) -> str:
+def _thumbnail(data: SealedImage) -> str:
     """A data URI of an image: itself when small, else a JPEG that fits THUMBNAIL_PX."""
-    picture, buffer = read_image(path), io.BytesIO()
+    picture, buffer = read_image(data), io.BytesIO()
     if max(picture.size) <= SMALL_PX:
         picture.save(buffer, "PNG", optimize=True)
         return encoded("image/png", buffer.getvalue())

@@ -14,13 +14,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from smpo.artefacts import (
+    Artefact,
     Status,
     begin,
     fingerprint,
     fingerprint_of,
     finish,
     hash_file,
-    read_manifest,
     write_atomically,
 )
 from smpo.errors import ConfigError
@@ -74,20 +74,20 @@ class ScoreTable:
 
     @classmethod
     def open(cls, folder: Path) -> "ScoreTable":
-        """The evaluation in `folder`; DataError when it is missing, unfinished or something else."""
-        results = read_manifest(folder, stage=STAGE)["results"]
-        table = pq.read_table(folder / TABLE).to_pydict()
+        """The evaluation in `folder`; DataError when it is missing, unfinished, damaged or something else."""
+        artefact = Artefact.open(folder, stage=STAGE)
+        results, table = artefact.results, pq.read_table(pa.BufferReader(artefact.read(TABLE))).to_pydict()
         names = results["scorers"]
         details = {
-            name: tuple(json.loads(line) for line in path.read_text().splitlines())
-            for name in names if (path := folder / f"details-{name}.jsonl").exists()
+            name: tuple(json.loads(line) for line in artefact.read(_details_file(name)).decode().splitlines())
+            for name in names if _details_file(name) in artefact.seals
         }
         return cls(
             *(tuple(table[key]) for key in ("prompt", "seed", "file")),
             images_per_prompt=results["images_per_prompt"],
             scores={name: np.asarray(table[name], dtype=np.float32) for name in names},
             units={name: about["units"] for name, about in names.items()},
-            details=details, fingerprint=fingerprint_of(folder, stage=STAGE),
+            details=details, fingerprint=artefact.fingerprint,
         )
 
     def rows(self, scorer: str) -> np.ndarray:
@@ -127,6 +127,7 @@ def evaluate_images(images: ImageSet, scorers: Mapping[str, Scorer], out: Path, 
     }
     missing: tuple[str, ...] = ()
     if status is not Status.DONE:
+        main_first("look at the images", images.check)
         missing = tuple(name for name, column in columns.items() if column.missing())
         fill(columns, scorers, lambda start, stop: _requests(images, start, stop), decode=read_image, options=options,
              progress=progress)
@@ -160,7 +161,7 @@ def _column_folder(name: str, scorer: Scorer, images: ImageSet, *, out: Path, st
 def _requests(images: ImageSet, start: int, stop: int) -> Iterator[Sequence[Request]]:
     for index in range(start, stop):
         file = images.files[index]
-        yield [Request(f"image {index}", file, images.prompts[index], images.folder / file)]
+        yield [Request(f"image {index}", file, images.prompts[index], images.data(index))]
 
 
 def _write_table(
@@ -170,7 +171,7 @@ def _write_table(
     n = len(images)
     values = (range(n), images.prompts, images.seeds, images.files)
     table = dict(zip(COLUMNS, (pa.array(list(column)) for column in values), strict=True))
-    about = {}
+    about, files = {}, [TABLE]
     for name, scorer in scorers.items():
         scores, verdicts = columns[name].joined()
         table[name] = pa.array(scores[:, 0].numpy())
@@ -178,11 +179,16 @@ def _write_table(
                        "median": float(np.median(scores.numpy()))}
         if verdicts is not None:
             lines = (json.dumps(of_image) + "\n" for (of_image,) in verdicts)
-            write_atomically(out / f"details-{name}.jsonl", "".join(lines))
+            write_atomically(out / _details_file(name), "".join(lines))
+            files.append(_details_file(name))
     buffer = io.BytesIO()
     pq.write_table(pa.table(table), buffer)
     write_atomically(out / TABLE, buffer.getvalue())
     finish(out, {
         "num_images": n, "images_per_prompt": images.images_per_prompt, "scorers": about,
         "sha256": hash_file(out / TABLE),
-    })
+    }, files=files)
+
+
+def _details_file(scorer: str) -> str:
+    return f"details-{scorer}.jsonl"

@@ -13,12 +13,12 @@ from typing import Any
 from PIL import Image
 
 from smpo.artefacts import (
+    Artefact,
     Status,
     begin,
     fingerprint,
     fingerprint_of,
     finish,
-    hash_file,
     write_atomically,
 )
 from smpo.generation.drawing import image_seed, render
@@ -26,6 +26,7 @@ from smpo.generation.options import GenerationOptions
 from smpo.generation.pipelines import identity, load_pipeline, pipeline_class
 from smpo.image_set import STAGE, TABLE
 from smpo.models.sources import local_pipeline
+from smpo.parts import Parts
 from smpo.processes import local_device, main_first, shard, this_process, wait_for_all
 from smpo.prompts import Prompt, Source, read_prompts
 
@@ -115,7 +116,11 @@ def draw(drawing: Drawing, out: Path, *, progress: Progress | None) -> ImageSetR
     """The report of the complete image set of `drawing` in `out`; see `generate_images`."""
     started = time.monotonic()
     status = main_first("open the image set", lambda: begin(out, stage=STAGE, settings=drawing.settings, inputs={}))
-    made = 0 if status is Status.DONE else _make_missing(drawing, out, progress)
+    made = 0
+    if status is not Status.DONE:
+        made = _make_missing(drawing, out, progress)
+    elif this_process().is_main:
+        Artefact.open(out, stage=STAGE).check()  # what is used again is what was made
     print_of = fingerprint_of(out, stage=STAGE)
     seconds = time.monotonic() - started
     return ImageSetReport(out, len(drawing.rows), made, status is Status.DONE, seconds, print_of)
@@ -126,19 +131,22 @@ def _make_missing(drawing: Drawing, out: Path, progress: Progress | None) -> int
     if this_process().is_main:
         for leftover in (out / "images").glob("*.tmp-*"):  # of a killed run
             leftover.unlink(missing_ok=True)
-    missing = {row["file"] for row in drawing.rows if not (out / row["file"]).exists()}
-    wait_for_all("list the missing images")
-    _make(drawing, missing, out, progress)
+    parts = main_first("look at the images that are there", lambda: Parts.open(out))
+    missing = {row["file"] for row in drawing.rows if row["file"] not in parts}
+    _make(drawing, missing, parts, progress)
     wait_for_all("make their images")
     if this_process().is_main:
         write_atomically(out / TABLE, drawing.table)
-        pixels = fingerprint([hash_file(out / row["file"]) for row in drawing.rows])
-        finish(out, {"num_images": len(drawing.rows), "pixels": pixels}, notes=_provenance(drawing))
+        seals = parts.of_all()
+        images = {row["file"]: seals[row["file"]] for row in drawing.rows}
+        pixels = fingerprint([seal.sha256 for seal in images.values()])
+        results = {"num_images": len(drawing.rows), "pixels": pixels}
+        finish(out, results, files=[TABLE], sealed=images, notes=_provenance(drawing))
     wait_for_all("finish the image set")
     return len(missing)
 
 
-def _make(drawing: Drawing, missing: Collection[str], out: Path, progress: Progress | None) -> None:
+def _make(drawing: Drawing, missing: Collection[str], parts: Parts, progress: Progress | None) -> None:
     """Make this process's share of the missing files.
 
     A batch is always made whole, so that each image has the same company, and the same pixels to the last bit, whenever
@@ -156,9 +164,9 @@ def _make(drawing: Drawing, missing: Collection[str], out: Path, progress: Progr
             if row["file"] in missing:
                 buffer = io.BytesIO()
                 Image.fromarray(image).save(buffer, "PNG")
-                write_atomically(out / row["file"], buffer.getvalue())
+                parts.write(row["file"], buffer.getvalue())
         if progress is not None:
-            progress(num_images_in(out), len(drawing.rows))
+            progress(num_images_in(parts.folder), len(drawing.rows))
 
 
 def num_images_in(out: Path) -> int:

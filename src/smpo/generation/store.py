@@ -17,12 +17,12 @@ from smpo.artefacts import (
     fingerprint_of,
     finish,
     read_manifest,
-    turn_at,
     write_atomically,
 )
 from smpo.generation.options import GenerationOptions
 from smpo.generation.sets import Drawing, ImageSetReport, Progress, draw, num_images_in
 from smpo.image_set import PIXELS, STAGE, TABLE
+from smpo.locks import exclusive
 from smpo.processes import main_first, this_process, wait_for_all
 from smpo.prompts import Prompt, Source
 
@@ -56,7 +56,7 @@ def generate_shared(
         if progress is not None:
             progress(num_images_in(folder), len(bare.rows))
 
-    with turn_at(folder, waiting) if this_process().is_main else nullcontext():
+    with exclusive(folder, waiting) if this_process().is_main else nullcontext():
         report = draw(bare, folder, progress=progress)
     if this_process().is_main:
         _point(drawing, out, folder, status)
@@ -74,4 +74,4 @@ def _point(drawing: Drawing, out: Path, folder: Path, status: Status) -> None:
         if (found["results"], found.get("notes")) == (stored["results"], notes):
             return
     write_atomically(out / TABLE, drawing.table)
-    finish(out, stored["results"], notes=notes)
+    finish(out, stored["results"], files=[TABLE], notes=notes)

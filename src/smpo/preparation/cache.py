@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -17,12 +17,13 @@ from diffusers import AutoencoderKL
 from pydantic import Field
 from torch import Tensor
 
-from smpo.artefacts import Status, begin, fingerprint_of, finish, read_manifest, write_atomically
+from smpo.artefacts import Artefact, Status, begin, fingerprint, finish
 from smpo.data.images import decode_image
 from smpo.data.pair_set import PairImages, PairSet
 from smpo.errors import DataError
 from smpo.models.parts import posterior_moments
 from smpo.models.sd import StableDiffusion
+from smpo.parts import Parts, SealedBlocks
 from smpo.preparation.crops import Crops, views_of
 from smpo.sections import Section
 
@@ -81,26 +82,32 @@ def cache_pairs(
     status = begin(out, stage="cache", settings=settings, inputs={"pairs": pairs.fingerprint})
     if status is not Status.DONE:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        prompts = sorted(set(pairs.captions) - {""})
-        _write_prompts(["", *prompts], family, out / "prompts", options=options, device=device)
+        prompts, parts = sorted(set(pairs.captions) - {""}), Parts.open(out)
+        _write_prompts(["", *prompts], family, parts, options=options, device=device)
         vae = family.load_vae(getattr(torch, options.vae_dtype)).to(device)
-        _write_latents(pairs, vae, out / "latents", options=options, progress=progress)
-        finish(out, {"pairs": len(pairs), "prompts": 1 + len(prompts), "views": options.views.num_views})
-    results = read_manifest(out, stage="cache")["results"]
-    megabytes = sum(file.stat().st_size for file in out.rglob("*.npy")) / 1e6
-    return CacheReport(**results, megabytes=megabytes, skipped=status is Status.DONE)
+        _write_latents(pairs, vae, parts, options=options, progress=progress)
+        counts = {"pairs": len(pairs), "prompts": 1 + len(prompts), "views": options.views.num_views}
+        finish(out, {**counts, "content": _content(parts)}, sealed=parts.of_all())
+    artefact = Artefact.open(out, stage="cache")
+    megabytes = sum(seal.bytes for seal in artefact.seals.values()) / 1e6
+    counts = {name: artefact.results[name] for name in ("pairs", "prompts", "views")}
+    return CacheReport(**counts, megabytes=megabytes, skipped=status is Status.DONE)
+
+
+def _content(parts: Parts) -> str:
+    """Digest of all blocks: what is trained on, whatever device made it."""
+    return fingerprint({name: seal.entry for name, seal in parts.of_all().items()})
 
 
 class LatentCache:
-    """A finished cache, memory-mapped.
+    """A finished cache, memory-mapped; each block is compared with its seal when it is first used.
 
     Pair i of the pair set is row i. Views of an image: crop 0, its mirror image, crop 1, its mirror image, ...
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.manifest = read_manifest(folder, stage="cache")
-        self.fingerprint = fingerprint_of(folder, stage="cache")
+        self.folder, self.artefact = folder, Artefact.open(folder, stage="cache")
+        self.manifest, self.fingerprint = self.artefact.manifest, self.artefact.fingerprint
         self.num_views: int = self.manifest["results"]["views"]
         self.flips: bool = self.manifest["settings"]["flips"]
 
@@ -127,13 +134,14 @@ class LatentCache:
         }
 
     @cached_property
-    def _latents(self) -> dict[str, list[np.ndarray]]:
-        return {name: map_blocks(self.folder / "latents", name) for name in ("mean", "std", "size")}
+    def _latents(self) -> dict[str, SealedBlocks]:
+        return {name: SealedBlocks(self.artefact, f"latents/{name}") for name in ("mean", "std", "size")}
 
     @cached_property
-    def _prompts(self) -> dict[str, list[np.ndarray]]:
-        names = {path.name.rsplit("-", 1)[0] for path in (self.folder / "prompts").glob("*.npy")}
-        return {name: map_blocks(self.folder / "prompts", name) for name in sorted(names)}
+    def _prompts(self) -> dict[str, SealedBlocks]:
+        files = [file.removeprefix("prompts/") for file in self.artefact.seals if file.startswith("prompts/")]
+        names = sorted({file.rsplit("-", 1)[0] for file in files})
+        return {name: SealedBlocks(self.artefact, f"prompts/{name}") for name in names}
 
 
 def prompt_rows(captions: Sequence[str]) -> list[int]:
@@ -144,10 +152,11 @@ def prompt_rows(captions: Sequence[str]) -> list[int]:
 
 @torch.no_grad()
 def _write_prompts(
-    prompts: Sequence[str], family: StableDiffusion, folder: Path, *, options: CacheOptions, device: torch.device
+    prompts: Sequence[str], family: StableDiffusion, parts: Parts, *, options: CacheOptions, device: torch.device
 ) -> None:
     for number, start in enumerate(range(0, len(prompts), BLOCK_PROMPTS)):
-        if (folder / f"hidden-{number:05d}.npy").exists():  # written last
+        block_lost = any(name.startswith("prompts/") and name.endswith(f"-{number:05d}.npy") for name in parts.lost)
+        if f"prompts/hidden-{number:05d}.npy" in parts and not block_lost:  # written last
             continue
         block = prompts[start : start + BLOCK_PROMPTS]
         pieces = [family.encode_prompts(block[i : i + 64], device) for i in range(0, len(block), 64)]
@@ -156,19 +165,19 @@ def _write_prompts(
             for tensor in tensors.values():
                 tensor[0] = 0
         for name in sorted(tensors, key=lambda name: name == "hidden"):
-            save_block(folder / f"{name}-{number:05d}.npy", tensors[name], dtype=options.dtype)
+            save_block(parts, f"prompts/{name}-{number:05d}.npy", tensors[name], dtype=options.dtype)
 
 
 def _write_latents(
-    pairs: PairSet, vae: AutoencoderKL, folder: Path, *, options: CacheOptions, progress: Progress | None
+    pairs: PairSet, vae: AutoencoderKL, parts: Parts, *, options: CacheOptions, progress: Progress | None
 ) -> None:
     for number, start in enumerate(range(0, len(pairs), BLOCK_PAIRS)):
         stop = min(start + BLOCK_PAIRS, len(pairs))
-        if not (folder / f"size-{number:05d}.npy").exists():  # written last
-            mean, std, size = _encode_block(pairs.iter_images(start, stop), vae, options=options)
-            save_block(folder / f"mean-{number:05d}.npy", mean, dtype=options.dtype)
-            save_block(folder / f"std-{number:05d}.npy", std, dtype=options.dtype)
-            save_block(folder / f"size-{number:05d}.npy", size, dtype="int32")
+        names = [f"latents/{name}-{number:05d}.npy" for name in ("mean", "std", "size")]
+        if not all(name in parts for name in names):
+            tensors = _encode_block(pairs.iter_images(start, stop), vae, options=options)
+            for name, tensor, dtype in zip(names, tensors, (options.dtype, options.dtype, "int32"), strict=True):
+                save_block(parts, name, tensor, dtype=dtype)
         if progress:
             progress(stop, len(pairs))
 
@@ -200,8 +209,8 @@ def _encode_block(
     return mean.unflatten(0, shape), std.unflatten(0, shape), torch.tensor(sizes).unflatten(0, shape)
 
 
-def save_block(path: Path, tensor: Tensor, *, dtype: str) -> None:
-    """Write `tensor` as the .npy file `path`, of type `dtype`, whole or not at all.
+def save_block(parts: Parts, name: str, tensor: Tensor, *, dtype: str) -> None:
+    """Write `tensor` as the .npy file `name` of an artefact, of type `dtype`, whole or not at all.
 
     Raises:
         DataError: a value does not fit into the type.
@@ -209,12 +218,7 @@ def save_block(path: Path, tensor: Tensor, *, dtype: str) -> None:
     with np.errstate(over="ignore"):
         stored = tensor.numpy().astype(dtype)
     if not np.isfinite(stored).all():
-        raise DataError(f"{path.stem} has values beyond {dtype}; set cache.dtype=float32")
+        raise DataError(f"{Path(name).stem} has values beyond {dtype}; set cache.dtype=float32")
     buffer = io.BytesIO()
     np.save(buffer, stored)
-    write_atomically(path, buffer.getvalue())
-
-
-def map_blocks(folder: Path, name: str) -> list[Any]:
-    """The arrays NAME-00000.npy, NAME-00001.npy, ... of `folder`, memory-mapped."""
-    return [np.load(path, mmap_mode="r") for path in sorted(folder.glob(f"{name}-*.npy"))]
+    parts.write(name, buffer.getvalue())

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from smpo.artefacts import Status, begin, fingerprint_of, finish, hash_file, read_manifest, write_atomically
+from smpo.artefacts import Artefact, Status, begin, finish, hash_file, read_manifest, write_atomically
 from smpo.data.pair_set import PairSet
 from smpo.errors import DataError
 from smpo.labels.judgements import Judgements
@@ -78,12 +78,11 @@ class LabelTable:
         """The labels in `folder`.
 
         Raises:
-            DataError: the folder holds no complete labels.
+            DataError: the folder holds no complete labels, or their table is damaged.
         """
-        folder = Path(folder)
-        manifest = read_manifest(folder, stage=STAGE)
-        return cls(folder, fingerprint_of(folder, stage=STAGE), manifest["inputs"]["pairs"],
-                   pq.read_table(folder / LABELS_FILE, schema=LABEL_SCHEMA))
+        artefact = Artefact.open(folder, stage=STAGE)
+        table = pq.read_table(pa.BufferReader(artefact.read(LABELS_FILE)), schema=LABEL_SCHEMA)
+        return cls(Path(folder), artefact.fingerprint, artefact.manifest["inputs"]["pairs"], table)
 
     def __len__(self) -> int:
         return self.table.num_rows
@@ -142,7 +141,7 @@ def label_pairs(pairs: PairSet, scores: Mapping[str, ScoreTable], label: Label, 
         inputs[f"scores.{name}"] = table.fingerprint
     settings = {"label": {"class": type(label).__name__, **asdict(label)}, "drop_score_ties": drop_score_ties}
     if begin(out, stage=STAGE, settings=settings, inputs=inputs) is not Status.DONE:
-        finish(out, _write(pairs, scores, label, out, drop_score_ties))
+        finish(out, _write(pairs, scores, label, out, drop_score_ties), files=[LABELS_FILE, DROPPED])
     results = read_manifest(out, stage=STAGE)["results"]
     return LabelReport(
         out, len(pairs), results["kept"], results["dropped"],

@@ -13,13 +13,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from smpo.artefacts import Status, begin, finish, hash_file, read_manifest, write_atomically
+from smpo.artefacts import Status, begin, finish, read_manifest, reseal, write_atomically
 from smpo.data.formats import detect_format, open_source
 from smpo.data.pair_set import INDEX, INDEX_SCHEMA, SOURCE, STAGE
 from smpo.data.records import PairSource, RawPair
 from smpo.errors import DataError
 from smpo.preparation.row_checks import CHOICES, CheckedPair, PairOptions, check_pair
 from smpo.randomness import generator
+from smpo.seals import Seal
 
 Progress = Callable[[int, int | None], None]
 """(units done, units in all or None) -> nothing; called after each piece of work."""
@@ -83,9 +84,14 @@ def prepare_pairs(source: str, out: Path, *, options: PairOptions | None = None,
         settings.pop("max_rows")
     status = begin(out, stage=STAGE, settings=settings, inputs={"source": reader.fingerprint()})
     place = str(Path(source).expanduser().resolve()) if Path(source).expanduser().exists() else source
-    write_atomically(out / SOURCE, json.dumps({"source": place, "format": format, "split": options.split}))
+    about = json.dumps({"source": place, "format": format, "split": options.split}).encode()
+    if status is Status.DONE and (out / SOURCE).read_bytes() != about:  # the images were moved
+        write_atomically(out / SOURCE, about)
+        reseal(out, [SOURCE])
     if status is not Status.DONE:
-        finish(out, _write(reader, out, options, workers or os.cpu_count() or 1, progress))
+        write_atomically(out / SOURCE, about)
+        results = _write(reader, out, options, workers or os.cpu_count() or 1, progress)
+        finish(out, results, files=[INDEX, DROPPED, SOURCE])
     results = read_manifest(out, stage=STAGE)["results"]
     return PairReport(out, f"{format} ({reason})", results["rows"], results["kept"], results["dropped"],
                       reused=status is Status.DONE)
@@ -151,9 +157,10 @@ def _write(reader: PairSource, out: Path, options: PairOptions, workers: int, pr
     tally.flush()
     sink = pa.BufferOutputStream()
     pq.write_table(pa.concat_tables(tally.chunks), sink)
-    write_atomically(out / INDEX, sink.getvalue().to_pybytes())
+    content = sink.getvalue().to_pybytes()
+    write_atomically(out / INDEX, content)
     return {"rows": total, "kept": tally.kept, "dropped": dict(tally.reasons.most_common()),
-            "index_sha256": hash_file(out / INDEX)}
+            "index_sha256": Seal.of(content).sha256}
 
 
 def chosen_rows(total: int, at_most: int | None) -> Sequence[int]:

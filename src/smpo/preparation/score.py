@@ -12,10 +12,10 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from smpo.artefacts import Status, begin, fingerprint_of, finish, hash_file, read_manifest, write_atomically
+from smpo.artefacts import Artefact, Status, begin, finish, hash_file, read_manifest, write_atomically
 from smpo.data.images import decode_image
 from smpo.data.pair_set import PairSet
-from smpo.errors import ConfigError, DataError, StaleError
+from smpo.errors import ConfigError, StaleError
 from smpo.processes import main_first, this_process, wait_for_all
 from smpo.rewards.blocks import Progress, ScoreBlocks, fill
 from smpo.rewards.scorer import Scorer
@@ -69,12 +69,10 @@ class ScoreTable:
         Raises:
             DataError: the folder holds no complete score table, or its table was changed.
         """
-        folder = Path(folder)
-        manifest = read_manifest(folder, stage=STAGE)
-        if not (folder / TABLE).is_file() or hash_file(folder / TABLE) != manifest["results"]["sha256"]:
-            raise DataError(f"{folder / TABLE} is not the table that was written; delete {folder} and run `smpo score`")
-        return cls(folder, fingerprint_of(folder, stage=STAGE), manifest["inputs"]["pairs"],
-                   manifest["settings"]["scorer"], pq.read_table(folder / TABLE, schema=SCORE_SCHEMA))
+        artefact = Artefact.open(folder, stage=STAGE)
+        table = pq.read_table(pa.BufferReader(artefact.read(TABLE)), schema=SCORE_SCHEMA)
+        return cls(Path(folder), artefact.fingerprint, artefact.manifest["inputs"]["pairs"],
+                   artefact.manifest["settings"]["scorer"], table)
 
     def __len__(self) -> int:
         return self.table.num_rows
@@ -178,7 +176,7 @@ def _finish(folder: Path, pairs: PairSet, blocks: ScoreBlocks) -> None:
     scores = scores.double()
     finish(folder, {"pairs": len(scores), "score_range": [scores.min().item(), scores.max().item()],
                     "score_mean": scores.mean().item(), "ties": int((scores[:, 0] == scores[:, 1]).sum()),
-                    "sha256": hash_file(folder / TABLE)})
+                    "sha256": hash_file(folder / TABLE)}, files=[TABLE])
 
 
 def check_same_pairs(scores: ScoreTable, pairs: PairSet) -> None:

@@ -11,6 +11,7 @@ from smpo.evaluation.scores import ScoreTable
 from smpo.evaluation.statistics import win_rate
 from smpo.stages import BASE
 from smpo.sweep.plan import Planned
+from smpo.training.result import metrics_of
 
 LAST_STEPS = 10  # over which the training metrics are averaged
 
@@ -59,7 +60,7 @@ def _attributes(table: ScoreTable, scorer: str) -> dict[str, float]:
 
 def _training(recipe: Recipe) -> dict[str, float]:
     """Means over the last steps, and the work of all of them."""
-    lines = [json.loads(line) for line in (recipe.folder("train") / "metrics.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in metrics_of(recipe.folder("train")).read_text().splitlines()]
     last = lines[-LAST_STEPS:]
     means = {key: float(np.mean([line[key] for line in last])) for key in last[-1] if key not in ("step", "epoch")}
     return {"steps": len(lines), "pairs": len(lines) * recipe.training.batch_size, **means}

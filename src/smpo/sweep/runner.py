@@ -17,10 +17,11 @@ from typing import Any
 
 import torch
 
-from smpo.artefacts import fingerprint, turn_at, write_atomically
+from smpo.artefacts import fingerprint, write_atomically
 from smpo.config import Recipe
 from smpo.errors import ProcessError
 from smpo.library_output import quieten_libraries
+from smpo.locks import exclusive
 from smpo.stages import run_stage, score_sets, stages_of
 from smpo.sweep.plan import Planned, Sweep
 from smpo.sweep.rows import named, row_of, wins_of
@@ -144,14 +145,14 @@ def _turns(stage: str, recipe: Recipe, run: Planned) -> Iterator[None]:
     with ExitStack() as turns:
         for place in places:
             if not place.is_relative_to(run.folder):
-                turns.enter_context(turn_at(place))
+                turns.enter_context(exclusive(place))
         yield
 
 
 def _prepare_seed(sweep: Sweep, seed: int) -> None:
     commands, stamp = sweep.each_seed(seed), sweep.seed_folder(seed) / PREPARED
     wanted = json.dumps(commands)
-    with turn_at(stamp) if commands else nullcontext():
+    with exclusive(stamp) if commands else nullcontext():
         if commands and not (stamp.exists() and stamp.read_text() == wanted):
             _commands(commands)
             write_atomically(stamp, wanted)

@@ -10,7 +10,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from smpo.artefacts import Status, begin, finish, hash_file, read_manifest, write_atomically
+from smpo.artefacts import Artefact, Status, begin, finish, hash_file, write_atomically
 from smpo.generation.pipelines import identity
 from smpo.maths.preference import implicit_margin
 from smpo.models.sd import StableDiffusion
@@ -123,7 +123,7 @@ def measure_held_out(
         buffer = io.BytesIO()
         np.savez(buffer, margins=margins, timesteps=options.timesteps, prompts=held.pairs.prompt_rows)
         write_atomically(out / FILE, buffer.getvalue())
-        finish(out, {"pairs": margins.shape[1], "sha256": hash_file(out / FILE)})
+        finish(out, {"pairs": margins.shape[1], "sha256": hash_file(out / FILE)}, files=[FILE])
 
     main_first("take the implicit margins", measured)
 
@@ -134,8 +134,7 @@ def read_held_out(out: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     Raises:
         DataError: they are missing, unfinished or something else.
     """
-    read_manifest(out, stage=STAGE)
-    stored = np.load(out / FILE)
+    stored = np.load(io.BytesIO(Artefact.open(out, stage=STAGE).read(FILE)))
     return stored["margins"], stored["timesteps"], stored["prompts"]
 
 

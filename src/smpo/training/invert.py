@@ -15,9 +15,10 @@ from accelerate import Accelerator
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from smpo.artefacts import Status, begin, finish, read_manifest
+from smpo.artefacts import Artefact, Status, begin, finish
 from smpo.errors import NonFiniteError, StaleError
 from smpo.noising.target import noise_between
+from smpo.parts import Parts
 from smpo.processes import main_first, shard, this_process, wait_for_all
 from smpo.records import StoredNoise, TrainingBatch
 from smpo.training.batches import MicroBatches, Share
@@ -74,28 +75,35 @@ def invert_visits(run: Run, out: Path, *, progress: Progress | None = None) -> I
     accelerator = Accelerator(mixed_precision=run.options.mixed_precision)
     unet = run.family.load_unet(run.ref_unet or run.init_unet).requires_grad_(False).eval()
     settings, visits = store_settings(run, weights=weights_digest(unet)), num_visits(run)
-    status = main_first("open the stored visits", lambda: begin(out, stage=STAGE, settings=settings, inputs=run.inputs))
+
+    def opened() -> tuple[Status, Parts]:
+        status = begin(out, stage=STAGE, settings=settings, inputs=run.inputs)
+        return status, Parts.open(out, compare=status is not Status.DONE)
+
+    status, there = main_first("open the stored visits", opened)
     blocks = _blocks(visits, block_size(run.visiting))
-    missing = [number for number, block in enumerate(blocks) if not holds_block(out, number, len(block))]
+    missing = [number for number, block in enumerate(blocks) if not holds_block(there, number, len(block))]
     wait_for_all("list the missing visits")
     parts = StepParts(
         family=run.family, policy=unet, inverter=unet, reference=unet.to(accelerator.device), noising=run.noising,
         objective=run.objective, autocast=accelerator.autocast,
     )
     evaluations, ours = Evaluations(), shard(missing)
-    computed, there = 0, visits - sum(len(blocks[number]) for number in missing)
+    computed, before = 0, visits - sum(len(blocks[number]) for number in missing)
     for number, noise in zip(ours, _noise(run, [blocks[number] for number in ours], parts, evaluations), strict=True):
-        write_block(out, number, noise, dtype=run.cache.manifest["settings"]["dtype"])
+        write_block(there, number, noise, dtype=run.cache.manifest["settings"]["dtype"])
         computed += len(blocks[number])
         if progress:
-            progress(there + computed, visits)
+            progress(before + computed, visits)
     wait_for_all("noise their share of the visits")
-    if this_process().is_main and (missing or status is not Status.DONE):
-        finish(out, {"visits": visits})
+    if this_process().is_main and (missing or status is not Status.DONE or there.unsealed):
+        known = Artefact.open(out, stage=STAGE).results["visits"] if status is Status.DONE else 0
+        finish(out, {"visits": max(visits, known)}, sealed=there.of_all())
     wait_for_all("finish the stored visits")
-    megabytes = sum(file.stat().st_size for file in out.glob("*.npy")) / 1e6
+    artefact = Artefact.open(out, stage=STAGE)
+    megabytes = sum(seal.bytes for seal in artefact.seals.values()) / 1e6
     each = evaluations.free / computed if computed else None
-    return InvertReport(read_manifest(out, stage=STAGE)["results"]["visits"], megabytes, each)
+    return InvertReport(artefact.results["visits"], megabytes, each)
 
 
 def _blocks(visits: int, size: int) -> list[range]:

@@ -8,15 +8,17 @@ from pathlib import Path
 import torch
 from diffusers import UNet2DConditionModel
 
-from smpo.artefacts import Status, begin, finish, hash_file, read_manifest, write_atomically
-from smpo.errors import StaleError
+from smpo.artefacts import Artefact, Status, begin, finish, hash_file, is_complete, reopen, write_atomically
+from smpo.errors import DataError, StaleError
 from smpo.generation import GenerationOptions, sample_grid
 from smpo.training.cards import model_card
+from smpo.training.checkpoint import checkpoints
 from smpo.training.lora import fuse
 from smpo.training.lora_files import save_adapters
-from smpo.training.run import Run
+from smpo.training.run import METRICS, Run
 
 SPEED_ONLY = {"checkpoint_every", "keep_checkpoints", "log_every", "trackers", "workers", "samples", "micro_batch_size"}
+LOST = "bring the files back, or delete {folder} and train again"
 
 
 def open_run(run: Run) -> Status:
@@ -37,14 +39,30 @@ def open_run(run: Run) -> Status:
         del options["steps"]
     settings = {**run.settings, "seed": run.seed, "training": options}
     status = begin(run.folder, stage="train", settings=settings, inputs=run.inputs)
-    if status is Status.DONE:
-        done = read_manifest(run.folder, stage="train")["results"]["steps"]
-        check_not_beyond(run, done)
-        if done < run.options.steps:
+    if is_complete(run.folder):
+        artefact = Artefact.open(run.folder, stage="train")
+        check_not_beyond(run, artefact.results["steps"])
+        if status is Status.PARTIAL:
+            _check_remakeable(run, artefact)
+        elif artefact.results["steps"] < run.options.steps:
+            reopen(run.folder)
             status = Status.PARTIAL
     if status is not Status.DONE:
         write_atomically(run.folder / "recipe.yaml", run.recipe_yaml)
     return status
+
+
+def _check_remakeable(run: Run, artefact: Artefact) -> None:
+    """DataError unless what a finished run lacks can be made from its checkpoints: its model, but not its metrics."""
+    artefact.file(METRICS, way_out=LOST.format(folder=run.folder))
+    if not checkpoints(run.checkpoints):
+        raise DataError(f"{run.folder} lacks files of its model, and has no checkpoint to make them from; "
+                        + LOST.format(folder=run.folder))
+
+
+def metrics_of(folder: Path) -> Path:
+    """The metrics of the finished run in `folder`; DataError when they are not what training wrote."""
+    return Artefact.open(folder, stage="train").file(METRICS, way_out=LOST.format(folder=folder))
 
 
 def check_not_beyond(run: Run, done: int) -> None:
@@ -71,13 +89,15 @@ def finish_run(run: Run, unet: UNet2DConditionModel) -> None:
 
     _write_whole(run.model_folder, save_model)
     weights = sorted((run.model_folder / "unet").glob("*.safetensors"))
+    results = [run.model_folder, *([run.lora_folder] if run.options.lora else [])]
+    files = [path for folder in results for path in folder.rglob("*") if path.is_file() and path.suffix != ".md"]
     adapters = sorted(run.lora_folder.glob("*.safetensors")) if run.options.lora else []
     finish(run.folder, {
         "steps": run.options.steps,
         "pairs": len(run.pairs),
         "pairs_seen": run.options.steps * run.options.batch_size,
         "weights": {file.name: hash_file(file) for file in [*weights, *adapters]},
-    })
+    }, files=[METRICS, *(path.relative_to(run.folder).as_posix() for path in files)])  # cards are people's to edit
 
 
 def _write_whole(folder: Path, write: Callable[[Path], None]) -> None:

@@ -11,6 +11,8 @@ from smpo.training.options import TrainingOptions
 from smpo.training.order import Visiting
 from smpo.training.stored import StoredVisits
 
+METRICS = "metrics.jsonl"
+
 
 @dataclass(frozen=True)
 class Run:
@@ -63,7 +65,7 @@ class Run:
     @property
     def metrics_path(self) -> Path:
         """One JSON object an optimizer step."""
-        return self.folder / "metrics.jsonl"
+        return self.folder / METRICS
 
     @property
     def model_folder(self) -> Path:

@@ -9,16 +9,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from smpo.artefacts import read_manifest
+from smpo.artefacts import Artefact
 from smpo.errors import ConfigError
-from smpo.preparation.cache import map_blocks, save_block
+from smpo.parts import Parts, SealedBlocks
+from smpo.preparation.cache import save_block
 from smpo.records import StoredNoise
 from smpo.training.options import TrainingOptions
 from smpo.training.order import Visit, Visiting, first_position
 
 STAGE = "invert"
 BLOCK_CHAINS = 128  # a block holds so many visits, of a chained noising so many chains
-LAST = "reference"  # of the arrays of a block, written when the others are there
+ARRAYS = ("x_t", "timesteps", "reference")  # of a block
 
 
 def check_storable(options: TrainingOptions, objective: Any, noising: Any) -> None:
@@ -41,14 +42,16 @@ def check_storable(options: TrainingOptions, objective: Any, noising: Any) -> No
 
 
 class StoredVisits:
-    """A finished store, memory-mapped. The visit first made at position p of the run's order is row p.
+    """A finished store, memory-mapped; each block is compared with its seal when it is first used.
 
+    The visit first made at position p of the run's order is row p.
     So the first pass reads it from front to back, and it holds no visit that training does not come to.
     """
 
     def __init__(self, folder: Path, visiting: Visiting, num_pairs: int) -> None:
         self.folder, self.visiting, self.num_pairs = folder, visiting, num_pairs
-        self.manifest = read_manifest(folder, stage=STAGE)
+        self.artefact = Artefact.open(folder, stage=STAGE)
+        self.manifest = self.artefact.manifest
 
     def __len__(self) -> int:
         return self.manifest["results"]["visits"]
@@ -56,7 +59,7 @@ class StoredVisits:
     def noise(self, visits: Sequence[Visit]) -> StoredNoise:
         """What is stored of these visits."""
         rows = [first_position(visit, num_pairs=self.num_pairs, visiting=self.visiting) for visit in visits]
-        x_t, timesteps, reference = (self._read(name, rows) for name in ("x_t", "timesteps", LAST))
+        x_t, timesteps, reference = (self._read(name, rows) for name in ARRAYS)
         return StoredNoise(x_t.float().transpose(0, 1).contiguous(), timesteps, reference.T.contiguous())
 
     def _read(self, name: str, rows: Sequence[int]) -> Tensor:
@@ -64,8 +67,8 @@ class StoredVisits:
         return torch.stack([torch.from_numpy(np.array(self._blocks[name][block][row])) for block, row in places])
 
     @cached_property
-    def _blocks(self) -> dict[str, list[np.ndarray]]:
-        return {name: map_blocks(self.folder, name) for name in ("x_t", "timesteps", LAST)}
+    def _blocks(self) -> dict[str, SealedBlocks]:
+        return {name: SealedBlocks(self.artefact, name) for name in ARRAYS}
 
 
 def block_size(visiting: Visiting) -> int:
@@ -73,18 +76,24 @@ def block_size(visiting: Visiting) -> int:
     return BLOCK_CHAINS * visiting.links
 
 
-def write_block(folder: Path, number: int, noise: StoredNoise, *, dtype: str) -> None:
+def write_block(parts: Parts, number: int, noise: StoredNoise, *, dtype: str) -> None:
     """Write the visits of a block, visit by visit in every array, the latents as `dtype`.
 
     Raises:
         DataError: a latent does not fit into `dtype`.
     """
-    save_block(folder / f"x_t-{number:05d}.npy", noise.x_t.transpose(0, 1).contiguous(), dtype=dtype)
-    save_block(folder / f"timesteps-{number:05d}.npy", noise.timesteps, dtype="int64")
-    save_block(folder / f"{LAST}-{number:05d}.npy", noise.reference.T.contiguous(), dtype="float32")
+    save_block(parts, _file("x_t", number), noise.x_t.transpose(0, 1).contiguous(), dtype=dtype)
+    save_block(parts, _file("timesteps", number), noise.timesteps, dtype="int64")
+    save_block(parts, _file("reference", number), noise.reference.T.contiguous(), dtype="float32")
 
 
-def holds_block(folder: Path, number: int, visits: int) -> bool:
+def holds_block(parts: Parts, number: int, visits: int) -> bool:
     """Whether a block is there, and has `visits`: a store that is to grow has a short one at its end."""
-    path = folder / f"{LAST}-{number:05d}.npy"
-    return path.exists() and len(np.load(path, mmap_mode="r")) >= visits
+    files = [_file(name, number) for name in ARRAYS]
+    return all(file in parts for file in files) and all(
+        len(np.load(parts.folder / file, mmap_mode="r")) >= visits for file in files
+    )
+
+
+def _file(name: str, number: int) -> str:
+    return f"{name}-{number:05d}.npy"

@@ -13,11 +13,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from smpo.artefacts import write_atomically
 from smpo.data.images import decode_image
 from smpo.data.pair_set import PairSet
 from smpo.errors import DataError
 from smpo.evaluation.audit.perceptual import Descriptors, describe_image, near, near_clusters
+from smpo.parts import Parts
 
 BLOCK_PAIRS = 1024
 DECODED_AT_ONCE = 64
@@ -70,11 +70,11 @@ def find_repeats(
     """
     numbers = image_numbers(pairs)
     _, first = np.unique(numbers.ravel(), return_index=True)  # where each image is met first, side by side
-    blocks = []
+    blocks, parts = [], Parts.open(out)
     for start in range(0, len(pairs), BLOCK_PAIRS):
         stop = min(start + BLOCK_PAIRS, len(pairs))
         here = first[(first >= 2 * start) & (first < 2 * stop)]
-        blocks.append(_block(pairs, np.sort(here), out / BLOCKS / f"{start:09d}.npz", (start, stop)))
+        blocks.append(_block(pairs, np.sort(here), parts, (start, stop)))
         if progress is not None:
             progress(stop, len(pairs))
     met = np.sort(first)
@@ -108,10 +108,11 @@ def _findings(pairs: PairSet, images: Descriptors, rows: np.ndarray, met: np.nda
     )
 
 
-def _block(pairs: PairSet, wanted: np.ndarray, file: Path, span: tuple[int, int]) -> Descriptors:
-    """Descriptors of the images at `wanted` (2 x pair + side, ascending), read from `file` where they are there."""
-    if file.exists():
-        stored = np.load(file)
+def _block(pairs: PairSet, wanted: np.ndarray, parts: Parts, span: tuple[int, int]) -> Descriptors:
+    """Descriptors of the images at `wanted` (2 x pair + side, ascending), from `parts` where they are there."""
+    name = f"{BLOCKS}/{span[0]:09d}.npz"
+    if name in parts:
+        stored = np.load(parts.folder / name)
         if len(stored["hashes"]) == len(wanted):
             return Descriptors(stored["hashes"], stored["colours"])
     found = list(_described(pairs, set(wanted.tolist()), *span))
@@ -119,7 +120,7 @@ def _block(pairs: PairSet, wanted: np.ndarray, file: Path, span: tuple[int, int]
     colours = np.array([colour for _, colour in found], dtype=np.uint8).reshape(len(found), -1)
     buffer = io.BytesIO()
     np.savez(buffer, hashes=hashes, colours=colours)
-    write_atomically(file, buffer.getvalue())
+    parts.write(name, buffer.getvalue())
     return Descriptors(hashes, colours)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow.compute as pc
 from PIL import Image
 
-from smpo.artefacts import MANIFEST, Status, begin, finish, hash_file, write_atomically
+from smpo.artefacts import MANIFEST, Artefact, Status, begin, finish, hash_file, write_atomically
 from smpo.checks import check_positive
 from smpo.data.images import decode_image
 from smpo.data.pair_set import PairSet
@@ -32,6 +32,7 @@ from smpo.preparation.score import ScoreTable, check_same_pairs
 
 STAGE = "audit"
 EXAMPLE_PX = 160
+KINDS = ("json", "md", "html", "txt")
 
 
 @dataclass(frozen=True)
@@ -73,9 +74,10 @@ def audit_pairs(
     status = begin(out, stage=STAGE, settings={"gamma": gamma}, inputs=inputs)
     if status is not Status.DONE:
         _write(out, pairs, _audit(pairs, out, scores, labels, gamma, progress), labels)
-        finish(out, {"pairs": len(pairs), "sha256": hash_file(out / "audit.json")})
+        files = [f"audit.{kind}" for kind in KINDS] + [f"figures/{path.name}" for path in out.glob("figures/*.png")]
+        finish(out, {"pairs": len(pairs), "sha256": hash_file(out / "audit.json")}, files=files)
         remove_blocks(out)
-    return AuditReport(out, (out / "audit.txt").read_text(), status is Status.DONE)
+    return AuditReport(out, Artefact.open(out, stage=STAGE).read("audit.txt").decode(), status is Status.DONE)
 
 
 def audit_folder(
