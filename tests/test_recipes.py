@@ -120,14 +120,14 @@ def test_the_explanation_is_in_words() -> None:
     ]
     assert told[3] == (
         "Start: the policy from stabilityai/stable-diffusion-xl-base-1.0, the reference from some/where; the reference "
-        "follows the policy with a decay of 0.999 a step."
+        "follows the policy with a decay of 0.99 a step."
     )
     assert told[4] == (
-        "Training: 2,000 optimizer steps of 2,048 pairs, 4,096,000 pairs seen; micro-batches of 1, 2,048 a step where "
-        "one process does all. adafactor, learning rate 2.048e-05 after 200 steps of warm-up, constant."
+        "Training: 2,000 optimizer steps of 128 pairs, 256,000 pairs seen; micro-batches of 1, 128 a step where "
+        "one process does all. adafactor, learning rate 1e-05, constant."
     )
     assert "for a pair, on average over timesteps: 2 forward and backward, and forward only 2 (reference)." in told[5]
-    assert "In all 8,192,000 forward and backward, 8,192,000 forward only" in told[5]
+    assert "In all 512,000 forward and backward, 512,000 forward only" in told[5]
     assert "there is no reference" in explanation(load_recipe("sdxl-mapo"))[3]
     assert explanation(load_recipe("tiny-smpo-lora"))[3] == (
         "Start: the policy from package://smpo.tiny/weights/tiny-sd with a LoRA of rank 8 on to_q, to_k, to_v, "

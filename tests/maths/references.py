@@ -101,10 +101,15 @@ def cdpo_loss(errors: np.ndarray, p: np.ndarray, *, beta: float) -> np.ndarray:
     return -(p * np.log(likely) + (1 - p) * np.log(1 - likely))
 
 
-def linear_loss(errors: np.ndarray, p: np.ndarray, *, beta: float) -> np.ndarray:
-    """DPO's first-order expansion about equal policy and reference, averaged over both outcomes."""
-    slope = -1 / 2  # of -log sigmoid(u) at 0
-    return np.log(2) + slope * (p - (1 - p)) * (beta / 2) * margin_of(errors)
+def linear_loss(errors: np.ndarray, p: np.ndarray, *, beta: float, eta: float = 1e-3) -> np.ndarray:
+    """The published lines, d = (L_w - L_l) - (ref_w - ref_l), averaged over both outcomes of a soft label."""
+    l_w, l_l, ref_w, ref_l = errors
+
+    def hard(win: np.ndarray, lose: np.ndarray, ref_win: np.ndarray, ref_lose: np.ndarray) -> np.ndarray:
+        ratio = 0.2 * beta * ((win - lose) - (ref_win - ref_lose)) + 0.5
+        return np.clip(ratio, eta, 1 - eta) * (win - lose)
+
+    return p * hard(l_w, l_l, ref_w, ref_l) + (1 - p) * hard(l_l, l_w, ref_l, ref_w)
 
 
 def mapo_loss(l_w: np.ndarray, l_l: np.ndarray, *, beta: float, temperature: float, snr: float) -> np.ndarray:

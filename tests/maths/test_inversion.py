@@ -121,7 +121,8 @@ def test_unusable_grid_options_raise(options: dict, message: str) -> None:
 
 @pytest.mark.parametrize(("options", "message"), [
     ({"labels": "sorce"}, "unknown label convention 'sorce'; known: source, target. Did you mean 'source'?"),
-    ({"refine": "hein"}, "unknown refinement 'hein'; known: none, final, every_average, heun. Did you mean 'heun'?"),
+    ({"refine": "hein"}, "unknown refinement 'hein'; known: none, final, every_average, heun, midpoint, renoise_every. "
+     "Did you mean 'heun'?"),
 ])
 def test_unknown_conventions_raise(options: dict, message: str) -> None:
     with pytest.raises(ConfigError) as error:
@@ -326,6 +327,8 @@ def labels_asked(t: int, steps: int, **options: str) -> list[int]:
     ({}, [0, 300, 600]), ({"labels": "target"}, [300, 600, 900]),
     ({"refine": "final"}, [0, 300, 600, 900]), ({"refine": "final", "labels": "target"}, [300, 600, 900, 900]),
     ({"refine": "every_average"}, [0, 0, 300, 300, 600, 600]), ({"refine": "heun"}, [0, 300, 300, 600, 600, 900]),
+    ({"refine": "renoise_every"}, [300, 300, 600, 600, 900, 900]),
+    ({"refine": "midpoint"}, [0, 132, 300, 489, 600, 809]),
 ])
 def test_labels_of_each_convention(options: dict[str, str], expected: list[int]) -> None:
     """METHODS 4.1, levels clean, 300, 600, 900."""
@@ -333,7 +336,8 @@ def test_labels_of_each_convention(options: dict[str, str], expected: list[int])
 
 
 @pytest.mark.parametrize(("refine", "extra", "factor"), [
-    ("none", 0, 1), ("final", 1, 1), ("every_average", 0, 2), ("heun", 0, 2),
+    ("none", 0, 1), ("final", 1, 1), ("every_average", 0, 2), ("heun", 0, 2), ("midpoint", 0, 2),
+    ("renoise_every", 0, 2),
 ])
 def test_number_of_predictions_of_each_sample(refine: str, extra: int, factor: int) -> None:
     """subdivide: N each; fixed_stride: ceil(t / ceil(1000 / N)); final adds one, averages double."""

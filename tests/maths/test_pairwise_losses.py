@@ -1,4 +1,4 @@
-"""IPO, conservative DPO, the linear utility and MaPO: METHODS 9, 18.2."""
+"""IPO, conservative DPO, Linear-DPO and MaPO: METHODS 9, 18.2; FLOW 2."""
 
 import math
 from collections.abc import Callable
@@ -15,6 +15,7 @@ from smpo.maths.preference import (
     implicit_margin,
     ipo_loss,
     linear_loss,
+    linear_weight,
     mapo_loss,
     mapo_margin,
     mapo_ratio,
@@ -25,7 +26,7 @@ from tests.maths.references import doubles, draw
 from tests.maths.test_preference import pair_errors, some_p
 
 Loss = Callable[..., Tensor]
-SOFT = {"ipo": ipo_loss, "cdpo": cdpo_loss, "linear": linear_loss}
+SOFT = {"ipo": ipo_loss, "cdpo": cdpo_loss}
 MAPO = {"beta": 0.1, "temperature": 1000.0, "snr": 0.5}
 
 
@@ -46,7 +47,6 @@ def test_equals_the_independent_formula(name: str) -> None:
 @pytest.mark.parametrize(("name", "p", "expected"), [
     ("ipo", 1.0, 0.25), ("ipo", 0.75, 0.0), ("ipo", 0.0, 2.25),
     ("cdpo", 1.0, math.log1p(math.exp(-1))), ("cdpo", 0.75, math.log1p(math.exp(-1)) + 0.25),
-    ("linear", 1.0, math.log(2) - 0.5), ("linear", 0.5, math.log(2)), ("linear", 0.0, math.log(2) + 0.5),
 ])
 def test_by_hand(name: str, p: float, expected: float) -> None:
     """margin 0.01, beta 200: u = 1. IPO (1 - (p - 1/2))^2; at p = 0.75 margin and label are 0.0025: u = 1/4.
@@ -69,13 +69,50 @@ def test_cdpo_with_certain_labels_is_dpo() -> None:
     assert torch.equal(cdpo_loss(margin, torch.ones(5).double(), beta=2000), dpo_loss(margin, beta=2000))
 
 
-def test_linear_is_the_tangent_of_dpo() -> None:
-    """Same value and slope at margin 0; below DPO everywhere else, because DPO's loss is convex."""
-    margin, one = (1e-3 * draw(5)).requires_grad_(), torch.ones(5).double()
-    at = torch.zeros(5).double().requires_grad_()
-    slopes = [torch.autograd.grad(loss.sum(), at)[0] for loss in (dpo_loss(at, beta=9), linear_loss(at, one, beta=9))]
-    assert torch.equal(*slopes) and slopes[0].tolist() == [-0.5 * 4.5] * 5
-    assert (linear_loss(margin, one, beta=2000) < dpo_loss(margin, beta=2000)).all()
+# --- Linear-DPO, as its code has it ---
+
+@pytest.mark.parametrize(("d", "slope"), [
+    (0.0, 0.5), (0.01, 0.7), (-0.01, 0.3), (0.02, 0.9), (0.03, 0.999), (-0.03, 0.001),
+])
+def test_the_slope_of_linear_by_hand(d: float, slope: float) -> None:
+    """clip(0.5 + 0.2 beta d, eta, 1 - eta), beta = 100, eta = 1e-3: 0.2 100 0.01 = 0.2, 0.5 + 0.6 is cut at 0.999."""
+    assert linear_weight(doubles(-d), beta=100, eta=1e-3).item() == pytest.approx(slope, abs=1e-12)
+
+
+def test_the_gradient_of_linear_is_its_slope_and_no_more() -> None:
+    """L_w = .3, L_l = .2, ref .29, .2: d = .01, slope 0.7; loss 0.7 0.1; dL/dL_w = 0.7, dL/dL_l = -0.7, ref none."""
+    rows = [doubles(value).requires_grad_() for value in (0.3, 0.2, 0.29, 0.2)]
+    loss = linear_loss(pair_errors(*rows), torch.ones(1).double(), beta=100, eta=1e-3)
+    slopes = torch.autograd.grad(loss.sum(), rows, allow_unused=True)
+    assert loss.item() == pytest.approx(0.07)
+    assert [None if slope is None else slope.item() for slope in slopes] == pytest.approx([0.7, -0.7, None, None])
+
+
+def test_linear_equals_the_published_lines_and_a_turned_pair_with_its_label() -> None:
+    rows, p = 0.2 + 0.01 * draw(4, 6), some_p(6)
+    found = linear_loss(pair_errors(*rows), p, beta=100, eta=1e-3)
+    expected = references.linear_loss(rows.numpy(), p.numpy(), beta=100)
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+    turned = linear_loss(pair_errors(*rows[[1, 0, 3, 2]]), 1 - p, beta=100, eta=1e-3)
+    torch.testing.assert_close(turned, found, rtol=1e-12, atol=1e-15)
+
+
+def test_linear_without_a_trained_policy_has_half_the_slope_and_soft_labels_p_less_a_half() -> None:
+    at = torch.tensor([0.3, 0.3]).double().requires_grad_()
+    other = doubles(0.2, 0.2)
+    loss = linear_loss(pair_errors(at, other, at.detach(), other), doubles(1.0, 0.75), beta=100, eta=0.0)
+    (slope,) = torch.autograd.grad(loss.sum(), at)
+    assert slope.tolist() == pytest.approx([0.5, 0.25])
+
+
+@pytest.mark.parametrize("margin", [1e4, -1e4])
+def test_far_margins_leave_linear_finite_and_cut(margin: float) -> None:
+    assert linear_weight(doubles(margin), beta=2000, eta=0.01).item() == pytest.approx(0.01 if margin > 0 else 0.99)
+
+
+def test_linear_refuses_other_shapes() -> None:
+    with pytest.raises(ValueError, match="p_winner must have shape"):
+        linear_loss(pair_errors(*draw(4, 3)), torch.ones(3, 1).double(), beta=100, eta=0.0)
 
 
 def test_ipo_has_the_minimiser_of_diffusers() -> None:
@@ -109,12 +146,12 @@ def test_swapping_the_pair_and_its_label_changes_nothing(loss: Loss) -> None:
 
 
 def test_even_odds_give_no_gradient_at_the_start(loss: Loss) -> None:
-    """METHODS 18.2.3. Later on IPO and cDPO pull the margin of such a pair back to zero; the linear utility never."""
+    """METHODS 18.2.3. Later on they pull the margin of such a pair back to zero."""
     at = torch.zeros(1).double().requires_grad_()
     assert not torch.autograd.grad(loss(at, doubles(0.5), beta=2000).sum(), at)[0].any()
     away = doubles(1e-3).requires_grad_()
     (pull,) = torch.autograd.grad(loss(away, doubles(0.5), beta=2000).sum(), away)
-    assert pull.item() == 0 if loss is linear_loss else pull.item() > 0
+    assert pull.item() > 0
 
 
 def test_batch_equals_its_rows_alone(loss: Loss) -> None:

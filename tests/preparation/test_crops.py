@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
-from smpo.preparation.crops import Crops, views_of
+from smpo.preparation.crops import Crops, resized_size, views_of
 
 
 def ramp(width: int, height: int) -> Image.Image:
@@ -29,8 +29,11 @@ def test_pixels_are_scaled_to_minus_one_to_one() -> None:
     assert view.pixels[:, 0, 0].tolist() == pytest.approx([-1.0, 1.0, -0.6])
 
 
-@pytest.mark.parametrize(("width", "height", "corner"), [(40, 32, (0, 4)), (32, 46, (7, 0)), (32, 32, (0, 0))])
+@pytest.mark.parametrize(("width", "height", "corner"), [
+    (40, 32, (0, 4)), (32, 46, (7, 0)), (32, 32, (0, 0)), (33, 32, (0, 0)), (35, 32, (0, 2)), (37, 32, (0, 2)),
+])
 def test_center_crop_cuts_both_sides_alike(width: int, height: int, corner: tuple[int, int]) -> None:
+    """Of an odd rest as torchvision does, round(rest / 2), halves to even: 1 -> 0, 3 -> 2, 5 -> 2."""
     (view,) = views_of(ramp(width, height), Crops(32, flips=False), key="a")
     assert corner_of(view.pixels) == corner
     assert view.size == (height, width, *corner, 32, 32)
@@ -57,8 +60,41 @@ def test_every_crop_is_followed_by_its_mirror_image() -> None:
     assert len(views) == Crops(32, crops=3).num_views == 6
     for view, mirrored in zip(views[::2], views[1::2], strict=True):
         assert torch.equal(mirrored.pixels, view.pixels.flip(-1))
-        assert mirrored.size == view.size
+        left = 38 - 32 - view.size[3]  # 48 x 40 becomes int(32 48 / 40) = 38 x 32
+        assert mirrored.size == (*view.size[:3], left, *view.size[4:])
 
+
+def test_a_mirrored_crop_says_where_it_lies_in_the_mirrored_image() -> None:
+    """Columns 3 to 34 of 50 are, mirrored, columns 50 - 32 - 3 = 15 to 46: there the crop is found again.
+
+    diffusers' SDXL scripts mirror the resized image first, then crop, and remember that crop's place.
+    """
+    picture = ramp(50, 32)
+    for number in range(20):
+        view, mirrored = views_of(picture, Crops(32, crop="random"), key=str(number))
+        top, left = mirrored.size[2:4]
+        assert left == 50 - 32 - view.size[3]
+        again = ImageOps.mirror(picture).crop((left, top, left + 32, top + 32))
+        pixels = torch.from_numpy(np.array(again, dtype=np.float32)).permute(2, 0, 1) / 127.5 - 1
+        assert torch.equal(pixels, mirrored.pixels)
+
+
+@pytest.mark.parametrize(("size", "side", "expected"), [
+    ((48, 40), 32, (38, 32)), ((640, 427), 512, (767, 512)), ((427, 640), 512, (512, 767)),
+    ((1023, 1024), 32, (32, 32)), ((32, 32), 32, (32, 32)), ((1, 1), 8, (8, 8)), ((3, 10), 7, (7, 23)),
+    ((3, 5), 7, (7, 11)),
+])
+def test_the_resized_size_is_torchvisions(size: tuple[int, int], side: int, expected: tuple[int, int]) -> None:
+    """int(side longer / shorter): 32 48 / 40 = 38.4, 512 640 / 427 = 767.4; 7 5 / 3 = 11.67 would be rounded to 12."""
+    assert resized_size(size, side) == expected
+
+
+def test_rounding_would_have_given_a_pixel_more_for_nearly_half_of_all_sizes() -> None:
+    """Over widths and heights 300 to 1,000 at 512 px: what this change moves, docs/equations.md."""
+    sizes = [(width, height) for width in range(300, 1001, 7) for height in range(300, 1001, 7)]
+    rounded = [tuple(round(512 * length / min(size)) for length in size) for size in sizes]
+    longer = sum(one != resized_size(size, 512) for one, size in zip(rounded, sizes, strict=True))
+    assert 0.40 < longer / len(sizes) < 0.55
 
 def test_random_crops_are_a_function_of_the_image_alone() -> None:
     options = Crops(32, crop="random", crops=4, flips=False)

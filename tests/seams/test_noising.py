@@ -1,6 +1,7 @@
 """Seam 2: what each noising returns, asks and draws."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,19 +9,20 @@ import torch
 from torch import Tensor
 
 from smpo.errors import ConfigError
-from smpo.maths.inversion import inversion_levels, invert
+from smpo.maths.inversion import GRIDS, inversion_levels, invert
 from smpo.maths.schedule import add_noise
 from smpo.noising import NOISINGS
 from smpo.noising.chained import Chained
 from smpo.noising.forward import Forward
-from smpo.noising.inversion import DDIM, Heun, ReNoise, guided
+from smpo.noising.inversion import DDIM, Heun, Midpoint, ReNoise, ReNoiseEvery, guided
 from smpo.noising.released import Released
 from smpo.randomness import normal_per_seed
 from smpo.records import Conditioning, NoisyPair, TrainingBatch, flatten_sides
 from tests.maths.references import TABLE, released_levels, transfer
 from tests.seams.batches import SHAPE, Model, batch_of, winners
 
-INVERSIONS = (DDIM, ReNoise, Heun)
+LABELLED = (DDIM, ReNoise, Heun)
+INVERSIONS = (*LABELLED, Midpoint, ReNoiseEvery)
 
 
 def refuse(*given: object) -> Tensor:
@@ -101,12 +103,15 @@ def test_independent_noise_is_standard_normal_and_uncorrelated() -> None:
 
 # --- inversions ---
 
-@pytest.mark.parametrize("kind", INVERSIONS)
-@pytest.mark.parametrize("grid", ["subdivide", "fixed_stride"])
-@pytest.mark.parametrize("labels", ["source", "target"])
-def test_latents_and_tau_share_their_alpha_bar(kind: type, grid: str, labels: str) -> None:
+@pytest.mark.parametrize("noising", [
+    *(kind(grid=grid, labels=labels) for kind in LABELLED for grid in GRIDS[:2] for labels in ("source", "target")),
+    *(kind(grid=grid) for kind in (Midpoint, ReNoiseEvery) for grid in GRIDS[:2]),
+    ReNoiseEvery(rounds=4, averaged=3), Released(timestep="reached"), Released(timestep="reached", predictions=1),
+    Released(timestep="reached", inversion_steps=4),
+], ids=str)
+def test_latents_and_tau_share_their_alpha_bar(noising: Any) -> None:
     """D13: with a model of constant noise x_t must sit exactly on (t, abar_t) and tau must be that noise."""
-    batch = batch_of()
+    batch = batch_of([1, 101, 640, 999])
     eps = torch.sin(torch.arange(2.0 * 4 * 16)).view(2, 4, *SHAPE)
 
     def predict(x_t: Tensor, timesteps: Tensor, given: Conditioning) -> Tensor:
@@ -114,21 +119,24 @@ def test_latents_and_tau_share_their_alpha_bar(kind: type, grid: str, labels: st
 
     numbered = Conditioning({"hidden": torch.arange(8)})
     batch = type(batch)(**{**vars(batch), "conditioning": numbered})
-    noisy = kind(grid=grid, labels=labels)(predict, batch, TABLE)
-    abar = TABLE[batch.timesteps].view(1, -1, 1, 1, 1)
-    assert torch.equal(noisy.timesteps, batch.timesteps)
+    noisy = noising(predict, batch, TABLE)
+    abar = TABLE[noisy.timesteps].view(1, -1, 1, 1, 1)
+    assert isinstance(noising, Released) or torch.equal(noisy.timesteps, batch.timesteps)
     assert torch.allclose(noisy.x_t.double(), abar.sqrt() * batch.x_0 + (1 - abar).sqrt() * eps, atol=1e-5)
     assert torch.allclose(noisy.target, eps, atol=3e-5)
 
 
-@pytest.mark.parametrize(("kind", "refine"), [(DDIM, "none"), (ReNoise, "final"), (Heun, "heun")])
-def test_each_inversion_binds_its_refinement(kind: type, refine: str) -> None:
+@pytest.mark.parametrize(("kind", "refine", "labels"), [
+    *((kind, kind.refine, {"labels": "target"}) for kind in LABELLED),
+    (Midpoint, "midpoint", {}), (ReNoiseEvery, "renoise_every", {}),
+])
+def test_each_inversion_binds_its_refinement(kind: type, refine: str, labels: dict[str, str]) -> None:
     batch, model = batch_of(), Model()
-    noisy = kind(inversion_steps=4, grid="subdivide", labels="target")(model, batch, TABLE)
+    noisy = kind(inversion_steps=4, grid="subdivide", **labels)(model, batch, TABLE)
     x_t = invert(
         lambda x, t, rows: model(x, t, batch.conditioning.rows(rows)), flatten_sides(batch.x_0),
         inversion_levels(batch.timesteps.repeat(2), num_steps=4, grid="subdivide"), alphas_cumprod=TABLE,
-        labels="target", refine=refine,
+        refine=refine, **labels,
     )
     assert torch.equal(flatten_sides(noisy.x_t), x_t)
 
@@ -326,18 +334,18 @@ def test_jitter_is_a_function_of_the_seed_and_the_side() -> None:
 
 
 def test_snapping_t_removes_the_mismatch() -> None:
-    """timestep="reached": labels are the levels reached; tau of a constant-noise model is that noise, but for D19.
+    """timestep="reached": labels are the levels reached; the latents start clean, so that tau is the constant noise.
 
-    Clean latents count as level 0, so x_e = r x_0 + (sqrt(1 - abar_e) - r sqrt(1 - abar_0)) eps, r^2 = abar_e / abar_0.
+    As released (D19) they start at level 0: tau would be 0.294 of the noise at level 1 and 0.949 at 201.
     """
     batch = batch_of()
     noisy = Released(timestep="reached")(lambda x, t, given: torch.full_like(x, 0.7), batch, TABLE)
     assert noisy.timesteps.tolist() == [101, 101, 701, 901]
     abar = TABLE[noisy.timesteps].view(1, -1, 1, 1, 1)
-    r = (abar / TABLE[0]).sqrt()
-    x_e = r * batch.x_0 + ((1 - abar).sqrt() - r * (1 - TABLE[0]).sqrt()) * 0.7
-    assert torch.allclose(noisy.x_t.double(), x_e, atol=1e-5)
-    assert torch.allclose(noisy.target.double(), (x_e - abar.sqrt() * batch.x_0) / (1 - abar).sqrt(), atol=1e-5)
+    assert torch.allclose(noisy.x_t.double(), abar.sqrt() * batch.x_0 + (1 - abar).sqrt() * 0.7, atol=1e-5)
+    assert torch.allclose(noisy.target, torch.full_like(noisy.target, 0.7), atol=3e-5)
+    drawn = Released()(lambda x, t, given: torch.full_like(x, 0.7), batch_of([1, 201]), TABLE).target / 0.7
+    assert drawn.mean(dim=(0, 2, 3, 4)).tolist() == pytest.approx([0.294, 0.949], abs=1e-3)
 
 
 def test_released_target_is_wrong_where_level_and_label_differ() -> None:

@@ -40,6 +40,8 @@ NOISINGS_HERE = {
     "guided": {"name": "ddim", "inversion_steps": 2, "inversion_cfg": 2.0},
     "unconditional": {"name": "ddim", "inversion_steps": 2, "inversion_cfg": 0.0},
     "heun": {"name": "heun", "inversion_steps": 2, "labels": "target"},
+    "midpoint": {"name": "midpoint", "inversion_steps": 2},
+    "every step": {"name": "renoise_every", "inversion_steps": 2, "rounds": 2, "averaged": 2},
     "chained": {"name": "chained", "links": 2}, "released": {"name": "released", "inversion_steps": 2},
     "reached": {"name": "released", "inversion_steps": 2, "timestep": "reached", "jitter": 0.1, "predictions": 1},
 }

@@ -18,6 +18,8 @@ class BradleyTerry(Judged):
 
     Attributes:
         winner_by: "reward", or "human" or "votes"; then p_winner < 1/2 where the reward model disagrees.
+            That turns pair and p_winner round together, which no objective notices: losses, weights and
+            gradients stay. It says whose judgement `error_w` and `implicit_accuracy` are counted by.
         scale: gap of scores that makes odds of e to 1, > 0; None is fitted to the people's choices of the pair set
             itself. PickScore was trained with 0.01 on its cosines (a logit scale of 100).
     """

@@ -20,6 +20,8 @@ class Smoothed(Judged):
 
     Attributes:
         winner_by: "reward" (paper), or "human" or "votes"; then p_winner < 1/2 where the reward model disagrees.
+            That turns pair and p_winner round together, which no objective notices: losses, weights and
+            gradients stay. It says whose judgement `error_w` and `implicit_accuracy` are counted by.
         score_range: (min, max) of the scores; None measures it over the pairs labelled (METHODS D5). The released code
             hard-wires PickScore's (0.11543526500463486, 0.28201571106910706).
         link: "sigmoid" (paper), or "linear": its tangent, with a weight exactly proportional to the reward gap.

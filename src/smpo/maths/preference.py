@@ -4,8 +4,6 @@ beta is the "code beta" of the Diffusion-DPO family throughout: errors are *mean
 carries an explicit 1/2. A paper's sum-reduced beta is beta / (2 D), D = 16384 for SD1.5 at 512 px (METHODS 1.2).
 """
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -73,8 +71,9 @@ def ipo_loss(margin: Tensor, p_winner: Tensor, *, beta: float) -> Tensor:
     """IPO loss of each pair (Azar et al. 2024), shape (B,): (u - (p - 1/2))^2 with u = beta / 2 margin.
 
     At p = 1 this is (beta / 2)^2 (margin - 1 / beta)^2, so its minimiser is that of diffusers' LoRA-DPO scripts,
-    (margin - 1 / (2 beta_d))^2 with beta_d = beta / 2; the factor makes beta and learning rate mean what they mean to
-    DPO. With soft labels it is the hard losses of both outcomes, weighed by p and 1 - p, less the constant p (1 - p).
+    (margin - 1 / (2 beta_d))^2 with beta_d = beta / 2. The factor brings the slope near DPO's, twice as steep at the
+    start: -beta / 2 where DPO has -beta / 4 (beta = 2000: 1000 and 500), which AdamW undoes but for clipping. With soft
+    labels it is the hard losses of both outcomes, weighed by p and 1 - p, less the constant p (1 - p).
 
     Args:
         margin: implicit margin, shape (B,).
@@ -103,17 +102,44 @@ def cdpo_loss(margin: Tensor, p_winner: Tensor, *, beta: float) -> Tensor:
     return -p_winner * F.logsigmoid(u) - (1 - p_winner) * F.logsigmoid(-u)
 
 
-def linear_loss(margin: Tensor, p_winner: Tensor, *, beta: float) -> Tensor:
-    """Preference loss of a linear utility, shape (B,): log 2 - (2 p - 1) u / 2 with u = beta / 2 margin.
+def linear_weight(margin: Tensor, *, beta: float, eta: float) -> Tensor:
+    """clip(1/2 - 0.2 beta margin, eta, 1 - eta): the slope of Linear-DPO's released loss, shape (B,), no gradient.
 
-    The tangent of DPO's loss at u = 0 (p = 1): the same value and slope at the start, but a slope that never decays.
+    In the place of DPO's sigmoid(-u) = 1/2 - u / 4 + ... with u = beta / 2 margin, whose slope in u this line has not:
+    0.2 beta margin is 0.4 u.
 
     Args:
         margin: implicit margin, shape (B,).
+        beta: code beta, > 0.
+        eta: smallest slope, in [0, 1/2].
+    """
+    check_batch(margin=margin)
+    check_positive(beta=beta)
+    return (0.5 - 0.2 * beta * margin.detach()).clamp(eta, 1 - eta)
+
+
+def linear_loss(errors: PairErrors, p_winner: Tensor, *, beta: float, eta: float) -> Tensor:
+    """Linear-DPO's loss of each pair, as its code has it (arXiv 2605.21123), shape (B,): slope times (L_w - L_l).
+
+    The slope is `linear_weight`, a constant to the gradient: d loss / d L_w = slope, d loss / d L_l = -slope, without
+    a factor beta. The value says little, for it moves with the slope. With soft labels the slope is the mean of the
+    hard ones of both outcomes, p slope - (1 - p) (1 - slope) = slope - (1 - p): not in the code, which has none.
+
+    Source: github.com/WhynotChen0105/Linear-DPO, commit 71b7f73, train/train_sd3_dpo.py, lines 1214-1218.
+
+    Args:
+        errors: of winner and loser under policy and reference, shape (B,) each.
         p_winner: probability of the winner, in [0, 1], shape (B,).
         beta: code beta, > 0.
+        eta: smallest slope of a hard label, in [0, 1/2].
+
+    Raises:
+        ValueError: the errors lack the losers or the reference; shapes differ.
     """
-    return math.log(2) - 0.5 * preference_logit(margin, pair_weight(p_winner, gamma=1.0), beta=beta)
+    margin = implicit_margin(errors)
+    check_batch(margin=margin, p_winner=p_winner)
+    slope = linear_weight(margin, beta=beta, eta=eta) - (1 - p_winner)
+    return slope * (errors.policy_w - errors.policy_l)
 
 
 def mapo_ratio(error: Tensor, *, snr: float) -> Tensor:

@@ -12,6 +12,8 @@ NOISINGS = Registry("noising", {
     "ddim": "smpo.noising.inversion:DDIM",
     "renoise": "smpo.noising.inversion:ReNoise",
     "heun": "smpo.noising.inversion:Heun",
+    "midpoint": "smpo.noising.inversion:Midpoint",
+    "renoise_every": "smpo.noising.inversion:ReNoiseEvery",
     "chained": "smpo.noising.chained:Chained",
     "released": "smpo.noising.released:Released",
 })

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from smpo.checks import check_known
 from smpo.errors import ConfigError
-from smpo.maths.inversion import GRIDS, PredictRows, inversion_levels, invert
+from smpo.maths.inversion import GRIDS, STEPS, PredictRows, Refine, inversion_levels, invert, renoise_every
 from smpo.noising.target import noise_between
 from smpo.records import Conditioning, NoisyPair, Predict, TrainingBatch, flatten_sides, unflatten_sides
 from smpo.transfer import send
@@ -45,14 +45,12 @@ class Inversion:
     Attributes:
         inversion_steps: steps from clean to t, at most, >= 1.
         grid: "subdivide" (every sample takes all steps) or "fixed_stride" (about half on average; the paper's).
-        labels: timestep label of a prediction, "source" (paper) or "target" (ReNoise, diffusers >= 0.22).
         inversion_cfg: guidance scale; 1 = conditional prediction only.
         network: which UNet inverts, "policy" (paper) or "reference".
     """
 
     inversion_steps: int = 9
     grid: str = "fixed_stride"
-    labels: str = "source"
     inversion_cfg: float = 1.0
     network: str = "policy"
     refine: ClassVar[str]
@@ -60,7 +58,6 @@ class Inversion:
 
     def __post_init__(self) -> None:
         check_known(self.grid, GRIDS[:2], what="noising.grid")
-        check_known(self.labels, ("source", "target"), what="noising.labels")
         check_known(self.network, NETWORKS, what="noising.network")
         if self.inversion_steps < 1:
             raise ConfigError(f"noising.inversion_steps must be >= 1, got {self.inversion_steps}")
@@ -74,28 +71,84 @@ class Inversion:
             timesteps, num_steps=self.inversion_steps, grid=self.grid, num_train_timesteps=len(alphas_cumprod)
         )
         x_t = invert(
-            guided(predict, batch, self.inversion_cfg), x_0, levels,
-            alphas_cumprod=alphas_cumprod, labels=self.labels, refine=self.refine,
+            guided(predict, batch, self.inversion_cfg), x_0, levels, alphas_cumprod=alphas_cumprod,
+            labels=self._first_label(), refine=self._step(),
         )
         return noise_between(batch.x_0, unflatten_sides(x_t, sides), batch.timesteps, alphas_cumprod)
 
+    def _first_label(self) -> str:
+        return "source"
+
+    def _step(self) -> Refine:
+        return STEPS[self.refine]
+
 
 @dataclass(frozen=True, kw_only=True)
-class DDIM(Inversion):
+class Labelled(Inversion):
+    """The inversions whose first prediction of a step may have either label.
+
+    Attributes:
+        labels: timestep label of a prediction, "source" (paper) or "target" (ReNoise, diffusers >= 0.22).
+    """
+
+    labels: str = "source"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_known(self.labels, ("source", "target"), what="noising.labels")
+
+    def _first_label(self) -> str:
+        return self.labels
+
+
+@dataclass(frozen=True, kw_only=True)
+class DDIM(Labelled):
     """Plain DDIM inversion (Eq. 13)."""
 
     refine: ClassVar[str] = "none"
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReNoise(Inversion):
+class ReNoise(Labelled):
     """DDIM inversion with one ReNoise step at its end (Eq. 14): the paper's."""
 
     refine: ClassVar[str] = "final"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Heun(Inversion):
+class Heun(Labelled):
     """Second-order inversion: at every step the mean of the predictions at its two ends. Not in the paper."""
 
     refine: ClassVar[str] = "heun"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Midpoint(Inversion):
+    """Second-order inversion: at every step the prediction half-way. Two evaluations a step. Not in the paper."""
+
+    refine: ClassVar[str] = "midpoint"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReNoiseEvery(Inversion):
+    """ReNoise at every step, under target labels, as its own paper does (Garibi et al. 2024). Not in SmPO's.
+
+    Attributes:
+        rounds: times that every step is taken again, >= 1; rounds + 1 evaluations a step.
+        averaged: the step goes along the mean of the last so many predictions, in [1, rounds + 1]; 1 is the last
+            alone. ReNoise's code has 9 rounds and averages 2, below t = 250 at most 5 rounds and averages all.
+    """
+
+    rounds: int = 1
+    averaged: int = 1
+    refine: ClassVar[str] = "renoise_every"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.rounds < 1:
+            raise ConfigError(f"noising.rounds must be >= 1, got {self.rounds}; for none set noising.name=ddim")
+        if not 1 <= self.averaged <= self.rounds + 1:
+            raise ConfigError(f"noising.averaged must lie in [1, rounds + 1 = {self.rounds + 1}], got {self.averaged}")
+
+    def _step(self) -> Refine:
+        return lambda step: renoise_every(step, rounds=self.rounds, averaged=self.averaged)

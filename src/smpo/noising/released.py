@@ -9,7 +9,7 @@ from torch import Tensor
 from smpo.checks import check_known
 from smpo.errors import ConfigError
 from smpo.maths.inversion import inversion_levels, invert
-from smpo.maths.schedule import alpha_bar, per_sample, posterior_variance
+from smpo.maths.schedule import CLEAN, alpha_bar, per_sample, posterior_variance
 from smpo.noising.inversion import NETWORKS, guided
 from smpo.noising.target import noise_between
 from smpo.randomness import normal_per_seed
@@ -21,15 +21,17 @@ from smpo.transfer import send
 class Released:
     """Fixed grid, latents that stop near t, not on it; the defaults are SmPO's, InPO predicts once and adds jitter.
 
-    tau and the UNet's label use t although the latents sit at another level (METHODS D12, D13). Two departures: labels
-    are never negative (D18), and alpha_bar is not rounded to fp16 (D21).
+    tau and the UNet's label use t although the latents sit at another level, and clean latents count as level 0
+    (METHODS D12, D13, D19). Two departures: alpha_bar is not rounded to fp16 (D21), and labels are never negative (D18);
+    a UNet asked under label 0 in place of -99 changes the gradient of a visit at t = 1 by up to 16 %.
 
     Attributes:
         inversion_steps: strides of the grid; 9 is `set_timesteps(10)` (SDXL, InPO), 4 is `set_timesteps(5)` (SD1.5).
         inversion_cfg: guidance scale; the release knows only 1.
         network: which UNet inverts.
-        timestep: the UNet's label and tau's level, "drawn" (t, as released) or "reached" (where the latents really are,
-            which removes the mismatch at no cost).
+        timestep: the UNet's label and tau's level, "drawn" (t, as released) or "reached" (where the latents really are;
+            they then start clean, alpha_bar = 1, as tau takes them to be, so that tau is what a model of constant noise
+            predicts: the mismatch is gone, at no cost).
         predictions: 2 = a step goes along the mean of two predictions under one label (SmPO), 1 = along one (InPO).
         jitter: noise added after each step, in standard deviations of the DDPM posterior between its levels, >= 0; 0.1
             in InPO's code, not in its paper. Independent for winner and loser, a function of the visit's seed.
@@ -61,6 +63,8 @@ class Released:
             batch.timesteps.repeat(sides), num_steps=self.inversion_steps, grid="released",
             num_train_timesteps=len(alphas_cumprod),
         )
+        if self.timestep == "reached":
+            levels[:, 0] = CLEAN
         x_t, rows = x_0, guided(predict, batch, self.inversion_cfg)
         refine = "every_average" if self.predictions == 2 else "none"
         for step in range(self.inversion_steps + 1):

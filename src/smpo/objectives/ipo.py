@@ -13,6 +13,8 @@ from smpo.records import PairErrors
 class IPO(Pairwise):
     """(u - (p - 1/2))^2 with u = beta / 2 margin: regression of the margin on the label, so that it stays bounded.
 
+    At the start its slope is twice DPO's of the same beta: -beta / 2 of a margin, there -beta / 4.
+
     Attributes:
         beta: code beta, > 0; diffusers' LoRA-DPO scripts with `loss_type=ipo` have beta_dpo = beta / 2.
     """

@@ -1,32 +1,36 @@
-"""Linear-DPO (arXiv 2605.21123): a utility whose slope does not decay as the margin grows."""
+"""Linear-DPO (arXiv 2605.21123) as its published code has it: DPO's slope replaced by a clipped line."""
 
 from dataclasses import dataclass
 
 from torch import Tensor
 
-from smpo.maths.preference import implicit_margin, linear_loss, preference_logit
-from smpo.maths.smoothing import pair_weight
+from smpo.errors import ConfigError
+from smpo.maths.preference import linear_loss
 from smpo.objectives.pairwise import Pairwise
 from smpo.records import PairErrors
 
 
 @dataclass(frozen=True, kw_only=True)
 class Linear(Pairwise):
-    """log 2 - (2 p - 1) u / 2 with u = beta / 2 margin.
+    """clip(1/2 - 0.2 beta margin, eta, 1 - eta) (L_w - L_l), the first factor without gradient.
 
-    Known to us is the paper's abstract alone: a linear utility takes the sigmoid's place, and the reference is a moving
-    average of the policy (here `training.reference_ema_decay`, open to every objective). Our reading: the line is DPO's
-    tangent at u = 0, so that beta and learning rate mean the same at the start, and smoothed labels enter as the weight
-    2 p - 1. The paper's constants are unknown to us.
+    The method's other half, a reference that follows the policy, is `training.reference_ema_decay`, open to every
+    objective. Three departures: the reference moves after the optimizer's step (the code moves it before), errors are
+    float32 (its SD3 script squares them in half precision), and soft labels are taken (see `linear_loss`).
 
     Attributes:
-        beta: code beta, > 0, as DPO's; it only scales the gradient, which AdamW undoes but for clipping and eps.
+        beta: code beta, > 0; 100 in the code's SD1.5 script, 500 in its SDXL one. It only says where the line is cut.
+        eta: smallest slope, in [0, 1/2]; 1e-3 and 0 there.
     """
+
+    beta: float = 100.0
+    eta: float = 1e-3
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.eta <= 0.5:
+            raise ConfigError(f"objective.eta must lie in [0, 0.5], got {self.eta}")
 
     def __call__(self, errors: PairErrors, p_winner: Tensor) -> Tensor:
         """Loss of each pair, shape (B,)."""
-        return linear_loss(implicit_margin(errors), p_winner, beta=self.beta)
-
-    def logit(self, errors: PairErrors, p_winner: Tensor) -> Tensor:
-        """(2 p - 1) beta / 2 margin, shape (B,); the loss is linear in it."""
-        return preference_logit(implicit_margin(errors), pair_weight(p_winner, gamma=1.0), beta=self.beta)
+        return linear_loss(errors, p_winner, beta=self.beta, eta=self.eta)

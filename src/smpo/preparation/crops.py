@@ -16,7 +16,9 @@ class View:
 
     Attributes:
         pixels: in [-1, 1], shape (3, R, R), float32.
-        size: original height, width, crop top, left, target height, width, in px: SDXL's micro-conditioning.
+        size: original height, width, crop top, left, target height, width, in px: SDXL's micro-conditioning. Top and
+            left count in the resized image; of a mirrored view, in the mirrored one, as in diffusers' training
+            scripts, which mirror before they crop.
     """
 
     pixels: Tensor
@@ -48,8 +50,7 @@ class Crops:
 def views_of(image: Image.Image, crops: Crops, *, key: str) -> list[View]:
     """All views of an RGB image; random positions are a function of `key`, which identifies the image, alone."""
     side = crops.resolution
-    scale = side / min(image.size)
-    width, height = (max(side, round(length * scale)) for length in image.size)
+    width, height = resized_size(image.size, side)
     resized = image if (width, height) == image.size else image.resize((width, height), Image.Resampling.BILINEAR)
     views = []
     for number in range(crops.crops):
@@ -58,13 +59,24 @@ def views_of(image: Image.Image, crops: Crops, *, key: str) -> list[View]:
         size = (image.height, image.width, top, left, side, side)
         views.append(View(_to_tensor(square), size))
         if crops.flips:
-            views.append(View(_to_tensor(ImageOps.mirror(square)), size))
+            mirrored = (*size[:3], width - side - left, side, side)
+            views.append(View(_to_tensor(ImageOps.mirror(square)), mirrored))
     return views
+
+
+def resized_size(size: tuple[int, int], side: int) -> tuple[int, int]:
+    """Width and height, in px, of an image whose shorter side becomes `side`: torchvision's `Resize(side)`.
+
+    The longer side is int(side longer / shorter), cut off and not rounded.
+    """
+    shorter = min(size)
+    width, height = (int(side * length / shorter) for length in size)
+    return width, height
 
 
 def _corner(spare_height: int, spare_width: int, *, crop: str, key: str) -> tuple[int, int]:
     if crop == "center":
-        return spare_height // 2, spare_width // 2
+        return round(spare_height / 2), round(spare_width / 2)  # halves to even, as torchvision's CenterCrop
     draws = torch.rand(2, generator=generator("crop", key)).tolist()
     return int(draws[0] * (spare_height + 1)), int(draws[1] * (spare_width + 1))
 
