@@ -22,8 +22,8 @@ class Released:
     """Fixed grid, latents that stop near t, not on it; the defaults are SmPO's, InPO predicts once and adds jitter.
 
     tau and the UNet's label use t although the latents sit at another level, and clean latents count as level 0
-    (METHODS D12, D13, D19). Two departures: alpha_bar is not rounded to fp16 (D21), and labels are never negative (D18);
-    a UNet asked under label 0 in place of -99 changes the gradient of a visit at t = 1 by up to 16 %.
+    (METHODS D12, D13, D19). Two departures: alpha_bar is not rounded to fp16 (D21), and labels are never negative
+    (D18): a UNet asked under label 0 in place of -99 changes the gradient of a visit at t = 1 by up to 16 %.
 
     Attributes:
         inversion_steps: strides of the grid; 9 is `set_timesteps(10)` (SDXL, InPO), 4 is `set_timesteps(5)` (SD1.5).
