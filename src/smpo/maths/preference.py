@@ -105,8 +105,8 @@ def cdpo_loss(margin: Tensor, p_winner: Tensor, *, beta: float) -> Tensor:
 def linear_weight(margin: Tensor, *, beta: float, eta: float) -> Tensor:
     """clip(1/2 - 0.2 beta margin, eta, 1 - eta): the slope of Linear-DPO's released loss, shape (B,), no gradient.
 
-    In the place of DPO's sigmoid(-u) = 1/2 - u / 4 + ... with u = beta / 2 margin, whose slope in u this line has not:
-    0.2 beta margin is 0.4 u.
+    It stands where DPO has sigmoid(-u) = 1/2 - u / 4 + ..., u = beta / 2 margin; with 0.2 beta margin = 0.4 u the line is
+    steeper than DPO's tangent.
 
     Args:
         margin: implicit margin, shape (B,).
@@ -138,6 +138,7 @@ def linear_loss(errors: PairErrors, p_winner: Tensor, *, beta: float, eta: float
     """
     margin = implicit_margin(errors)
     check_batch(margin=margin, p_winner=p_winner)
+    assert errors.policy_l is not None  # or there were no margin
     slope = linear_weight(margin, beta=beta, eta=eta) - (1 - p_winner)
     return slope * (errors.policy_w - errors.policy_l)
 
