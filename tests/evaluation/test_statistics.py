@@ -8,6 +8,7 @@ from smpo.evaluation.statistics import (
     bootstrap_interval,
     cliffs_delta,
     effective_size,
+    few_groups,
     holm_adjusted,
     median_difference,
     median_images,
@@ -92,6 +93,43 @@ def test_effective_size_by_hand() -> None:
     assert effective_size([[1, 1], [1, 1], [1, 1]]) == 3  # nothing varies: no more than the prompts
     assert effective_size([1, 1, 1, 1], [0, 0, 0, 1]) == pytest.approx(16 / 10)
     assert effective_size([0.5] * 6) == 6
+
+
+def test_few_groups_by_hand_and_a_single_one() -> None:
+    """Tables of Student's t: t_239 = 1.96994, t_59 = 2.00100 at 97.5 %; t_3 = 3.18245 and t_1 = 12.7062."""
+    assert few_groups(240, 60) == pytest.approx((1.96994 / 2.00100) ** 2, rel=1e-5)
+    assert few_groups(4, 2) == pytest.approx((3.18245 / 12.7062) ** 2, rel=1e-5)
+    assert few_groups(90, 90) == few_groups(4, 1) == 1
+    assert effective_size([[1, 0, 1, 0]]) == 1  # one prompt is one opinion
+    won = np.random.default_rng(0).random((60, 4)) < 0.7
+    size = effective_size(won) * few_groups(240, 60)
+    assert share_interval(won) == wilson_interval(won.mean() * size, size)
+
+
+def test_ties_and_lucky_groups_never_count_as_more_than_the_values() -> None:
+    """Every prompt wins one image of two: nothing varies between prompts, and 6 values stay 6."""
+    balanced = [[1, 0], [0, 1], [1, 0]]
+    assert effective_size(balanced) == 6
+    assert share_interval(balanced) == wilson_interval(3 * few_groups(6, 3), 6 * few_groups(6, 3))
+
+
+COVERAGE = {  # p: (before the degrees of freedom, with them)
+    0.5: (0.949, 0.952), 0.7: (0.947, 0.951), 0.9: (0.941, 0.947), 0.95: (0.915, 0.930), 0.97: (0.887, 0.927),
+    0.98: (0.966, 0.967), 0.99: (0.959, 0.959),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("p", COVERAGE)
+def test_coverage_near_one(p: float) -> None:
+    """60 prompts of four images, an intraclass correlation of 1/2 (Beta(p, 1 - p)): docs/evaluation.md's table."""
+    rng, found = np.random.default_rng(0), []
+    for _ in range(4000):
+        won = rng.random((60, 4)) < rng.beta(p, 1 - p, size=(60, 1))
+        size = effective_size(won)
+        found.append((wilson_interval(won.mean() * size, size), share_interval(won)))
+    covered = [np.mean([pair[way].low <= p <= pair[way].high for pair in found]) for way in (0, 1)]
+    assert covered == pytest.approx(COVERAGE[p], abs=0.012)  # 0.35 to 0.5 points of standard error each
 
 
 def test_intervals_cover_the_truth_with_correlated_images() -> None:

@@ -50,7 +50,7 @@ class WinRate:
         prompts_won: prompts of which more images win than lose; `wins` where a prompt has one image.
         prompts_lost: prompts of which more images lose than win.
         rate: (wins + ties / 2) / n, in [0, 1]; 1 - rate is the win-rate of `theirs`.
-        low: lower Wilson bound of `rate`, over the effective number of images (see `effective_size`).
+        low: lower Wilson bound of `rate`, over the effective number of images (see `share_interval`).
         high: upper Wilson bound of `rate`.
         p_value: two-sided exact sign test of prompts won against prompts lost; 1 when there are neither.
     """
@@ -107,13 +107,17 @@ def win_rate(
 def share_interval(values: ArrayLike, groups: ArrayLike | None = None, *, level: float = 0.95) -> Interval:
     """The mean of `values` in [0, 1] with its Wilson interval over the effective number of values.
 
+    That number is `effective_size` times `few_groups`, and at most the number of values (Korn & Graubard 1998, who put it
+    into Clopper and Pearson's interval: 7 % wider at p = .97, coverage .95 where ours has .93; docs/evaluation.md).
+
     Args:
         values: 1 for a success, 0 for a failure, 1/2 for a tie; shape (n,) or (n, k) as in `win_rate`.
         groups: independent unit of each value, same shape; None is the first axis.
         level: coverage of the interval, in (0, 1).
     """
     array = _finite(values)
-    size = effective_size(array, groups)
+    num_groups = int(_groups(array, groups).max()) + 1
+    size = min(effective_size(array, groups) * few_groups(array.size, num_groups, level=level), float(array.size))
     return wilson_interval(float(array.mean()) * size, size, level=level)
 
 
@@ -122,16 +126,29 @@ def effective_size(values: ArrayLike, groups: ArrayLike | None = None) -> float:
 
     p (1 - p) / Var(p), where Var is the between-group variance of the mean: n for one image a prompt, n too for k equal
     copies of each image, n k where images of a prompt are unrelated. At most the number of values, so that ties never
-    narrow an interval; where p is 0 or 1 and nothing varies, the effective number of groups (sum m)^2 / sum m^2.
+    narrow an interval; where p is 0 or 1 and nothing varies, the effective number of groups (sum m)^2 / sum m^2. A single
+    group knows nothing of the variance between groups and counts as one value.
     """
     array = _finite(values).ravel()
     units = _groups(np.asarray(values), groups)
     sizes = np.bincount(units)
     p = array.mean()
-    if p in (0.0, 1.0):
+    if p in (0.0, 1.0) or len(sizes) == 1:
         return array.size**2 / float(np.square(sizes).sum())
     variance = np.square(np.bincount(units, weights=array - p)).sum() / array.size**2
     return min(float(p * (1 - p) / variance), float(array.size)) if variance > 0 else float(array.size)
+
+
+def few_groups(num_values: int, num_groups: int, *, level: float = 0.95) -> float:
+    """(t_(n - 1) / t_(g - 1))^2, quantiles of Student's t: what g groups know less than they seem to, in (0, 1].
+
+    Korn & Graubard (1998) shrink the effective number of values by it, for the variance between groups has only g - 1
+    degrees of freedom. 1 where every value is a group of its own, and for a single group, which has none.
+    """
+    if num_groups in (1, num_values):
+        return 1.0
+    upper = (1 + level) / 2
+    return float((stats.t.ppf(upper, num_values - 1) / stats.t.ppf(upper, num_groups - 1)) ** 2)
 
 
 def wilson_interval(successes: float, n: float, *, level: float = 0.95) -> Interval:
