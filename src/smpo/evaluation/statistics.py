@@ -107,8 +107,8 @@ def win_rate(
 def share_interval(values: ArrayLike, groups: ArrayLike | None = None, *, level: float = 0.95) -> Interval:
     """The mean of `values` in [0, 1] with its Wilson interval over the effective number of values.
 
-    That number is `effective_size` times `few_groups`, and at most the number of values (Korn & Graubard 1998, who put it
-    into Clopper and Pearson's interval: 7 % wider at p = .97, coverage .95 where ours has .93; docs/evaluation.md).
+    That number is `effective_size` times `few_groups`, and at most the number of values (Korn & Graubard 1998, who put
+    it into Clopper and Pearson's interval: 7 % wider at p = .97, coverage .95 where ours has .93; docs/evaluation.md).
 
     Args:
         values: 1 for a success, 0 for a failure, 1/2 for a tie; shape (n,) or (n, k) as in `win_rate`.
@@ -126,8 +126,8 @@ def effective_size(values: ArrayLike, groups: ArrayLike | None = None) -> float:
 
     p (1 - p) / Var(p), where Var is the between-group variance of the mean: n for one image a prompt, n too for k equal
     copies of each image, n k where images of a prompt are unrelated. At most the number of values, so that ties never
-    narrow an interval; where p is 0 or 1 and nothing varies, the effective number of groups (sum m)^2 / sum m^2. A single
-    group knows nothing of the variance between groups and counts as one value.
+    narrow an interval; where p is 0 or 1 and nothing varies, the effective number of groups (sum m)^2 / sum m^2. A
+    single group knows nothing of the variance between groups and counts as one value.
     """
     array = _finite(values).ravel()
     units = _groups(np.asarray(values), groups)

@@ -105,8 +105,8 @@ def cdpo_loss(margin: Tensor, p_winner: Tensor, *, beta: float) -> Tensor:
 def linear_weight(margin: Tensor, *, beta: float, eta: float) -> Tensor:
     """clip(1/2 - 0.2 beta margin, eta, 1 - eta): the slope of Linear-DPO's released loss, shape (B,), no gradient.
 
-    It stands where DPO has sigmoid(-u) = 1/2 - u / 4 + ..., u = beta / 2 margin; with 0.2 beta margin = 0.4 u the line is
-    steeper than DPO's tangent.
+    It stands where DPO has sigmoid(-u) = 1/2 - u / 4 + ..., u = beta / 2 margin; with 0.2 beta margin = 0.4 u the line
+    is steeper than DPO's tangent.
 
     Args:
         margin: implicit margin, shape (B,).
