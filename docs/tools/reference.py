@@ -8,7 +8,6 @@ import inspect
 import json
 import re
 import sys
-import textwrap
 import types
 from collections.abc import Iterator
 from pathlib import Path
@@ -47,8 +46,8 @@ def pages() -> dict[str, str]:
 
 
 def cell(text: str) -> str:
-    """`text` on one line, fit for a cell of a table."""
-    return re.sub(r"\s+", " ", text).replace("|", "\\|").strip()
+    """`text` on one line, fit for a cell of a table; None as recipes spell it."""
+    return re.sub(r"\bNone\b", "null", re.sub(r"\s+", " ", text)).replace("|", "\\|").strip()
 
 
 # --- commands ---
@@ -166,12 +165,17 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
 def attributes_of(model: type) -> dict[str, str]:
     """What the docstrings of a class and its bases, or of the dataclass it was made from, say under "Attributes:"."""
     found: dict[str, str] = {}
-    made_from = inspect.getclosurevars(model.options.fget).nonlocals if hasattr(model, "options") else {}
-    for base in [*reversed(inspect.getmro(model)), *(one for name, one in made_from.items() if name == "options")]:
+    for base in [*reversed(inspect.getmro(model)), *_made_from(model)]:
         _, _, rest = inspect.cleandoc(base.__dict__.get("__doc__") or "").partition("Attributes:\n")
         for match in re.finditer(r"^    (\w+): (.*(?:\n        .*)*)", rest, flags=re.MULTILINE):
             found[match[1]] = cell(match[2])
     return found
+
+
+def _made_from(model: type) -> list[type]:
+    """The dataclass that `smpo.config.section_of` made a section from, if it did."""
+    build = getattr(model, "options", None)
+    return [inspect.getclosurevars(build.fget).nonlocals["options"]] if isinstance(build, property) else []
 
 
 def type_text(annotation: Any) -> str:
@@ -210,7 +214,8 @@ def _sentence(section: str) -> str:
 
 
 def _first_line(thing: Any) -> str:
-    return textwrap.shorten(inspect.cleandoc(thing.__doc__ or "").split("\n\n")[0].replace("\n", " "), 400)
+    text = thing.__dict__.get("__doc__") or next((one.__doc__ for one in _made_from(thing)), None) or ""
+    return cell(inspect.cleandoc(text).split("\n\n")[0])
 
 
 if __name__ == "__main__":

@@ -77,13 +77,23 @@ GenerationSection = section_of(
 
 
 class ScoringSection(ScoringOptions):
-    """How the pairs are scored, and by whom besides the recipe's scorer: name of the table -> scorer."""
+    """How the pairs are scored, and by whom besides the recipe's scorer.
+
+    Attributes:
+        also: further scorers: name of the table -> scorer.
+    """
 
     also: dict[str, dict[str, Any]] = {}
 
 
 class HeldOutSection(ImplicitOptions):
-    """Artefacts of pairs that no model was trained on; another recipe's pairs, label and cache stages make them."""
+    """Artefacts of pairs that no model was trained on; another recipe's pairs, label and cache stages make them.
+
+    Attributes:
+        pairs: folder that `smpo pairs` wrote.
+        label: folder that `smpo label` wrote.
+        cache: folder that `smpo cache` wrote.
+    """
 
     pairs: str
     label: str
@@ -96,7 +106,11 @@ class HeldOutSection(ImplicitOptions):
 
 
 class EvaluationSection(ScoringOptions):
-    """Which scorers judge the images: name of the column -> scorer."""
+    """Which scorers judge the images.
+
+    Attributes:
+        scorers: name of the column -> scorer.
+    """
 
     scorers: dict[str, dict[str, Any]] = {}
     protocol: Literal["all", "median-image"] = Field(
@@ -117,6 +131,21 @@ class PathsSection(Section):
 
     Images and their scores lie in `store`, for all recipes that share it; None is `store` beside a `workdir` that is
     not given, runs/store, and inside one that is.
+
+    Attributes:
+        workdir: the folder of the whole run; None is runs/NAME.
+        store: images and their scores, shared by recipes.
+        sample: pairs that the model generated.
+        pairs: the checked pair set.
+        score: scores of the pairs.
+        label: winners and their probabilities.
+        audit: what the audit found.
+        cache: latents and prompt embeddings.
+        invert: stored visits.
+        train: checkpoints, metrics and the trained model.
+        generate: which images of the store belong to which model.
+        evaluate: scores and measures of the images.
+        report: the report.
     """
 
     workdir: str | None = None
@@ -135,7 +164,18 @@ class PathsSection(Section):
 
 
 class Recipe(Section):
-    """A resolved recipe."""
+    """A resolved recipe.
+
+    Attributes:
+        name: of the run; its artefacts go to runs/NAME.
+        seed: of every random draw in training.
+        model: the family (`model.name`), its weights and their settings.
+        data: the pairs, and which of them are kept.
+        labels: who wins a pair, and how surely.
+        noising: how an image becomes a noisy latent and a target.
+        objective: the loss.
+        generation: the images by which models are compared.
+    """
 
     name: str = Field(pattern=r"^[A-Za-z0-9._-]+$")
     seed: int = Field(0, ge=0)

@@ -34,7 +34,11 @@ Progress = Callable[[int, int | None], None]
 
 
 class CacheOptions(Section):
-    """What is stored of each image and prompt."""
+    """What is stored of each image and prompt.
+
+    Attributes:
+        crop: where the square is cut: the middle, or a random place that depends on the image alone.
+    """
 
     resolution: int = Field(512, gt=0, description="px; the shorter side, then a square crop")
     crop: Literal["center", "random"] = "center"

@@ -31,7 +31,12 @@ FILE = "margins.npz"
 
 
 class ImplicitOptions(Section):
-    """Where on the noise schedule the margins are taken; every pair gets the same timesteps and its own fixed noise."""
+    """Where on the noise schedule the margins are taken; every pair gets the same timesteps and its own fixed noise.
+
+    Attributes:
+        timesteps: at which margins are taken; a pair's margin is their mean.
+        seed: of the noise.
+    """
 
     timesteps: tuple[int, ...] = Field((100, 300, 500, 700, 900), min_length=1)
     seed: int = Field(0, ge=0)

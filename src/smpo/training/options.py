@@ -9,7 +9,13 @@ from smpo.sections import Section
 
 
 class OptimizerOptions(Section):
-    """AdamW, also with moments of 8 bits, or Adafactor, and the learning rate's course."""
+    """AdamW, also with moments of 8 bits, or Adafactor, and the learning rate's course.
+
+    Attributes:
+        name: the optimizer.
+        weight_decay: decoupled, times the learning rate.
+        max_grad_norm: a gradient of a larger norm is scaled down to it.
+    """
 
     name: Literal["adamw", "adamw_8bit", "adafactor"] = "adamw"
     lr: float = Field(gt=0, description="the effective learning rate: nothing is multiplied into it")
@@ -29,7 +35,13 @@ class OptimizerOptions(Section):
 
 
 class SampleOptions(Section):
-    """The grid of fixed prompts drawn during training."""
+    """The grid of images of fixed prompts, generated during training.
+
+    Attributes:
+        prompts: one image each.
+        num_inference_steps: steps of the pipeline's scheduler.
+        guidance_scale: classifier-free guidance; 1 switches it off.
+    """
 
     every: int = Field(0, ge=0, description="optimizer steps between grids; 0 draws none")
     prompts: tuple[str, ...] = ()
@@ -38,7 +50,11 @@ class SampleOptions(Section):
 
 
 class LoraOptions(Section):
-    """Adapters of low rank on the UNet, trained in its place: W + alpha / rank B A."""
+    """Adapters of low rank on the UNet, trained in its place: W + alpha / rank B A.
+
+    Attributes:
+        rank: columns of B and rows of A.
+    """
 
     rank: int = Field(8, gt=0)
     alpha: float | None = Field(None, gt=0, description="None is the rank, so that B A counts as it is")
@@ -57,7 +73,17 @@ class LoraOptions(Section):
 
 
 class TrainingOptions(Section):
-    """How the policy is trained."""
+    """How the policy is trained.
+
+    Attributes:
+        caption_dropout: share of visits whose prompt is replaced by the empty one.
+        flips: mirror no image, both images of a pair alike, or each by its own draw.
+        min_timestep: the smallest timestep that is drawn.
+        max_timestep: the largest timestep that is drawn.
+        mixed_precision: number format of the UNet's products; weights and losses stay float32.
+        keep_checkpoints: so many of the newest are kept.
+        trackers: what gets the metrics beside metrics.jsonl, by accelerate's names.
+    """
 
     steps: int = Field(gt=0, description="optimizer steps")
     batch_size: int = Field(gt=0, description=(
