@@ -83,7 +83,7 @@ def make_pairs(folder: Path, pairs: int, *, size: int, format: str, winner_stays
                      "jpg_1": images[1], "image_0_uid": uids[0], "image_1_uid": uids[1]})
     folder.mkdir()
     pq.write_table(pa.Table.from_pylist(rows), folder / "pairs.parquet", row_group_size=100, compression="none")
-    prepare_pairs(str(folder / "pairs.parquet"), folder / "pairs", options=PairOptions(format="pickapic"))
+    prepare_pairs(str(folder / "pairs.parquet"), folder / "pairs", options=PairOptions(format="parquet"))
     return PairSet.open(folder / "pairs")
 
 

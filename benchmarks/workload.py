@@ -52,7 +52,7 @@ RECIPES = {"sd": "sd15-smpo", "sdxl": "sdxl-smpo"}
 TOKENIZER = "weights/tiny-sd/tokenizer"
 HALVES = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 PLAIN = (  # of every run here: hard labels by the pairs' judge, no draws that the released step would have to repeat
-    "scorer=null", "labels={name: hard, winner_by: human}", "data.format=pickapic", "cache.flips=false",
+    "scorer=null", "labels={name: hard, winner_by: human}", "data.format=parquet", "cache.flips=false",
     "training.flips=none", "training.caption_dropout=0", "training.trackers=[]", "training.steps=1000000",
     "training.optimizer.warmup_steps=0", "report.published=null",
 )

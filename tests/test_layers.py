@@ -12,12 +12,12 @@ ROOT = Path(smpo.__file__).parent
 
 # docs/design.md, Layers: a module may import its own package and the rows above it. Longer names win:
 # `models.package_data` only turns a source into a path and `data.images` only bytes into pixels: rewards need both, so
-# they stand above the seams to the outside. Preparation samples pairs with `generation`, which knows nothing of it. The
-# demo of the command line imports the tiny world.
+# they stand above the seams to the outside; `data.image_text` sets a file's texts aside for it. Preparation samples
+# pairs with `generation`, which knows nothing of it. The demo of the command line imports the tiny world.
 ROWS = (
     ("", "errors", "checks", "registry", "records", "artefacts", "randomness", "sections", "recipes",
      "processes", "contact_sheet", "image_set", "library_output", "transfer", "digests", "seals", "parts", "locks"),
-    ("maths",),
+    ("maths", "data.image_text"),
     ("labels", "noising", "objectives", "models.package_data", "data.images"),
     ("models", "rewards", "data"),
     ("prompts",),

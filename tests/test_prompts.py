@@ -152,8 +152,8 @@ def test_parti_prompts_are_complete() -> None:
 
 
 @pytest.mark.parametrize(("name", "text", "message"), [
-    ("p.txt", "a\n\nb\n", "{path}:2: expected a prompt, got ''; correct or delete the line"),
-    ("p.txt", "", "{path}:1: expected a prompt, got ''; correct or delete the line"),
+    ("p.txt", "", "{path} holds no prompts; add at least one"),
+    ("p.txt", " \n\n", "{path} holds no prompts; add at least one"),
     ("p.jsonl", '{"prompt": "a"}\n{"text": "b"}\n', "{path}:2: expected a prompt, got None; correct or delete "
      "the line"),
     ("p.json", '["a", 3]', "{path}:2: expected a prompt, got 3; correct or delete the line"),
@@ -180,7 +180,7 @@ def test_unreadable_files(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"unknown kind of prompts file '\.tx'; known: \.txt"):
         read_prompts(tmp_path / "p.tx")
     (tmp_path / "latin.txt").write_bytes("ein Käse".encode("latin-1"))
-    with pytest.raises(DataError, match="is not UTF-8 text .invalid continuation byte at byte 5.; convert it"):
+    with pytest.raises(DataError, match="is not UTF-8 text .invalid continuation byte at byte 5, line 1.; save"):
         read_prompts(tmp_path / "latin.txt")
     (tmp_path / "p.parquet").write_bytes(b"PAR1")
     with pytest.raises(DataError, match="is not a readable parquet file"):

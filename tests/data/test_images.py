@@ -87,9 +87,9 @@ def test_truncated_file_raises(format: str, fraction: float):
 
 
 @pytest.mark.parametrize(("data", "message"), [
-    (b"", "no image that pillow can read (0 bytes); replace the file"),
+    (b"", "no PNG, JPEG, WEBP, GIF, BMP, TIFF, AVIF image (0 bytes); replace it"),
     (b"<html>not found</html>",
-     "no image that pillow can read (22 bytes that start with 3c68746d6c3e6e6f); replace the file"),
+     "no PNG, JPEG, WEBP, GIF, BMP, TIFF, AVIF image (22 bytes that start with 3c68746d6c3e6e6f); replace it"),
 ])
 def test_undecodable_bytes(data: bytes, message: str):
     with pytest.raises(DataError) as caught:

@@ -1,16 +1,16 @@
-"""The four formats: each reads real files to the same raw pairs, and refuses what it cannot read in one line."""
+"""The formats: each reads real files to the same raw pairs, and refuses what it cannot read in one line."""
 
 import math
 import sys
 from pathlib import Path
 
 import datasets
+import pyarrow.parquet as pq
 import pytest
 
-from smpo.data import parquet
-from smpo.data.formats import FORMATS, LAYOUTS, detect_format, open_source
+from smpo.data.formats import ACCEPTED, FORMATS, detect_format, open_source
 from smpo.data.images import content_uid
-from smpo.data.schema import names_people, vote_share
+from smpo.data.layouts import LAYOUTS
 from smpo.errors import ConfigError, DataError
 from tests.data.pictures import good_row, png, write_folders, write_jsonl, write_parquet
 
@@ -38,17 +38,18 @@ def test_every_format_resolves():
 
 
 def test_parquet_rows(shards: Path):
-    source = open_source(str(shards), format="pickapic")
+    source = open_source(str(shards), format="parquet")
     pairs = list(source.read(range(len(source))))
     assert [pair.row for pair in pairs] == list(range(10))
     assert [pair.pair_id for pair in pairs] == [str(1000 + index) for index in range(10)]
     assert pairs[7].caption == "a picture of thing 1"
     assert (pairs[7].image_0, pairs[7].image_1) == (png(14), png(15, (16, 22)))
-    assert (pairs[7].label_0, pairs[7].uid_0, pairs[7].uid_1) == (1.0, "left-7", "right-7")
+    assert (pairs[7].label_0, pairs[7].uid_0) == (1.0, content_uid(png(14)))  # the source's own uid is not read
+    assert pairs[7].place == "train-00001-of-00002.parquet row 2"
 
 
 def test_parquet_chosen_rows(shards: Path):
-    source = open_source(str(shards), format="pickapic")
+    source = open_source(str(shards), format="parquet")
     assert [pair.row for pair in source.read([1, 5, 6, 9])] == [1, 5, 6, 9]
     assert [pair.row for pair in source.read(range(3, 8))] == [3, 4, 5, 6, 7]
     assert list(source.read(range(0))) == []
@@ -57,14 +58,14 @@ def test_parquet_chosen_rows(shards: Path):
 def test_parquet_skips_row_groups(shards: Path, monkeypatch: pytest.MonkeyPatch):
     """Rows 5 to 7 lie in group 2 of shard 0 and group 0 of shard 1; nothing else may be opened."""
     read = []
-    original = parquet.pq.ParquetFile.iter_batches
+    original = pq.ParquetFile.iter_batches
 
     def recorded(self, *args, row_groups, columns, **options):
         read.append((row_groups, columns))
         return original(self, *args, row_groups=row_groups, columns=columns, **options)
 
-    monkeypatch.setattr(parquet.pq.ParquetFile, "iter_batches", recorded)
-    list(open_source(str(shards), format="pickapic").read(range(5, 8)))
+    monkeypatch.setattr(pq.ParquetFile, "iter_batches", recorded)
+    list(open_source(str(shards), format="parquet").read(range(5, 8)))
     assert [groups for groups, _ in read] == [[2], [0]]
     assert "model_0" not in read[0][1]
 
@@ -72,7 +73,7 @@ def test_parquet_skips_row_groups(shards: Path, monkeypatch: pytest.MonkeyPatch)
 def test_parquet_without_uids_or_ids(tmp_path: Path):
     row = {name: ROWS[0][name] for name in ("caption", "jpg_0", "jpg_1")}
     file = write_parquet(tmp_path / "plain.parquet", [row])
-    source = open_source(str(file), format="pickapic")
+    source = open_source(str(file), format="parquet")
     pair = next(iter(source.read(range(1))))
     assert not source.has_labels
     assert math.isnan(pair.label_0)
@@ -81,7 +82,7 @@ def test_parquet_without_uids_or_ids(tmp_path: Path):
 
 def test_parquet_has_label_false_is_unlabelled(tmp_path: Path):
     file = write_parquet(tmp_path / "a.parquet", [{**ROWS[0], "has_label": False}, {**ROWS[1], "has_label": True}])
-    labels = [pair.label_0 for pair in open_source(str(file), format="pickapic").read(range(2))]
+    labels = [pair.label_0 for pair in open_source(str(file), format="parquet").read(range(2))]
     assert math.isnan(labels[0]) and labels[1] == 1.0
 
 
@@ -89,11 +90,11 @@ VOTED = [{"p_win": 0.8}, {"votes_0": 1, "votes_1": 3}, {"votes_0": 0, "votes_1":
 SHARES = [0.8, 0.25, None, 0.5]
 
 
-@pytest.mark.parametrize("format", ["pickapic", "jsonl", "hf"])
+@pytest.mark.parametrize("format", ["parquet", "jsonl", "hf"])
 def test_votes_are_shares_in_every_format_with_columns(tmp_path: Path, format: str):
     """Given as p_win, which goes first, or as counts, 1 of 4; zero votes are none."""
     rows = [{name: value for name, value in ROWS[i].items() if name != "label_0"} | VOTED[i] for i in range(4)]
-    if format == "pickapic":
+    if format == "parquet":
         place = write_parquet(tmp_path / "a.parquet", [{**dict.fromkeys(("p_win", "votes_0", "votes_1")), **row}
                                                        for row in rows])
     elif format == "hf":
@@ -113,58 +114,47 @@ def test_votes_are_shares_in_every_format_with_columns(tmp_path: Path, format: s
     assert math.isnan(pairs[2].human_label) and pairs[3].human_label == 0.5
 
 
-@pytest.mark.parametrize("votes", [{"p_win": "many"}, {"votes_0": 3}, {"votes_0": -1, "votes_1": -1},
-                                   {"votes_0": 1, "votes_1": None}, {"p_win": math.nan}])
-def test_votes_that_make_no_sense_are_not_a_number(votes: dict):
-    assert math.isnan(vote_share(votes))
-
-
 def test_one_persons_label_stands_beside_the_votes(tmp_path: Path):
     file = write_parquet(tmp_path / "a.parquet", [{**ROWS[0], "p_win": 0.9}])
-    pair = next(iter(open_source(str(file), format="pickapic").read(range(1))))
+    pair = next(iter(open_source(str(file), format="parquet").read(range(1))))
     assert (pair.label_0, pair.human_label, pair.p_win) == (0.0, 0.0, 0.9)
-
-
-@pytest.mark.parametrize(("columns", "expected"), [
-    (["label_0"], True), (["p_win"], True), (["votes_0", "votes_1"], True), (["votes_0"], False), (["caption"], False)])
-def test_columns_that_hold_what_people_said(columns: list[str], expected: bool):
-    assert names_people(columns) == expected
 
 
 def test_parquet_empty_image_is_a_problem(tmp_path: Path):
     file = write_parquet(tmp_path / "a.parquet", [ROWS[0], {**ROWS[1], "jpg_1": None}])
-    pair = list(open_source(str(file), format="pickapic").read(range(2)))[1]
+    pair = list(open_source(str(file), format="parquet").read(range(2)))[1]
     assert pair.problem == ("missing_image", "jpg_1 is empty")
 
 
 def test_parquet_splits(tmp_path: Path):
     for split, rows in (("train", ROWS[:3]), ("test", ROWS[3:5])):
         write_parquet(tmp_path / "s" / f"{split}-00000-of-00001.parquet", rows)
-    assert len(open_source(str(tmp_path / "s"), format="pickapic", split="test")) == 2
+    assert len(open_source(str(tmp_path / "s"), format="parquet", split="test")) == 2
     folder = tmp_path / "s"
-    assert message(folder, format="pickapic") == f"{folder} holds the splits test, train; choose one with split"
-    assert message(folder, format="pickapic", split="val") == f"{folder} has no split 'val'; its splits: test, train"
+    assert message(folder, format="parquet") == f"{folder} holds the splits test, train; choose one with split"
+    assert message(folder, format="parquet", split="val") == f"{folder} has no split 'val'; its splits: test, train"
 
 
 def test_parquet_missing_columns(tmp_path: Path):
     rows = [{"captions": "x", "jpg_0": b"1", "image_1": b"2"}]
     file = write_parquet(tmp_path / "a.parquet", rows)
-    assert message(file, format="pickapic") == (
-        f"{file} lacks caption, jpg_1; required columns: caption, jpg_0, jpg_1; found: captions, jpg_0, image_1. "
-        "Did you mean 'captions'? Did you mean 'image_1'? Rename the columns or choose another format")
+    assert message(file, format="parquet") == (
+        f"{file} has no layout that is known; found: captions, jpg_0, image_1; nearest: Pick-a-Pic (caption, jpg_0, "
+        "jpg_1), lacks caption, jpg_1. Did you mean 'captions'? Did you mean 'image_1'? Rename with data.columns, e.g. "
+        f"data.columns={{prompt: your_column}}; layouts: {' | '.join(dict.fromkeys(one.columns for one in LAYOUTS))}")
 
 
 def test_parquet_unreadable(tmp_path: Path):
     file = tmp_path / "a.parquet"
     file.write_bytes(b"PAR1 but not really")
-    assert message(file, format="pickapic").startswith(f"{file} is not a readable parquet file (")
+    assert message(file, format="parquet").startswith(f"{file} is not a readable parquet file (")
 
 
 def test_parquet_cut_short(tmp_path: Path):
     """A download that stopped: the footer at the end is missing."""
     file = write_parquet(tmp_path / "a.parquet", ROWS)
     file.write_bytes(file.read_bytes()[:-1000])
-    assert message(file, format="pickapic").endswith("; download it again")
+    assert message(file, format="parquet").endswith("; download it again")
 
 
 @pytest.mark.parametrize("feature", ["binary", "image"])
@@ -176,8 +166,7 @@ def test_saved_dataset(tmp_path: Path, feature: str):
     source = open_source(str(tmp_path / "saved"), format="hf")
     assert source.has_labels and len(source) == 10
     pairs = list(source.read([2, 3, 9]))
-    assert [(pair.row, pair.pair_id, pair.uid_1) for pair in pairs] == [
-        (2, "1002", "right-2"), (3, "1003", "right-3"), (9, "1009", "right-9")]
+    assert [(pair.row, pair.pair_id) for pair in pairs] == [(2, "1002"), (3, "1003"), (9, "1009")]
     assert pairs[2].image_0 == png(18)
 
 
@@ -225,25 +214,26 @@ def test_jsonl_of_pairs(tmp_path: Path):
     assert (pairs[0].pair_id, pairs[1].pair_id) == ("p", "row-1")
     assert (pairs[2].image_0, pairs[2].uid_1) == (png(1), content_uid(png(0)))
     assert [pair.problem[0] for pair in pairs[3:]] == ["missing_image", *["malformed_row"] * 3]
-    assert pairs[3].problem[1] == f"{tmp_path / 'gone.png'} does not exist"
+    assert pairs[3].problem[1] == (f"image_1: 'gone.png' does not exist in {tmp_path}; set data.image_root to the "
+                                   "folder that the paths start from")
+    assert pairs[5].place == "pairs.jsonl line 7"
 
 
 @pytest.mark.parametrize(("row", "expected"), [
-    ({"prompt": "x", "image_a": "a", "image_b": "b"},
-     "lacks image_0, image_1; required columns: prompt, image_0, image_1; found: prompt, image_a, image_b. "
-     "Did you mean 'image_b'? Rename the columns or choose another format"),
-    ({"text": "x", "chosen": "a", "rejected": "b"},
-     "lacks prompt; required columns: prompt, chosen, rejected; found: text, chosen, rejected. "
-     "Rename the columns or choose another format"),
+    ({"prompt": "x", "image_0": "a", "imag_1": "b"}, "nearest: pairs (prompt, image_0, image_1), lacks image_1. "
+     "Did you mean 'imag_1'? Rename with data.columns, e.g. data.columns={image_1: your_column}; layouts: caption, "),
+    ({"words": "x", "chosen": "a", "rejected": "b"}, "nearest: TRL (prompt, chosen, rejected), lacks prompt. "
+     "Rename with data.columns, e.g. data.columns={prompt: your_column}; layouts: caption, jpg_0, jpg_1 | "),
 ])
-def test_jsonl_missing_keys(tmp_path: Path, row: dict, expected: str):
+def test_a_table_without_a_layout_hears_of_the_nearest_one(tmp_path: Path, row: dict, expected: str):
     file = write_jsonl(tmp_path / "pairs.jsonl", [row])
-    assert message(file, format="jsonl") == f"{file} {expected}"
+    found = message(file, format="jsonl")
+    assert found.startswith(f"{file} has no layout that is known; found: {', '.join(row)}; {expected}"), found
 
 
 def test_jsonl_empty_and_absent(tmp_path: Path):
     file = write_jsonl(tmp_path / "pairs.jsonl", [])
-    assert message(file, format="jsonl") == f"{file} holds no line; correct the path"
+    assert message(file, format="jsonl") == f"{file} holds no row; correct the path"
     assert message(tmp_path / "no.jsonl", format="jsonl") == f"{tmp_path / 'no.jsonl'} does not exist; correct the path"
 
 
@@ -263,9 +253,12 @@ def test_folders(tmp_path: Path):
 def test_folders_errors(tmp_path: Path):
     root = tmp_path / "f"
     (root / "win").mkdir(parents=True)
-    assert message(root, format="folders") == f"{root} has no sub-folder lose; format folders needs win and lose"
+    assert message(root, format="folders") == (
+        f"{root} has no two sub-folders of images (win/ and lose/, chosen/ and rejected/, w/ and l/, winner/ and "
+        "loser/, preferred/ and rejected/) and no images in pairs by the ends of their names (_w.png and _l.png, "
+        "_win.png and _lose.png, _chosen.png and _rejected.png, _winner.png and _loser.png)")
     (root / "lose").mkdir()
-    assert message(root, format="folders").startswith(f"{root} holds no images in win and lose; accepted: .png .jpg")
+    assert message(root, format="folders").startswith(f"{root} holds no images in win/ and lose/; accepted: .png .jpg")
     (root / "win" / "a.png").write_bytes(png(0))
     (root / "win" / "a.jpg").write_bytes(png(0))
     assert message(root, format="folders") == (
@@ -287,7 +280,7 @@ def test_detection(tmp_path: Path, shards: Path):
     folders = write_folders(tmp_path / "f", ["a"])
     datasets.Dataset.from_list(ROWS[:2]).save_to_disk(str(tmp_path / "h"))
     found = {detect_format(str(path)) for path in (shards, shards / "train-00000-of-00002.parquet")}
-    assert found == {("pickapic", "a folder with .parquet files"), ("pickapic", "a .parquet file")}
+    assert found == {("parquet", "a folder with .parquet files"), ("parquet", "a .parquet file")}
     assert detect_format(str(file)) == ("jsonl", "a .jsonl file")
     assert detect_format(str(file.parent)) == ("jsonl", "a folder with one .jsonl file")
     assert detect_format(str(folders)) == ("folders", "a folder with win/ and lose/")
@@ -296,22 +289,24 @@ def test_detection(tmp_path: Path, shards: Path):
 
 
 def test_undetectable(tmp_path: Path):
-    (tmp_path / "data.csv").write_text("a,b\n")
+    (tmp_path / "data.xlsx").write_text("a,b\n")
     (tmp_path / "empty").mkdir()
-    for name, start in (("data.csv", "cannot tell the format of {}"), ("empty", "cannot tell the format of {}"),
+    for name, start in (("data.xlsx", "cannot tell the format of {}"), ("empty", "cannot tell the format of {}"),
                         ("absent", "{} does not exist")):
         with pytest.raises(DataError) as caught:
             detect_format(str(tmp_path / name))
-        assert str(caught.value) == f"{start.format(tmp_path / name)}; accepted: {LAYOUTS}"
+        assert str(caught.value) == f"{start.format(tmp_path / name)}; accepted: {ACCEPTED}"
 
 
 def test_unknown_format():
     with pytest.raises(ConfigError) as caught:
         open_source("x", format="parket")
-    assert str(caught.value) == "unknown data.format 'parket'; known: pickapic, hf, jsonl, folders."
+    assert str(caught.value) == (
+        "unknown data.format 'parket'; known: parquet, hf, jsonl, csv, tsv, json, metadata, folders, tar. "
+        "Did you mean 'parquet'?")
 
 
-def test_jsonl_and_folders_have_no_splits(tmp_path: Path):
+def test_tables_and_folders_have_no_splits(tmp_path: Path):
     root = write_folders(tmp_path / "f", ["a"])
     assert message(root, format="folders", split="x") == (
         "format folders has no splits, got split 'x'; use one folder per split")
@@ -320,7 +315,7 @@ def test_jsonl_and_folders_have_no_splits(tmp_path: Path):
         "format jsonl has no splits, got split 'x'; use one file per split")
 
 
-@pytest.mark.parametrize("format", ["pickapic", "jsonl", "folders", "hf"])
+@pytest.mark.parametrize("format", ["parquet", "jsonl", "folders", "hf"])
 def test_fingerprint_follows_the_files(tmp_path: Path, format: str):
     """The same files give the same digest, a changed image another one."""
     def make(root: Path, first: int) -> Path:
@@ -330,7 +325,7 @@ def test_fingerprint_follows_the_files(tmp_path: Path, format: str):
         elif format == "jsonl":
             write_jsonl(root / "p.jsonl", [{"prompt": "x", "chosen": "a.png", "rejected": "b.png"}])
             (root / "a.png").write_bytes(png(first, (24, 16 + first)))
-        elif format == "pickapic":
+        elif format == "parquet":
             write_parquet(root / "a.parquet", [{**ROWS[0], "jpg_0": png(first)}])
         else:
             datasets.Dataset.from_list([{**ROWS[0], "jpg_0": png(first)}]).save_to_disk(str(root))

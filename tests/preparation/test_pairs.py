@@ -10,6 +10,7 @@ import torch
 
 from smpo.artefacts import read_manifest
 from smpo.data import images
+from smpo.data.images import content_uid
 from smpo.data.pair_set import PairImages, PairSet
 from smpo.errors import ConfigError, DataError, StaleError
 from smpo.preparation import pairs as stage
@@ -36,7 +37,7 @@ def test_sound_source(pairs: PairSet):
     assert pairs.pair_ids == tuple(str(1000 + index) for index in range(10))
     assert pairs.captions[4] == "a picture of thing 1"
     assert torch.equal(pairs.human_labels, torch.tensor([0.0, 1.0] * 5, dtype=torch.float64))
-    assert pairs.uids[3] == ("left-3", "right-3")
+    assert pairs.uids[3] == (content_uid(png(6)), content_uid(png(7, (16, 23))))
     assert pairs.sizes[7].tolist() == [[24, 16], [16, 22]]
     assert (pairs.folder / "dropped.jsonl").read_text() == ""
 
@@ -65,7 +66,6 @@ BROKEN = {
     "share_above_one": {"p_win": 1.5},
     "share_that_is_no_number": {"p_win": math.nan},
     "identical_images": {"jpg_1": png(2)},
-    "identical_uids": {"image_1_uid": "left-1"},
     "duplicate_pair_id": {"ranking_id": 1000},
     "excluded_caption": {"caption": "A Naked, truth"},
 }
@@ -73,8 +73,8 @@ DETAILS = {
     "empty_caption": ("empty_caption", "caption is ''"),
     "whitespace_caption": ("empty_caption", "caption is ' \\t\\n'"),
     "null_caption": ("empty_caption", "caption is ''"),
-    "undecodable_image": ("undecodable_image", "image 0: no image that pillow can read "
-                          "(6 bytes that start with 3c68746d6c3e); replace the file"),
+    "undecodable_image": ("undecodable_image", "image 0: no PNG, JPEG, WEBP, GIF, BMP, TIFF, AVIF image "
+                          "(6 bytes that start with 3c68746d6c3e); replace it"),
     "truncated_image": ("truncated_image", "image 1: image is truncated or damaged (image file is truncated); "
                         "replace the file"),
     "missing_image": ("missing_image", "jpg_0 is empty"),
@@ -86,8 +86,7 @@ DETAILS = {
     "vote_tie": ("human_tie", "p_win is 0.5"),
     "share_above_one": ("invalid_label", "p_win is 1.5, expected a share of votes in [0, 1]"),
     "share_that_is_no_number": ("invalid_label", "p_win is nan, expected a share of votes in [0, 1]"),
-    "identical_images": ("identical_images", "both images are left-1"),
-    "identical_uids": ("identical_images", "both images are left-1"),
+    "identical_images": ("identical_images", f"both images are {content_uid(png(2))}"),
     "duplicate_pair_id": ("duplicate_pair_id", "an earlier row has this pair_id"),
     "excluded_caption": ("excluded_caption", "caption contains 'naked'"),
 }
@@ -96,14 +95,15 @@ DETAILS = {
 @pytest.mark.parametrize("defect", BROKEN)
 def test_one_broken_row(tmp_path: Path, defect: str):
     """The pair is dropped as a whole, counted and listed; its neighbours stay."""
-    rows = [{**good_row(index), "p_win": None if index == 1 else 1.0} for index in range(3)]
+    rows = [{**good_row(index), "p_win": None if index == 1 else 0.4} for index in range(3)]
     rows[1] |= BROKEN[defect]
     report = prepared(tmp_path, rows, PairOptions(max_dropped_fraction=0.5, exclude_words=("naked",)))
     reason, detail = DETAILS[defect]
     assert report.dropped == {reason: 1}
     assert (report.rows, report.kept) == (3, 2)
     pair_id = "1000" if defect == "duplicate_pair_id" else "1001"
-    assert dropped(tmp_path) == [{"row": 1, "pair_id": pair_id, "reason": reason, "detail": detail}]
+    assert dropped(tmp_path) == [
+        {"row": 1, "place": "source.parquet row 2", "pair_id": pair_id, "reason": reason, "detail": detail}]
     opened = PairSet.open(tmp_path / "pairs")
     assert opened.pair_ids == ("1000", "1002")
     assert [pair.image_0 for pair in opened.iter_images()] == [png(0), png(4)]
@@ -124,7 +124,8 @@ def test_malformed_row(tmp_path: Path):
 
 
 def test_every_reason_is_tested():
-    assert {reason for reason, _ in DETAILS.values()} | {"oversized_image", "malformed_row"} == {*DEFECTS, *CHOICES}
+    alone = {"oversized_image", "malformed_row", "narrow_image"}
+    assert {reason for reason, _ in DETAILS.values()} | alone == {*DEFECTS, *CHOICES}
 
 
 def test_ties_are_kept_on_request(tmp_path: Path):
@@ -204,8 +205,9 @@ def test_labels_required(tmp_path: Path):
     row = {name: good_row(0)[name] for name in ("caption", "jpg_0", "jpg_1")}
     with pytest.raises(DataError) as caught:
         prepared(tmp_path, [row])
-    assert str(caught.value) == (f"{tmp_path / 'source.parquet'} has no human labels (column label_0 or p_win); "
-                                 "add them, or set labelled to false")
+    assert str(caught.value) == (f"{tmp_path / 'source.parquet'} has no human labels (read as Pick-a-Pic: caption, "
+                                 "jpg_0, jpg_1); add a column label_0, preferred or p_win, name it in data.columns, or "
+                                 "set data.labelled to false")
     assert not (tmp_path / "pairs").exists()
 
 
@@ -278,7 +280,9 @@ def test_report_and_progress(tmp_path: Path):
     report = prepared(tmp_path, rows, progress=lambda done, total: calls.append((done, total)))
     assert calls[0] == (1, 20) and calls[-1] == (20, 20)
     out = tmp_path / "pairs"
-    assert describe(report) == (f"17 of 20 pairs kept in {out}; format pickapic (a .parquet file)\n"
+    assert describe(report) == (f"17 of 20 pairs kept in {out}; format parquet (a .parquet file)\n"
+                                "read as Pick-a-Pic: caption, jpg_0, jpg_1, label_0, ranking_id; 3 columns ignored "
+                                "(image_0_uid, image_1_uid, model_0); rows: 18 labelled, 2 tied\n"
                                 f"dropped: 2 human_tie, 1 empty_caption; listed in {out / 'dropped.jsonl'}")
     assert read_manifest(out, stage="pairs")["results"]["dropped"] == {"human_tie": 2, "empty_caption": 1}
 

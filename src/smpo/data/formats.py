@@ -1,65 +1,91 @@
 """Which formats a pair set may have, and how the format of a path is recognised."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from smpo.data.records import PairSource
+from smpo.data.entries import ENTRIES
+from smpo.data.folders import ends_of, sides_of
+from smpo.data.parquet_files import files_below, open_parquet
+from smpo.data.rankings import ranks_images
+from smpo.data.records import PairSource, SourceOptions
+from smpo.data.tables import METADATA, tables_in
 from smpo.errors import DataError
 from smpo.registry import Registry
 
+TABLES = ("jsonl", "csv", "tsv", "json")
 FORMATS = Registry("data.format", {
-    "pickapic": "smpo.data.parquet:ParquetPairs",
+    "parquet": "smpo.data.parquet:ParquetPairs",
     "hf": "smpo.data.huggingface:HuggingFacePairs",
-    "jsonl": "smpo.data.jsonl:JsonlPairs",
+    **dict.fromkeys(TABLES, "smpo.data.tables:TablePairs"),
+    "metadata": "smpo.data.tables:TablePairs",
     "folders": "smpo.data.folders:FolderPairs",
+    "tar": "smpo.data.tars:TarPairs",
 })
 
-LAYOUTS = ("a .parquet file or a folder of them (pickapic), a folder from datasets' save_to_disk or a hub id "
-           "owner/name (hf), a .jsonl file (jsonl), a folder with win/ and lose/ (folders)")
+ACCEPTED = ("a .parquet file or a folder of them (parquet), a folder from datasets' save_to_disk or a hub id "
+            "owner/name (hf), a .jsonl, .json, .csv or .tsv file, a folder with one of these or with metadata.*, "
+            "a folder with win/ and lose/ or with a_w.png and a_l.png (folders), a .tar file or a folder of them (tar)")
 
 
 def detect_format(source: str) -> tuple[str, str]:
     """The format of `source` and what it was recognised by.
 
     Raises:
-        DataError: nothing matches; the message lists the accepted layouts.
+        DataError: nothing matches; the message lists what is accepted.
     """
-    path = Path(source)
+    path = Path(source).expanduser()
     if path.is_dir():
         return _detect_folder(path)
     if path.is_file():
-        by_suffix = {".parquet": "pickapic", ".jsonl": "jsonl"}
-        if path.suffix not in by_suffix:
-            raise DataError(f"cannot tell the format of {source}; accepted: {LAYOUTS}")
-        return by_suffix[path.suffix], f"a {path.suffix} file"
+        suffix = path.suffix.lower()
+        if suffix in ENTRIES or suffix == ".tar":
+            if suffix == ".parquet" and _is_metadata(path):
+                return "metadata", "a .parquet file of metadata"
+            return "jsonl" if suffix == ".ndjson" else suffix[1:], f"a {suffix} file"
+        raise DataError(f"cannot tell the format of {source}; accepted: {ACCEPTED}")
     if is_hub_id(source):
         return "hf", "no such path, so a hub id"
-    raise DataError(f"{source} does not exist; accepted: {LAYOUTS}")
+    raise DataError(f"{source} does not exist; accepted: {ACCEPTED}")
 
 
 def _detect_folder(path: Path) -> tuple[str, str]:
     if is_saved_dataset(path):
         return "hf", "a folder written by save_to_disk"
-    if (path / "win").is_dir() and (path / "lose").is_dir():
-        return "folders", "a folder with win/ and lose/"
-    if next(path.rglob("*.parquet"), None):
-        return "pickapic", "a folder with .parquet files"
-    if len(list(path.glob("*.jsonl"))) == 1:
-        return "jsonl", "a folder with one .jsonl file"
-    raise DataError(f"cannot tell the format of {path}; accepted: {LAYOUTS}")
+    if sides := sides_of(path):
+        return "folders", f"a folder with {sides[0]}/ and {sides[1]}/"
+    if ends := ends_of(path):
+        return "folders", f"a folder with names that end in {ends[0]} and {ends[1]}"
+    if name := next((name for name in METADATA if (path / name).is_file()), None):
+        return "metadata" if name.endswith(".parquet") else name.rpartition(".")[2], f"a folder with {name}"
+    if files_below(path, "*.parquet"):
+        return "parquet", "a folder with .parquet files"
+    if files_below(path, "*.tar"):
+        return "tar", "a folder with .tar files"
+    for format in TABLES:
+        if len(tables_in(path, format)) == 1:
+            return format, f"a folder with one .{format} file"
+    raise DataError(f"cannot tell the format of {path}; accepted: {ACCEPTED}")
 
 
-def open_source(source: str, *, format: str, split: str | None = None) -> PairSource:
-    """The reader of `source` in `format`; no image is read yet.
+def _is_metadata(file: Path) -> bool:
+    """Whether a parquet file ranks images that lie elsewhere."""
+    with open_parquet(file) as parquet:
+        return ranks_images(parquet.schema_arrow.names)
+
+
+def open_source(source: str, *, format: str, split: str | None = None, columns: Mapping[str, str] | None = None,
+                image_root: str | None = None) -> PairSource:
+    """The reader of `source` in `format`; no image is read yet. See `SourceOptions`.
 
     Raises:
         ConfigError: unknown format.
-        DataError: the source cannot be read, lacks columns, or needs the package `datasets`.
+        DataError: the source cannot be read, has no known layout, or needs the package `datasets`.
     """
+    options = SourceOptions(format, split, columns, image_root)
     with datasets_needed():
-        return FORMATS.resolve(format)(os.path.expanduser(source), split)
+        return FORMATS.resolve(format)(os.path.expanduser(source), options)
 
 
 def is_hub_id(source: str) -> bool:

@@ -1,4 +1,4 @@
-"""Format `hf`: a Hugging Face dataset in Pick-a-Pic's schema, from a saved folder or from the hub."""
+"""Format `hf`: a Hugging Face dataset of any layout, from a saved folder or from the hub."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -7,9 +7,12 @@ from pathlib import Path
 
 import datasets
 
+from smpo.data.entries import cells_of
 from smpo.data.files import fingerprint_files
-from smpo.data.records import RawPair
-from smpo.data.schema import BATCH_ROWS, REQUIRED, check_columns, names_people, needed_columns, raw_pairs
+from smpo.data.layouts import Reading, Readings
+from smpo.data.parquet import BATCH_ROWS
+from smpo.data.records import RawPair, SourceOptions
+from smpo.data.rows import raw_pair
 from smpo.errors import DataError
 
 
@@ -19,32 +22,48 @@ class HuggingFacePairs:
 
     Attributes:
         source: folder or hub id.
-        split: name of the split; needed where there are several.
+        options: how it is read; the split is needed where there are several.
     """
 
     source: str
-    split: str | None = None
+    options: SourceOptions
 
     def __post_init__(self) -> None:
-        check_columns(self._dataset.column_names, REQUIRED, source=self.source)
+        _ = self._dataset  # a source that cannot be read is refused here
+
+    @cached_property
+    def _whole(self) -> datasets.Dataset:
+        return open_dataset(self.source, self.options.split)
+
+    @cached_property
+    def _readings(self) -> Readings:
+        return Readings(self.options.columns)
+
+    @cached_property
+    def _reading(self) -> Reading:
+        return self._readings.required(self._whole.column_names, source=self.source)
 
     @cached_property
     def _dataset(self) -> datasets.Dataset:
         """The needed columns, memory-mapped; images stay encoded."""
-        loaded = open_dataset(self.source, self.split)
-        loaded = loaded.select_columns(needed_columns(loaded.column_names))
-        for name in ("jpg_0", "jpg_1"):
+        loaded = self._whole.select_columns(list(self._reading.columns.values()))
+        for side in ("image_0", "image_1"):
+            name = self._reading.columns[side]
             if isinstance(loaded.features.get(name), datasets.Image):
                 loaded = loaded.cast_column(name, datasets.Image(decode=False))
         return loaded
 
     @property
     def has_labels(self) -> bool:
-        """Whether there is a column label_0 or one of votes."""
-        return names_people(self._dataset.column_names)
+        """Whether there are columns of labels or votes."""
+        return self._reading.has_labels
 
     def __len__(self) -> int:
         return len(self._dataset)
+
+    def describe(self) -> str:
+        """The layout of the columns."""
+        return self._readings.describe()
 
     def fingerprint(self) -> str:
         """Digest of the arrow files' names, sizes, times and ends."""
@@ -58,9 +77,13 @@ class HuggingFacePairs:
         wanted = rows if isinstance(rows, range) else frozenset(rows)
         positions = range(rows[0], rows[-1] + 1)
         table = self._dataset.select(positions).with_format("arrow")
+        images = self.options.images(Path(self.source))
         for start in range(0, len(positions), BATCH_ROWS):
             batch = table[start:start + BATCH_ROWS].combine_chunks().to_batches()[0]
-            yield from raw_pairs(batch, positions[start:start + BATCH_ROWS], wanted.__contains__)
+            for index, row in enumerate(positions[start:start + BATCH_ROWS]):
+                if row in wanted:
+                    place = f"row {row + 1} of the dataset"
+                    yield raw_pair(row, cells_of(batch, index), self._reading, images, place=place)
 
 
 def open_dataset(source: str, split: str | None) -> datasets.Dataset:

@@ -2,13 +2,17 @@
 
 import hashlib
 import io
+from functools import cache
 
 import numpy as np
 from PIL import Image, ImageOps
 
+from smpo.data.image_text import without_text
 from smpo.errors import DataError
 
 MAX_PIXELS = 89_478_485  # pillow's own limit against decompression bombs (256 MiB of RGB), here an error, not a warning
+MAX_ASPECT = 32.0  # long side / short side; a cache of 1024 px then resizes an image to 34 million px at most (100 MB)
+KINDS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")  # pillow knows 40 more, one of which runs Ghostscript
 
 
 class ImageError(DataError):
@@ -54,14 +58,21 @@ def upright_rgb(image: Image.Image) -> Image.Image:
         raise ImageError("truncated_image", f"image is truncated or damaged ({error}); replace the file") from error
 
 
+@cache
+def known_kinds() -> tuple[str, ...]:
+    """Of `KINDS`, those that this pillow can read: AVIF needs a recent one."""
+    Image.init()
+    return tuple(kind for kind in KINDS if kind in Image.OPEN)
+
+
 def _open(data: bytes) -> Image.Image:
     try:
-        return Image.open(io.BytesIO(data))
+        return Image.open(io.BytesIO(without_text(data)), formats=known_kinds())
     except Image.DecompressionBombError as error:
         raise ImageError("oversized_image", f"image is above the limit of {MAX_PIXELS} px; resize it") from error
     except Image.UnidentifiedImageError as error:
         kind = f"{len(data)} bytes that start with {data[:8].hex()}" if data else "0 bytes"
-        raise ImageError("undecodable_image", f"no image that pillow can read ({kind}); replace the file") from error
+        raise ImageError("undecodable_image", f"no {', '.join(known_kinds())} image ({kind}); replace it") from error
     except Exception as error:  # a header cut short fails inside a format's own parser
         raise ImageError("truncated_image", f"image is truncated or damaged ({error}); replace the file") from error
 

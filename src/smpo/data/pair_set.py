@@ -96,7 +96,7 @@ class PairSet:
         """The reader of the images."""
         place = json.loads(Artefact.open(self.folder, stage=STAGE).read(SOURCE))
         try:
-            return open_source(place["source"], format=place["format"], split=place["split"])
+            return open_source(**place)
         except DataError as error:
             raise DataError(f"cannot read the images of {self.folder}: {error}; if they were moved, run `smpo pairs` "
                             "again with their new path and the same output folder") from error

@@ -1,9 +1,13 @@
 """The records that pair sources yield, and what a source has to offer."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
+
+from smpo.data.row_images import ImageFiles
+from smpo.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -17,10 +21,12 @@ class RawPair:
         image_0: encoded bytes of the first image.
         image_1: encoded bytes of the second image.
         label_0: one person's choice: 1 = image 0 preferred, 0 = image 1 preferred, 0.5 = tie, NaN = unlabelled.
-        uid_0: name of image 0: the source's own, or the content hash.
+        uid_0: name of image 0, a hash of its bytes.
         uid_1: name of image 1.
         p_win: share of several people's votes that image 0 got; None where nobody was counted.
         problem: (reason code, detail) where the source itself could not deliver the row; the other fields may be empty.
+        place: where the row is, for people: file, and line, row or key.
+        caption_from_image: the prompt was in the image's own metadata, for the source has none.
     """
 
     row: int
@@ -33,6 +39,8 @@ class RawPair:
     uid_1: str
     p_win: float | None = None
     problem: tuple[str, str] | None = None
+    place: str = ""
+    caption_from_image: bool = False
 
     @property
     def human_label(self) -> float:
@@ -52,13 +60,43 @@ class PairImages:
     image_1: bytes
 
 
+@dataclass(frozen=True)
+class SourceOptions:
+    """How a source is read.
+
+    Attributes:
+        format: a name in `FORMATS`.
+        split: of a source with several.
+        columns: name of a field -> the source's own column.
+        image_root: folder that relative paths of images start from; None is where the source is.
+    """
+
+    format: str
+    split: str | None = None
+    columns: Mapping[str, str] | None = None
+    image_root: str | None = None
+
+    def refuse_split(self, what: str) -> None:
+        """Raise DataError where a split is asked of a source that has none."""
+        if self.split is not None:
+            raise DataError(f"format {self.format} has no splits, got split '{self.split}'; use one {what} per split")
+
+    def images(self, beside: Path) -> ImageFiles:
+        """Where paths of images lead, in a source that lies in the folder `beside`."""
+        return ImageFiles(beside if self.image_root is None else Path(self.image_root).expanduser())
+
+
 class PairSource(Protocol):
     """What a format reader offers. Its length is the number of rows; opening it reads no image."""
 
-    has_labels: bool  # people's, as label_0 or as votes
+    has_labels: bool  # people's, as a choice or as votes; decided over all rows
 
     def __len__(self) -> int:
         """Number of rows."""
+        ...
+
+    def describe(self) -> str:
+        """What the reader understood of the source: its layout, the columns it reads and those it does not."""
         ...
 
     def fingerprint(self) -> str:
@@ -70,6 +108,7 @@ class PairSource(Protocol):
         ...
 
 
-def broken_row(row: int, reason: str, detail: str, *, pair_id: str = "") -> RawPair:
+def broken_row(row: int, reason: str, detail: str, *, pair_id: str = "", place: str = "") -> RawPair:
     """A row that the source cannot deliver; it is dropped for `reason`."""
-    return RawPair(row, pair_id or f"row-{row}", "", b"", b"", math.nan, "", "", problem=(reason, detail))
+    name = pair_id or f"row-{row}"
+    return RawPair(row, name, "", b"", b"", math.nan, "", "", problem=(reason, detail), place=place)

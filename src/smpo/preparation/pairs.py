@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -37,26 +38,35 @@ class PairReport:
     Attributes:
         folder: the artefact.
         format: format of the source, and what it was recognised by.
+        layout: what was understood of it: the layout, its columns and those that are ignored.
         rows: rows read of the source.
         kept: pairs in the pair set.
         dropped: reason code -> number of rows, most frequent first.
+        labels: labelled, tied, unlabelled -> number of rows that could be read.
+        captions_from_images: prompts that were found in the images' own metadata.
         reused: the artefact was complete already and nothing was done.
     """
 
     folder: Path
     format: str
+    layout: str
     rows: int
     kept: int
     dropped: dict[str, int]
+    labels: dict[str, int]
+    captions_from_images: int
     reused: bool
 
 
 def describe(report: PairReport) -> str:
-    """The report in two lines for a terminal."""
+    """The report in three lines for a terminal."""
     head = f"{report.kept} of {report.rows} pairs kept in {report.folder}"
     reasons = ", ".join(f"{count} {reason}" for reason, count in report.dropped.items())
     tail = f"dropped: {reasons}; listed in {report.folder / DROPPED}" if reasons else "dropped: none"
-    return f"{head}{' (already done)' if report.reused else ''}; format {report.format}\n{tail}"
+    labels = ", ".join(f"{count} {name}" for name, count in report.labels.items() if count)
+    found = f"; {report.captions_from_images} prompts are from the images' metadata" * (report.captions_from_images > 0)
+    understood = f"read as {report.layout}; rows: {labels or 'none'}{found}"
+    return f"{head}{' (already done)' if report.reused else ''}; format {report.format}\n{understood}\n{tail}"
 
 
 def prepare_pairs(source: str, out: Path, *, options: PairOptions | None = None, workers: int | None = None,
@@ -76,30 +86,37 @@ def prepare_pairs(source: str, out: Path, *, options: PairOptions | None = None,
     """
     options, out = options or PairOptions(), Path(out)
     format, reason = (options.format, "as given") if options.format != "auto" else detect_format(source)
-    reader = open_source(source, format=format, split=options.split)
+    how = {"split": options.split, "columns": options.columns, "image_root": _absolute(options.image_root)}
+    reader = open_source(source, format=format, **how)
     _check_source(reader, source, options)
     settings = {**asdict(options), "format": format}
     settings.pop("max_dropped_fraction")  # decides whether the source is accepted, not what is kept
     if options.max_rows is None:  # as in pair sets from before there was a choice
         settings.pop("max_rows")
+    settings.pop("image_root")  # as the source's own path: images may move
     status = begin(out, stage=STAGE, settings=settings, inputs={"source": reader.fingerprint()})
-    place = str(Path(source).expanduser().resolve()) if Path(source).expanduser().exists() else source
-    about = json.dumps({"source": place, "format": format, "split": options.split}).encode()
+    place = _absolute(source) if Path(source).expanduser().exists() else source
+    about = json.dumps({"source": place, "format": format, **how}).encode()
     if status is Status.DONE and (out / SOURCE).read_bytes() != about:  # the images were moved
         write_atomically(out / SOURCE, about)
         reseal(out, [SOURCE])
     if status is not Status.DONE:
         write_atomically(out / SOURCE, about)
         results = _write(reader, out, options, workers or os.cpu_count() or 1, progress)
-        finish(out, results, files=[INDEX, DROPPED, SOURCE])
+        finish(out, {**results, "layout": reader.describe()}, files=[INDEX, DROPPED, SOURCE])
     results = read_manifest(out, stage=STAGE)["results"]
-    return PairReport(out, f"{format} ({reason})", results["rows"], results["kept"], results["dropped"],
-                      reused=status is Status.DONE)
+    return PairReport(out, f"{format} ({reason})", reused=status is Status.DONE, **{
+        name: results[name] for name in ("layout", "rows", "kept", "dropped", "labels", "captions_from_images")})
+
+
+def _absolute(path: str | None) -> str | None:
+    return None if path is None else str(Path(path).expanduser().resolve())
 
 
 def _check_source(reader: PairSource, source: str, options: PairOptions) -> None:
     if options.labelled and not reader.has_labels:
-        raise DataError(f"{source} has no human labels (column label_0 or p_win); add them, or set labelled to false")
+        raise DataError(f"{source} has no human labels (read as {reader.describe()}); add a column label_0, preferred "
+                        "or p_win, name it in data.columns, or set data.labelled to false")
     if len(reader) == 0:
         raise DataError(f"{source} holds no rows; correct the path or split")
 
@@ -114,15 +131,21 @@ class _Tally:
     dropped: list[str] = field(default_factory=list)
     reasons: Counter = field(default_factory=Counter)
     seen: set[str] = field(default_factory=set)
+    labels: Counter = field(default_factory=lambda: Counter(labelled=0, tied=0, unlabelled=0))
+    captions_from_images: int = 0
 
     def add(self, pair: CheckedPair) -> None:
         """Count one checked row and keep or list it."""
         raw, reason, detail = pair.raw, pair.reason, pair.detail
+        if raw.problem is None:
+            self.labels["unlabelled" if math.isnan(raw.human_label) else
+                        "tied" if raw.human_label == 0.5 else "labelled"] += 1
+            self.captions_from_images += raw.caption_from_image
         if not reason and raw.pair_id in self.seen:
             reason, detail = "duplicate_pair_id", "an earlier row has this pair_id"
         if reason:
             self.reasons[reason] += 1
-            line = {"row": raw.row, "pair_id": raw.pair_id, "reason": reason, "detail": detail}
+            line = {"row": raw.row, "place": raw.place, "pair_id": raw.pair_id, "reason": reason, "detail": detail}
             self.dropped.append(json.dumps(line) + "\n")
             return
         self.kept += 1
@@ -160,6 +183,7 @@ def _write(reader: PairSource, out: Path, options: PairOptions, workers: int, pr
     content = sink.getvalue().to_pybytes()
     write_atomically(out / INDEX, content)
     return {"rows": total, "kept": tally.kept, "dropped": dict(tally.reasons.most_common()),
+            "labels": dict(tally.labels), "captions_from_images": tally.captions_from_images,
             "index_sha256": Seal.of(content).sha256}
 
 

@@ -5,13 +5,14 @@ import re
 from dataclasses import dataclass
 
 from smpo.checks import check_fraction
-from smpo.data.images import ImageError, decode_image
+from smpo.data.images import MAX_ASPECT, ImageError, decode_image
+from smpo.data.layouts import check_renames
 from smpo.data.records import RawPair
 from smpo.errors import ConfigError
 
 DEFECTS = ("malformed_row", "missing_image", "empty_caption", "missing_label", "invalid_label", "duplicate_pair_id",
            "identical_images", "undecodable_image", "truncated_image", "oversized_image")
-CHOICES = ("human_tie", "excluded_caption")  # dropped because the options say so; the source is sound
+CHOICES = ("human_tie", "excluded_caption", "narrow_image")  # dropped because the options say so; the source is sound
 
 
 @dataclass(frozen=True)
@@ -21,12 +22,16 @@ class PairOptions:
     Attributes:
         format: a name in `FORMATS`, or auto.
         split: split of the source, where it has several.
-        drop_human_ties: drop pairs with label_0 = 0.5, or with p_win = 0.5 and no label_0.
+        drop_human_ties: drop pairs on which nobody decided: label_0 or p_win is 0.5, and the other says no more.
         labelled: every pair must have a human label: label_0 or votes.
         max_dropped_fraction: refuse a source with a larger fraction of defective rows, in [0, 1]; ties do not count.
         exclude_words: drop pairs whose caption contains one of these as a whole word; case is ignored.
         max_rows: read no more than so many rows of the source, chosen at random; those of a smaller number are among
             those of a larger one. None reads all.
+        columns: name of a field -> the source's own column, e.g. {prompt: my_text, chosen: good, rejected: bad}.
+        image_root: folder that the source's relative paths of images start from; None is its own folder.
+        max_aspect: drop pairs with an image whose long side is more than so many times the short one: resized to the
+            training's resolution it would fill the memory, and a square crop would show next to nothing of it.
     """
 
     format: str = "auto"
@@ -36,9 +41,15 @@ class PairOptions:
     max_dropped_fraction: float = 0.1
     exclude_words: tuple[str, ...] = ()
     max_rows: int | None = None
+    columns: dict[str, str] | None = None
+    image_root: str | None = None
+    max_aspect: float = MAX_ASPECT
 
     def __post_init__(self) -> None:
         check_fraction(max_dropped_fraction=self.max_dropped_fraction)
+        check_renames(self.columns)
+        if not self.max_aspect >= 1:
+            raise ConfigError(f"max_aspect must be >= 1, got {self.max_aspect}")
         if self.max_rows is not None and self.max_rows < 1:
             raise ConfigError(f"max_rows must be >= 1, got {self.max_rows}")
 
@@ -66,6 +77,10 @@ def check_pair(raw: RawPair, options: PairOptions) -> CheckedPair:
             sizes.append(decode_image(data).size)
         except ImageError as error:
             return CheckedPair(raw, reason=error.reason, detail=f"image {side}: {error}")
+        width, height = sizes[-1]
+        if max(width, height) > options.max_aspect * min(width, height):
+            return CheckedPair(raw, reason="narrow_image", detail=f"image {side} has {width} x {height} px, more than "
+                               f"max_aspect {options.max_aspect:g}")
     return CheckedPair(raw, sizes=(sizes[0], sizes[1]))
 
 
@@ -85,6 +100,6 @@ def _label_problem(raw: RawPair, options: PairOptions) -> tuple[str, str] | None
         return ("missing_label", "label_0 is empty or NaN") if options.labelled else None
     if raw.human_label not in (0.0, 0.5, 1.0):
         return "invalid_label", f"label_0 is {raw.label_0}, expected 0, 0.5 or 1"
-    if raw.human_label == 0.5 and options.drop_human_ties:
+    if options.drop_human_ties and raw.human_label == 0.5 and raw.p_win in (None, 0.5):
         return "human_tie", "p_win is 0.5" if math.isnan(raw.label_0) else "label_0 is 0.5"
     return None

@@ -1,13 +1,11 @@
 """One function per kind of prompts file: path -> (line or row number, text or mapping) of every entry."""
 
-import csv
-import io
-import json
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
-from smpo.data.parquet import open_parquet
+from smpo.data.parquet_files import open_parquet
+from smpo.data.text import header_of, parse_json, read_cells, read_text, text_lines
 from smpo.errors import DataError
 
 COLUMNS = {
@@ -21,39 +19,39 @@ Entries = list[tuple[int, Any]]
 
 
 def read_txt(path: Path) -> Entries:
-    """One prompt a line."""
-    return _lines(path)
+    """One prompt a line; blank lines are none."""
+    return list(text_lines(read_text(path)))
 
 
 def read_jsonl(path: Path) -> Entries:
-    """A JSON object or string a line."""
-    return [(number, _json(line, path, number)) for number, line in _lines(path)]
+    """A JSON object or string a line; blank lines are none."""
+    return [(number, _json(line, path, number)) for number, line in text_lines(read_text(path))]
 
 
 def read_json(path: Path) -> Entries:
     """A JSON list of objects or strings, such as HPDv2's four files."""
-    found = _json(_text(path), path, None)
+    found = _json(read_text(path), path, None)
     if not isinstance(found, list):
         raise DataError(f"{path} holds {type(found).__name__}, expected a JSON list of prompts; correct it")
     return list(enumerate(found, start=1))
 
 
-def read_csv(path: Path) -> Entries:
-    """A table with a header and RFC 4180 quotes."""
-    return _table(path, csv.DictReader(io.StringIO(_text(path), newline=""), strict=True))
-
-
-def read_tsv(path: Path) -> Entries:
-    """A table with a header and no quoting: PartiPrompts holds 22 prompts with a bare double quote."""
-    reader = csv.DictReader(io.StringIO(_text(path), newline=""), delimiter="\t", quoting=csv.QUOTE_NONE)
-    return _table(path, reader)
+def read_table(path: Path) -> Entries:
+    """A .csv or .tsv table with a header; see `read_cells` for its quotes."""
+    needed_columns(header_of(path), source=str(path))
+    found: Entries = []
+    for line, row in read_cells(path):
+        if None in row:  # it has lost part of its prompt to the next column
+            raise DataError(f"{path}:{line}: more cells than columns; quote the prompt")
+        found.append((line, row))
+    return found
 
 
 def read_parquet(path: Path) -> Entries:
     """A parquet file; only the columns of prompts are read."""
     with open_parquet(path) as file:
         table = file.read(needed_columns(file.schema_arrow.names, source=str(path)))
-    return list(enumerate(table.to_pylist(), start=1))
+        return list(enumerate(table.to_pylist(), start=1))
 
 
 def needed_columns(found: Collection[str], *, source: str) -> list[str]:
@@ -64,40 +62,16 @@ def needed_columns(found: Collection[str], *, source: str) -> list[str]:
     return [name for names in COLUMNS.values() for name in names if name in found]
 
 
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start}); convert it") from error
-
-
-def _lines(path: Path) -> list[tuple[int, str]]:
-    return list(enumerate(_text(path).removesuffix("\n").split("\n"), start=1))
-
-
 def _json(text: str, path: Path, line: int | None) -> Any:
     try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
+        return parse_json(text)
+    except ValueError as error:
         place = path if line is None else f"{path}:{line}"
         raise DataError(f"{place} is not valid JSON ({error}); correct it") from error
 
 
-def _table(path: Path, rows: "csv.DictReader[str]") -> Entries:
-    """The rows of a table; one with more cells than the header has lost part of its prompt to the next column."""
-    needed_columns(rows.fieldnames or (), source=str(path))
-    found = []
-    try:
-        for row in rows:
-            if None in row:
-                raise DataError(f"{path}:{rows.line_num}: more cells than columns; quote the prompt")
-            found.append((rows.line_num, row))
-    except csv.Error as error:
-        raise DataError(f"{path}:{rows.reader.line_num}: {error}; correct the quotes, or save it as .tsv") from error
-    return found
-
-
 READERS: dict[str, Callable[[Path], Entries]] = {
-    ".txt": read_txt, ".jsonl": read_jsonl, ".json": read_json, ".csv": read_csv, ".tsv": read_tsv,
+    ".txt": read_txt, ".jsonl": read_jsonl, ".json": read_json, ".csv": read_table, ".tsv": read_table,
     ".parquet": read_parquet,
 }
+"""Ending of a file's name, in lower case -> what reads it."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from smpo.checks import check_known, check_positive
 from smpo.data.formats import datasets_needed, is_hub_id, is_saved_dataset
+from smpo.data.values import RowProblem, as_text, is_missing, shown
 from smpo.errors import DataError
 from smpo.prompts.files import COLUMNS, READERS, Entries
 from smpo.prompts.record import Prompt
@@ -60,12 +61,12 @@ def _all_prompts(source: Source, split: str | None) -> list[Prompt]:
 
 def _names_file(item: Path | str | Prompt) -> bool:
     """Whether a list's item is the path of a prompts file and no prompt."""
-    return isinstance(item, str) and Path(item).suffix in READERS
+    return isinstance(item, str) and Path(item).suffix.lower() in READERS
 
 
 def _of_place(source: str, split: str | None) -> list[Prompt]:
     path = Path(source)
-    if is_hub_id(source) and path.suffix not in READERS or path.is_dir() and is_saved_dataset(path):
+    if is_hub_id(source) and path.suffix.lower() not in READERS or path.is_dir() and is_saved_dataset(path):
         with datasets_needed():
             entries: Entries = DATASETS.resolve("hf")(source, split)
         return _prompts_of(entries, name=source)
@@ -77,7 +78,8 @@ def _files_in(folder: Path) -> list[Path]:
     styles = [folder / f"{style}.json" for style in HPDV2_STYLES]
     if all(path.is_file() for path in styles):
         return styles
-    found = sorted(path for path in folder.iterdir() if path.suffix in READERS)
+    found = sorted(path for path in folder.iterdir()
+                   if path.suffix.lower() in READERS and not path.name.startswith("."))
     if not found:
         raise DataError(f"{folder} holds no prompts file ({', '.join(READERS)}) and no saved dataset; correct the path")
     return found
@@ -88,17 +90,17 @@ def _of_files(paths: Sequence[Path]) -> list[Prompt]:
     found = []
     for path in paths:
         prompts = _of_file(path)
-        if path.suffix != ".parquet" and not any(prompt.category for prompt in prompts):
+        if path.suffix.lower() != ".parquet" and not any(prompt.category for prompt in prompts):
             prompts = [replace(prompt, category=path.stem) for prompt in prompts]
         found += prompts
     return found
 
 
 def _of_file(path: Path) -> list[Prompt]:
-    check_known(path.suffix, READERS, what="kind of prompts file")
+    check_known(path.suffix.lower(), READERS, what="kind of prompts file")
     if not path.is_file():
         raise DataError(f"{path} does not exist; correct the path")
-    return _prompts_of(READERS[path.suffix](path), name=str(path))
+    return _prompts_of(READERS[path.suffix.lower()](path), name=str(path))
 
 
 def _prompts_of(entries: Iterable[tuple[int, Any]], *, name: str) -> list[Prompt]:
@@ -118,9 +120,17 @@ def _prompt_of(entry: Any, *, place: str) -> Prompt:
         values = {"text": entry}
     text = values.pop("text")
     if not isinstance(text, str) or not text.strip():
-        raise DataError(f"{place}: expected a prompt, got {text!r}; correct or delete the line")
-    labels = {field: str(value).strip() or None for field, value in values.items() if value is not None}
+        raise DataError(f"{place}: expected a prompt, got {shown(text)}; correct or delete the line")
+    try:
+        text = as_text(text, name="the prompt")
+        labels = {field: _label(value, field) for field, value in values.items()}
+    except RowProblem as problem:
+        raise DataError(f"{place}: {problem.detail}; correct or delete the line") from problem
     return Prompt(text.strip(), **labels)
+
+
+def _label(value: Any, field: str) -> str | None:
+    return as_text(value if isinstance(value, str) or is_missing(value) else shown(value), name=field).strip() or None
 
 
 def _first_of(entry: dict[str, Any], names: Sequence[str]) -> Any:

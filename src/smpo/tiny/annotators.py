@@ -19,7 +19,7 @@ from scipy.special import expit
 from smpo.artefacts import write_atomically
 from smpo.checks import check_fraction, check_positive
 from smpo.data.images import decode_image
-from smpo.data.schema import check_columns
+from smpo.data.layouts import check_columns
 from smpo.errors import ConfigError, DataError, SmpoError
 from smpo.randomness import derive_seed
 from smpo.tiny.prompts import parse

@@ -1,0 +1,202 @@
+"""The layouts of pairs in tables: which columns hold the prompt, the two images, and what people said about them."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from smpo.checks import check_known, did_you_mean
+from smpo.errors import DataError
+
+LABELS = ("label_0", "label_1", "preferred", "p_win", "votes_0", "votes_1")
+NAMES = {
+    "prompt": ("prompt", "caption", "text", "Prompt", "Caption"),
+    **{name: (name,) for name in (*LABELS, "has_label")},
+    "pair_id": ("pair_id", "ranking_id"),
+}
+"""Canonical field -> the columns that may hold it, the first found wins."""
+
+FILE_ENDS = ("", "_file_name", "_path", "_file")  # datasets' imagefolder names its columns of files *_file_name
+SHOWN_COLUMNS = 8
+RENAMED = ("prompt", "image_0", "image_1", "chosen", "rejected", *LABELS, "has_label", "pair_id")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a table holds pairs.
+
+    Attributes:
+        name: what a reader of the report knows it by.
+        sides: columns of image 0 and image 1.
+        first_wins: the first of them is the preferred image; otherwise label columns say so.
+        names: further or other columns of canonical fields, as in NAMES; an empty tuple for a field that it has not.
+    """
+
+    name: str
+    sides: tuple[str, str]
+    first_wins: bool = False
+    names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def columns(self) -> str:
+        """Its columns, for a message."""
+        return ", ".join((self.columns_of("prompt")[0], *self.sides))
+
+    def columns_of(self, name: str) -> tuple[str, ...]:
+        """The columns that may hold the canonical field `name`."""
+        if name in ("image_0", "image_1"):
+            return tuple(self.sides[int(name[-1])] + end for end in FILE_ENDS)
+        return self.names[name] if name in self.names else NAMES[name]
+
+
+# In the words of Rapidata's images, 1 and 2, a label "1" would be ambiguous: only votes are read.
+RAPIDATA = {"label_0": (), "label_1": (), "preferred": (), "p_win": (),
+            "votes_0": ("votes_image1", "weighted_results_image1_preference", "weighted_results_image1"),
+            "votes_1": ("votes_image2", "weighted_results_image2_preference", "weighted_results_image2")}
+
+# Sources of the schemas: docs/data.md, "Layouts". The first layout whose columns are all there is the table's.
+LAYOUTS = (
+    Layout("Pick-a-Pic", ("jpg_0", "jpg_1"), names={"prompt": ("caption", *NAMES["prompt"])}),
+    Layout("TRL", ("chosen", "rejected"), first_wins=True),
+    Layout("chosen and rejected images", ("chosen_image", "rejected_image"), first_wins=True),
+    Layout("preferred and rejected images", ("preferred_image", "rejected_image"), first_wins=True),
+    Layout("pairs", ("image_0", "image_1")),
+    Layout("winner and loser images", ("image_w", "image_l"), first_wins=True),
+    Layout("winner and loser images", ("jpg_w", "jpg_l"), first_wins=True),
+    Layout("win and lose", ("win", "lose"), first_wins=True),
+    Layout("winner and loser", ("winner", "loser"), first_wins=True),
+    Layout("w and l", ("w", "l"), first_wins=True),
+    Layout("ImageReward pairs", ("img_better", "img_worse"), first_wins=True),
+    Layout("Rapidata", ("image1", "image2"), names=RAPIDATA),
+    Layout("HPDv3", ("path1", "path2"), first_wins=True),
+    Layout("pairs", ("image_a", "image_b")),
+    Layout("pairs", ("left", "right")),
+    Layout("numbered images", ("0", "1")),
+)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A layout as a table has it.
+
+    Attributes:
+        layout: the layout.
+        columns: canonical field -> the table's own column, for the fields that it has.
+        ignored: the table's other columns.
+    """
+
+    layout: Layout
+    columns: Mapping[str, str]
+    ignored: tuple[str, ...]
+
+    @property
+    def has_labels(self) -> bool:
+        """Whether it holds what people prefer, as a column or by the names of the images' columns."""
+        votes = {"votes_0", "votes_1"} <= set(self.columns)
+        return self.layout.first_wins or votes or bool({"label_0", "preferred", "p_win"} & set(self.columns))
+
+    def pick(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The canonical fields of a row."""
+        return {name: values.get(column) for name, column in self.columns.items()}
+
+    def describe(self) -> str:
+        """What was understood, for a terminal."""
+        text = f"{self.layout.name}: {', '.join(self.columns.values())}"
+        if not self.ignored:
+            return text
+        count = f"{len(self.ignored)} column{'s' if len(self.ignored) > 1 else ''} ignored"
+        more = ", ..." if len(self.ignored) > SHOWN_COLUMNS else ""
+        return f"{text}; {count} ({', '.join(self.ignored[:SHOWN_COLUMNS])}{more})"
+
+
+class Readings:
+    """Finds the reading of a table from its columns, and remembers which were used.
+
+    Args:
+        renamed: canonical name (or chosen, rejected) -> the table's own, which goes before any other.
+    """
+
+    def __init__(self, renamed: Mapping[str, str] | None = None) -> None:
+        self._renamed = dict(renamed or {})
+        self._found: dict[frozenset[str], Reading | None] = {}
+
+    def of(self, columns: Iterable[str]) -> Reading | None:
+        """The reading of a table with `columns`, or None where no layout fits."""
+        columns = list(columns)
+        key = frozenset(columns)
+        if key not in self._found:
+            self._found[key] = self._match(columns)
+        return self._found[key]
+
+    @property
+    def used(self) -> list[Reading]:
+        """The readings found so far."""
+        return [reading for reading in self._found.values() if reading is not None]
+
+    def describe(self) -> str:
+        """What was understood of the tables seen."""
+        return " and ".join(dict.fromkeys(reading.describe() for reading in self.used))
+
+    def _match(self, columns: list[str]) -> Reading | None:
+        own = {column: column for column in columns if column not in self._renamed.values()}
+        own |= {name: theirs for name, theirs in self._renamed.items() if theirs in columns}
+        for layout in LAYOUTS:
+            found = {name: own[column] for name in (*NAMES, "image_0", "image_1")
+                     if (column := next((c for c in layout.columns_of(name) if c in own), None))}
+            if {"prompt", "image_0", "image_1"} <= set(found):
+                order = {name: found[name] for name in ("prompt", "image_0", "image_1", *NAMES) if name in found}
+                return Reading(layout, order, tuple(c for c in columns if c not in order.values()))
+        return None
+
+    def required(self, columns: Iterable[str], *, source: str) -> Reading:
+        """The reading of a table with `columns`.
+
+        Raises:
+            DataError: no layout fits; the message lists the columns, the nearest layout and all others.
+        """
+        columns = list(columns)
+        self.check_renamed(columns, source=source)
+        if (reading := self.of(columns)) is None:
+            raise DataError(_no_layout(columns, source))
+        return reading
+
+    def check_renamed(self, columns: Iterable[str], *, source: str) -> None:
+        """Raise DataError where `data.columns` names a column that is not there."""
+        columns = list(columns)
+        for name, theirs in self._renamed.items():
+            if theirs not in columns:
+                raise DataError(f"{source} has no column '{theirs}', which data.columns names as {name}; "
+                                f"found: {', '.join(map(str, columns)) or 'none'}.{did_you_mean(theirs, columns)}")
+
+
+def check_columns(found: Iterable[str], required: Iterable[str], *, source: str) -> None:
+    """Raise DataError unless all `required` columns are among `found`; names the nearest column of each missing one."""
+    found, required = list(found), list(required)
+    missing = [name for name in required if name not in found]
+    if missing:
+        spare = [name for name in found if name not in required]
+        hints = "".join(dict.fromkeys(did_you_mean(name, spare) for name in missing))
+        raise DataError(f"{source} lacks {', '.join(missing)}; required columns: {', '.join(required)}; "
+                        f"found: {', '.join(found) or 'none'}.{hints} Rename the columns")
+
+
+def check_renames(columns: Mapping[str, str] | None) -> None:
+    """Raise ConfigError unless the keys of `data.columns` are names of fields."""
+    for name in columns or {}:
+        check_known(name, RENAMED, what="field in data.columns")
+
+
+def _no_layout(columns: list[str], source: str) -> str:
+    """Why no layout fits `columns`: the nearest one, and what is missing for it."""
+    def missing(layout: Layout) -> list[str]:
+        return [name for name in ("prompt", "image_0", "image_1")
+                if not set(layout.columns_of(name)) & set(columns)]
+
+    nearest = min(LAYOUTS, key=lambda layout: len(missing(layout)))
+    lacking = [nearest.columns_of(name)[0] for name in missing(nearest)]
+    spare = [column for column in columns if column not in nearest.columns.split(", ")]
+    hints = "".join(dict.fromkeys(did_you_mean(name, spare) for name in lacking))
+    fields = dict.fromkeys(layout.columns for layout in LAYOUTS)
+    return (f"{source} has no layout that is known; found: {', '.join(map(str, columns)) or 'none'}; nearest: "
+            f"{nearest.name} ({nearest.columns}), lacks {', '.join(lacking)}.{hints} Rename with data.columns, e.g. "
+            f"data.columns={{{lacking[0] if lacking[0] in RENAMED else 'prompt'}: your_column}}; layouts: "
+            + " | ".join(fields))

@@ -1,0 +1,157 @@
+"""Values of strangers' rows: what counts as absent, what as a number, a truth value or text, and how one is shown."""
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+import numpy as np
+
+SHOWN_CHARACTERS = 60
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,4})?|[+-]?(nan|inf|infinity)", re.ASCII | re.IGNORECASE)
+FLAGS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+LONG_INT_BITS = 1024  # float64 ends at 2 ** 1024
+
+
+class RowProblem(Exception):
+    """A row that cannot be used: `reason` is its code, `detail` says which column holds what."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason, self.detail = reason, detail
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """Stands for a value that its container could not decode."""
+
+    why: str
+
+
+def malformed(detail: str) -> RowProblem:
+    """A row whose values have the wrong type, or contradict each other."""
+    return RowProblem("malformed_row", detail)
+
+
+def shown(value: Any) -> str:
+    """`value` on one line of printable characters, shortened."""
+    if isinstance(value, Unreadable):
+        return f"unreadable ({value.why})"
+    if isinstance(value, int) and not isinstance(value, bool) and value.bit_length() > LONG_INT_BITS:
+        return f"an integer of {value.bit_length()} bits"
+    if isinstance(value, bytes | bytearray | memoryview):
+        return f"{len(value)} bytes that start with {bytes(value[:8]).hex()}"
+    if isinstance(value, str):
+        value = value[:SHOWN_CHARACTERS + 1]
+    try:
+        text = repr(value)  # escapes what cannot be printed
+    except (ValueError, RecursionError):  # an endless nesting, or a list with an integer of 5000 digits
+        text = f"a {type(value).__name__}"
+    return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS - 3]}..."
+
+
+def plain(value: Any) -> Any:
+    """`value` with a numpy scalar turned into Python's."""
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def is_missing(value: Any) -> bool:
+    """Whether `value` says nothing: None, NaN (pandas' null) or blank text."""
+    if isinstance(value, str):
+        return not value.strip()
+    return value is None or isinstance(value, float | Decimal) and math.isnan(value)
+
+
+def as_number(value: Any, *, name: str) -> float | None:
+    """`value` as a float; text of a number is one, for a .csv knows nothing else. None where it is absent.
+
+    Raises:
+        RowProblem: it is no number that float64 can hold.
+    """
+    value = plain(value)
+    if value is None or isinstance(value, str) and not value.strip():
+        return None
+    if isinstance(value, str) and NUMBER.fullmatch(value.strip()):
+        value = value.strip()
+    elif not isinstance(value, int | float | Decimal):
+        raise malformed(f"{name} is {shown(value)}, expected a number")
+    try:
+        return float(value)
+    except (OverflowError, ValueError) as error:  # 400 digits; a signalling NaN
+        raise malformed(f"{name} is {shown(value)}, expected a number") from error
+
+
+def as_flag(value: Any, *, name: str) -> bool | None:
+    """`value` as a truth value: true, yes, 1, false, no, 0 in any case. None where it is absent.
+
+    Raises:
+        RowProblem: it is none of these.
+    """
+    value = plain(value)
+    if is_missing(value):
+        return None
+    if isinstance(value, bool):
+        return value
+    text = value.strip().casefold() if isinstance(value, str) else value
+    found = FLAGS.get(text) if isinstance(text, str) else {0: False, 1: True}.get(as_number(text, name=name))
+    if found is None:
+        raise malformed(f"{name} is {shown(value)}, expected true or false")
+    return found
+
+
+def as_text(value: Any, *, name: str) -> str:
+    """`value` as text that can be stored as UTF-8; an empty string where it is absent.
+
+    Raises:
+        RowProblem: it is no text, or holds half a surrogate pair or bytes that are no UTF-8.
+    """
+    if value is None or isinstance(value, float) and math.isnan(value):
+        return ""
+    if not isinstance(value, str):
+        raise malformed(f"{name} is {shown(value)}, expected text")
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise malformed(f"{name} is no UTF-8 text (character {error.start} of {shown(value)})") from error
+    return str(value)
+
+
+def as_prompt(value: Any, *, name: str) -> str:
+    """`value` as a prompt: text, or the last text a user wrote in a conversation, as TRL stores prompts.
+
+    Raises:
+        RowProblem: it is neither.
+    """
+    if isinstance(value, list) and value and all(isinstance(turn, Mapping) for turn in value):
+        texts = [text for turn in value if turn.get("role") == "user" for text in _texts_of(turn.get("content"))]
+        if not texts:
+            raise malformed(f"{name} is a conversation without a user's text: {shown(value)}")
+        value = texts[-1]
+    return as_text(value, name=name)
+
+
+def _texts_of(content: Any) -> list[Any]:
+    """Texts of a message's content: one string, or a list of {"type": "text", "text": ...}."""
+    if not isinstance(content, list):
+        return [content]
+    return [part.get("text") for part in content if isinstance(part, Mapping) and part.get("type") == "text"]
+
+
+def as_name(value: Any, *, name: str) -> str | None:
+    """`value` as the name of a pair: text, or a number without a fraction. None where it is absent.
+
+    Raises:
+        RowProblem: it is a truth value, a list, bytes, or a number that is no name.
+    """
+    value = plain(value)
+    if is_missing(value):
+        return None
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)  # pandas turns whole numbers into floats where one is missing
+    if isinstance(value, bool | bytes | list | Mapping | Unreadable):
+        raise malformed(f"{name} is {shown(value)}, expected text or a number")
+    if isinstance(value, int) and value.bit_length() > LONG_INT_BITS:
+        raise malformed(f"{name} is {shown(value)}, expected text or a number")
+    return as_text(str(value), name=name)
