@@ -72,7 +72,7 @@ class ImageFiles:
             raise RowProblem("missing_image", f"{name} is the URL {shown(value)}; download the image and name its path")
         path = self.path(value)
         if path is None:
-            raise RowProblem("missing_image", f"{name} is {shown(value)}, which is neither a path nor base64")
+            raise malformed(f"{name} is {shown(value)}, which is neither a path nor base64")
         try:
             if not path.is_file():  # a device or a pipe would never end
                 raise RowProblem("missing_image", f"{name}: {shown(value)} does not exist in {self.root}; set "

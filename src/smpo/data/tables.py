@@ -68,9 +68,14 @@ class TablePairs:
         return self._table[1]
 
     def _reading(self, values: Mapping[str, Any]) -> Reading | None:
-        """By the columns that hold something, for a .csv has all in every row; else by all."""
-        present = self._readings.of(name for name, value in values.items() if not is_missing(value))
-        return present or self._readings.of(values)
+        """By all columns, or where one of its images is missing by those that hold something.
+
+        A .csv has the columns of all rows in each.
+        """
+        whole = self._readings.of(values)
+        if whole and not any(is_missing(values[whole.columns[side]]) for side in ("image_0", "image_1")):
+            return whole
+        return self._readings.of(name for name, value in values.items() if not is_missing(value)) or whole
 
     @cached_property
     def has_labels(self) -> bool:

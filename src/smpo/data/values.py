@@ -107,6 +107,7 @@ def as_text(value: Any, *, name: str) -> str:
     Raises:
         RowProblem: it is no text, or holds half a surrogate pair or bytes that are no UTF-8.
     """
+    value = plain(value)
     if value is None or isinstance(value, float) and math.isnan(value):
         return ""
     if not isinstance(value, str):
