@@ -37,7 +37,7 @@ def pairs(recipe: Recipe) -> Iterator[Note]:
     options = recipe.data.options
     checked = [check_pair(raw, options) for raw in itertools.islice(reader.read(range(len(reader))), FIRST_ROWS)]
     reasons = Counter(pair.reason or "sound" for pair in checked)
-    text = f"{recipe.data.source}: {len(reader):,} rows; the first {len(checked)}: " + ", ".join(
+    text = f"{recipe.data.source}: read as {reader.describe()}; {len(reader):,} rows; the first {len(checked)}: " + ", ".join(
         f"{count} {reason}" for reason, count in reasons.most_common()
     )
     defects = sum(count for reason, count in reasons.items() if reason not in (*CHOICES, "sound"))
@@ -53,7 +53,7 @@ def open_pairs(recipe: Recipe) -> PairSource | None:
     if source is None:
         return None
     format = options.format if options.format != "auto" else detect_format(source)[0]
-    return open_source(source, format=format, split=options.split)
+    return open_source(source, format=format, **options.how_to_read)
 
 
 def num_rows(recipe: Recipe) -> int | None:

@@ -86,8 +86,7 @@ def prepare_pairs(source: str, out: Path, *, options: PairOptions | None = None,
     """
     options, out = options or PairOptions(), Path(out)
     format, reason = (options.format, "as given") if options.format != "auto" else detect_format(source)
-    how = {"split": options.split, "columns": options.columns, "image_root": _absolute(options.image_root)}
-    reader = open_source(source, format=format, **how)
+    reader = open_source(source, format=format, **options.how_to_read)
     _check_source(reader, source, options)
     settings = {**asdict(options), "format": format}
     settings.pop("max_dropped_fraction")  # decides whether the source is accepted, not what is kept
@@ -95,8 +94,8 @@ def prepare_pairs(source: str, out: Path, *, options: PairOptions | None = None,
         settings.pop("max_rows")
     settings.pop("image_root")  # as the source's own path: images may move
     status = begin(out, stage=STAGE, settings=settings, inputs={"source": reader.fingerprint()})
-    place = _absolute(source) if Path(source).expanduser().exists() else source
-    about = json.dumps({"source": place, "format": format, **how}).encode()
+    place = str(Path(source).expanduser().resolve()) if Path(source).expanduser().exists() else source
+    about = json.dumps({"source": place, "format": format, **options.how_to_read}).encode()
     if status is Status.DONE and (out / SOURCE).read_bytes() != about:  # the images were moved
         write_atomically(out / SOURCE, about)
         reseal(out, [SOURCE])
@@ -107,10 +106,6 @@ def prepare_pairs(source: str, out: Path, *, options: PairOptions | None = None,
     results = read_manifest(out, stage=STAGE)["results"]
     return PairReport(out, f"{format} ({reason})", reused=status is Status.DONE, **{
         name: results[name] for name in ("layout", "rows", "kept", "dropped", "labels", "captions_from_images")})
-
-
-def _absolute(path: str | None) -> str | None:
-    return None if path is None else str(Path(path).expanduser().resolve())
 
 
 def _check_source(reader: PairSource, source: str, options: PairOptions) -> None:

@@ -3,6 +3,8 @@
 import math
 import re
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from smpo.checks import check_fraction
 from smpo.data.images import MAX_ASPECT, ImageError, decode_image
@@ -52,6 +54,12 @@ class PairOptions:
             raise ConfigError(f"max_aspect must be >= 1, got {self.max_aspect}")
         if self.max_rows is not None and self.max_rows < 1:
             raise ConfigError(f"max_rows must be >= 1, got {self.max_rows}")
+
+    @property
+    def how_to_read(self) -> dict[str, Any]:
+        """What `open_source` has to know besides the source and its format."""
+        root = None if self.image_root is None else str(Path(self.image_root).expanduser().resolve())
+        return {"split": self.split, "columns": self.columns, "image_root": root}
 
 
 @dataclass(frozen=True)
