@@ -37,9 +37,9 @@ def pairs(recipe: Recipe) -> Iterator[Note]:
     options = recipe.data.options
     checked = [check_pair(raw, options) for raw in itertools.islice(reader.read(range(len(reader))), FIRST_ROWS)]
     reasons = Counter(pair.reason or "sound" for pair in checked)
-    text = f"{recipe.data.source}: read as {reader.describe()}; {len(reader):,} rows; the first {len(checked)}: " + ", ".join(
-        f"{count} {reason}" for reason, count in reasons.most_common()
-    )
+    counted = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
+    text = (f"{recipe.data.source}: read as {reader.describe()}; {len(reader):,} rows; the first {len(checked)}: "
+            f"{counted}")
     defects = sum(count for reason, count in reasons.items() if reason not in (*CHOICES, "sound"))
     if defects == len(checked):
         first = next(pair for pair in checked if pair.reason)
