@@ -30,7 +30,8 @@ KEYS = {"stage", "settings", "inputs", "fingerprint", "complete", "results"}
 
 __all__ = [
     "JOURNALS", "MANIFEST", "Artefact", "Status", "begin", "fingerprint", "fingerprint_of", "finish", "hash_file",
-    "is_complete", "read_manifest", "reopen", "reseal", "sealed_files", "sync_folder", "write_atomically",
+    "is_complete", "is_finished", "read_manifest", "reopen", "reseal", "sealed_files", "stage_of",
+    "sync_folder", "write_atomically",
 ]
 
 
@@ -150,9 +151,7 @@ def begin(folder: Path, *, stage: str, settings: Mapping[str, Any], inputs: Mapp
     """
     wanted = json.loads(json.dumps({"stage": stage, "settings": settings, "inputs": dict(inputs)}, default=str))
     path = folder / MANIFEST
-    if not path.exists():
-        if folder.exists() and any(not _is_passing(path) for path in folder.iterdir()):
-            raise StaleError(f"{folder} holds files but no {MANIFEST}; delete the folder or choose another path")
+    if stage_of(folder) is None:
         _write_manifest(folder, {**wanted, "fingerprint": fingerprint(wanted), "complete": False, "results": {}})
         return Status.FRESH
     found = _load(path)
@@ -168,6 +167,21 @@ def begin(folder: Path, *, stage: str, settings: Mapping[str, Any], inputs: Mapp
     more = f" (and {len(lacking) - 1} more files)" if len(lacking) > 1 else ""
     warnings.warn(f"{lacking[0]}{more}; it is made again", stacklevel=2)
     return Status.PARTIAL
+
+
+def stage_of(folder: Path) -> str | None:
+    """The stage whose artefact, finished or not, `folder` holds; None where nothing has been made yet.
+
+    Raises:
+        StaleError: the folder holds something else.
+        DataError: the manifest is damaged, or of another version of this toolkit.
+    """
+    path = folder / MANIFEST
+    if path.exists():
+        return _load(path)["stage"]
+    if folder.exists() and any(not _is_passing(path) for path in folder.iterdir()):
+        raise StaleError(f"{folder} holds files but no {MANIFEST}; delete the folder or choose another path")
+    return None
 
 
 def finish(

@@ -202,15 +202,25 @@ def stages_of(recipe: Recipe) -> list[str]:
     return [name for name in STAGES if name not in unneeded]
 
 
-def is_complete(recipe: Recipe, stage: str) -> bool:
-    """Whether all that `stage` makes is there and finished; measurements and reports are made anew at every call."""
+def artefacts_of(recipe: Recipe, stage: str) -> list[tuple[Path, str]]:
+    """The artefacts that `stage` makes and that are kept, each with the stage that its manifest names.
+
+    Measurements and reports are made anew at every call, and are none.
+    """
     out = recipe.folder(stage)
-    made_by = "generate" if stage == "sample" else stage  # a sample is an image set, too
-    folders = {
-        "score": [out / name for name in recipe.pair_scorers], "evaluate": [], "report": [],
-        "generate": [out / name for name in compared_models(recipe)],
-    }.get(stage, [out])
-    return bool(folders) and all(is_finished(folder, stage=made_by) for folder in folders)
+    if stage in ("evaluate", "report"):
+        return []
+    if stage == "score":
+        return [(out / name, stage) for name in recipe.pair_scorers]
+    if stage == "generate":
+        return [(out / name, stage) for name in compared_models(recipe)]
+    return [(out, "generate" if stage == "sample" else stage)]  # a sample is a set of images, too
+
+
+def is_complete(recipe: Recipe, stage: str) -> bool:
+    """Whether all that `stage` makes is there and finished."""
+    artefacts = artefacts_of(recipe, stage)
+    return bool(artefacts) and all(is_finished(folder, stage=made_by) for folder, made_by in artefacts)
 
 
 def run_stage(name: str, recipe: Recipe, progress: Progress) -> tuple[str, float]:

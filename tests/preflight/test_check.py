@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from smpo.artefacts import begin
 from smpo.config import load_recipe
 from smpo.errors import ConfigError, DataError
 from smpo.preflight import Finding, Outcome, check, machine, require
@@ -16,7 +17,8 @@ from smpo.tiny.prompts import sample_prompts
 from tests.test_cli import smpo
 
 SUBJECTS = {
-    "folders", "processes", "device", "packages", "prompts", "pairs", "model", "timesteps", "scorers", "disk, memory",
+    "folders", "processes", "device", "packages", "prompts", "pairs", "model", "timesteps", "resolution", "scorers",
+    "disk, memory",
 }
 
 
@@ -62,6 +64,9 @@ def test_a_sound_set_up_passes_and_leaves_nothing_behind(set_up: list[str], tmp_
     ("generate", "generation.models={other: /nowhere/other}", "compared", "/nowhere/other"),
     ("evaluate", "evaluation.scorers.clip.source=/nowhere/clip", "scorers", "/nowhere/clip"),
     ("train", "training.max_timestep=1000", "timesteps", "training.max_timestep must be < 1000"),
+    ("generate", "generation.num_inference_steps=1001", "timesteps", "generation.num_inference_steps must be <= 1000"),
+    ("cache", "cache.resolution=70", "resolution", "a multiple of 8, by which the VAE divides, got 70; set 72"),
+    ("generate", "generation.device=meta", "device", "device 'meta' cannot be used"),
     ("train", "training.mixed_precision=fp16", "device", "fp16 needs a GPU"),
     ("generate", "generation.device=cuda:7", "device", "device 'cuda:7' cannot be used"),
     ("train", "training.lora={rank: 2, targets: [to_x]}", "adapters", "unknown module of training.lora.targets"),
@@ -97,6 +102,15 @@ def test_folders_that_cannot_be_written(tmp_path: Path) -> None:
             check_writable(folder)
     check_writable(tmp_path / "new" / "deep")
     assert os.listdir(tmp_path) == ["file"]
+
+
+def test_a_folder_that_holds_something_else_is_named(set_up: list[str], tmp_path: Path) -> None:
+    (tmp_path / "run" / "cache").mkdir(parents=True)
+    (tmp_path / "run" / "cache" / "thesis.txt").write_text("")
+    assert "run/cache holds files but no manifest.json" in failed(findings(set_up, stages=["label"]))["folders"]
+    begin(tmp_path / "other", stage="pairs", settings={}, inputs={})
+    (problem,) = failed(findings(set_up, f"paths.cache={tmp_path}/other", stages=["label"])).values()
+    assert problem == f"{tmp_path}/other is an artefact of `smpo pairs`; set paths.cache to another folder"
 
 
 def test_a_run_asks_only_for_its_unfinished_stages_and_names_all_failures(set_up: list[str]) -> None:

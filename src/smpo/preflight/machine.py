@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from smpo.artefacts import stage_of
 from smpo.config import Recipe
 from smpo.cost.estimate import GIB, OVERHEAD_GIB, Estimate, counts_of, estimate
 from smpo.errors import ConfigError
@@ -16,7 +17,7 @@ from smpo.objectives import OBJECTIVES, counted
 from smpo.preflight.data import num_rows
 from smpo.preflight.findings import Note, Outcome
 from smpo.processes import local_device, this_process
-from smpo.stages import is_complete, stages_of
+from smpo.stages import artefacts_of, is_complete, stages_of
 from smpo.training.optimizers import build_optimizer
 from smpo.training.spread import spread_asked
 
@@ -25,11 +26,14 @@ FULL_SIZE_PX = 256  # images of fewer pixels a side are a toy's, which a CPU tra
 GB = 1e9
 
 def folders(recipe: Recipe) -> Iterator[Note]:
-    """Whether every folder can be written and holds nothing of others."""
-    stages = stages_of(recipe)
-    places = {stage: recipe.folder(stage) for stage in stages} | {"store": recipe.store}
-    for place in places.values():
-        check_writable(place)
+    """Whether every folder can be written, and holds what its stage makes or nothing."""
+    for stage in stages_of(recipe):
+        check_writable(recipe.folder(stage))
+        for folder, made_by in artefacts_of(recipe, stage):
+            found = stage_of(folder)
+            if found not in (None, made_by):
+                raise ConfigError(f"{folder} is an artefact of `smpo {found}`; set paths.{stage} to another folder")
+    check_writable(recipe.store)
     yield Note(f"{recipe.workdir} and {recipe.store} can be written")
 
 
@@ -90,10 +94,10 @@ def devices(recipe: Recipe) -> Iterator[Note]:
 
 
 def check_device(name: str) -> None:
-    """ConfigError unless a tensor can be made on the device `name`."""
+    """ConfigError unless numbers can be computed on the device `name`: the meta device has none."""
     try:
-        torch.empty(1, device=name)
-    except (RuntimeError, AssertionError) as error:  # unknown, not compiled in, not there
+        torch.zeros(1, device=name).item()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # unknown, not compiled in, not there, meta
         reason = str(error).partition("\n")[0]
         raise ConfigError(f"device '{name}' cannot be used ({reason}); set auto, cpu or another device") from error
 

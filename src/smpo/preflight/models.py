@@ -53,11 +53,33 @@ def adapters(recipe: Recipe) -> Iterator[Note]:
 
 
 def timesteps(recipe: Recipe) -> Iterator[Note]:
-    """Whether the training's timesteps are the model's."""
-    levels, highest = len(FAMILIES.build(recipe.model).alphas_cumprod), recipe.training.max_timestep
-    if highest >= levels:
-        raise ConfigError(f"training.max_timestep must be < {levels}, the model's number of timesteps, got {highest}")
-    yield Note(f"{recipe.training.min_timestep} to {highest} of {levels}")
+    """Whether the timesteps of training and of generation are the model's."""
+    levels, options = len(FAMILIES.build(recipe.model).alphas_cumprod), recipe.training
+    if options.max_timestep >= levels:
+        raise ConfigError(
+            f"training.max_timestep must be < {levels}, the model's number of timesteps, got {options.max_timestep}"
+        )
+    sections = {"sampling": recipe.sampling, "training.samples": options.samples, "generation": recipe.generation}
+    for name, section in sections.items():
+        if section is not None and (section.num_inference_steps or 0) > levels:
+            raise ConfigError(
+                f"{name}.num_inference_steps must be <= {levels}, the model's number of timesteps, "
+                f"got {section.num_inference_steps}"
+            )
+    yield Note(f"{options.min_timestep} to {options.max_timestep} of {levels}")
+
+
+def resolution(recipe: Recipe) -> Iterator[Note]:
+    """Whether the VAE makes whole latents of the images."""
+    architecture, side = architecture_of(recipe.model), recipe.cache.resolution
+    channels, height, width = architecture.latent_shape(side)
+    factor = architecture.vae_factor
+    if side % factor:
+        raise ConfigError(
+            f"cache.resolution must be a multiple of {factor}, by which the VAE divides, got {side}; "
+            f"set {max(1, round(side / factor)) * factor}"
+        )
+    yield Note(f"images of {side} px, latents of {channels} x {height} x {width}")
 
 
 def scorers(recipe: Recipe) -> Iterator[Note]:
