@@ -1,1 +1,1 @@
-"""Adversarial tests: recipes, data files and damaged artefacts, each with its right outcome written down before it runs."""
+"""Adversarial tests: recipes, data files, damaged artefacts; each right outcome is written down before it runs."""

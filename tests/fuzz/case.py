@@ -14,7 +14,9 @@ from tests.fuzz.world import World
 
 MAX_ERROR = 400  # characters of an error's one line, paths of the sandbox not counted
 WAY_OUT = re.compile(
-    r"; |Did you mean|should|must|expected|give |set |choose|correct|run `|accepted|cannot|only|needs|required|valid|delete", re.I
+    r"; |Did you mean|should|must|expected|give |set |choose|correct|run `|accepted|cannot|only|needs"
+    r"|required|valid|delete",
+    re.I,
 )
 
 

@@ -22,26 +22,43 @@ from tests.fuzz.running import Result
 from tests.fuzz.world import World
 
 WEIGHTS = {
-    "unet": "diffusion_pytorch_model.safetensors", "vae": "diffusion_pytorch_model.safetensors",
+    "unet": "diffusion_pytorch_model.safetensors",
+    "vae": "diffusion_pytorch_model.safetensors",
     "text_encoder": "model.safetensors",
 }
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 3438167540\n"
-META = "https://github.com/huggingface/diffusers/issues/8578"       # tensors that are missing: "Cannot copy out of meta tensor"
-NEW = "https://github.com/thunlp/LLaVA-UHD/issues/27"              # "newly initialized" weights train on
-HEADER = "https://github.com/huggingface/diffusers/issues/5520"    # "HeaderTooLarge" of a pointer file
+META = (
+    "https://github.com/huggingface/diffusers/issues/8578"  # tensors that are missing: "Cannot copy out of meta tensor"
+)
+NEW = "https://github.com/thunlp/LLaVA-UHD/issues/27"  # "newly initialized" weights train on
+HEADER = "https://github.com/huggingface/diffusers/issues/5520"  # "HeaderTooLarge" of a pointer file
 
 Change = Callable[[Path], object]
 Tensors = dict[str, Tensor]
 
 
-def model_case(name: str, change: Change, expect: Expectation, *, url: str = "", family: str = "sd", named: str = "", train: bool = False) -> Case:
+def model_case(
+    name: str,
+    change: Change,
+    expect: Expectation,
+    *,
+    url: str = "",
+    family: str = "sd",
+    named: str = "",
+    train: bool = False,
+) -> Case:
     """`smpo cache` (and `smpo train`) with a changed copy of a pipeline folder, over the finished run's pairs."""
 
     def make(cwd: Path, world: World) -> list[list[str]]:
         world.copy_of_finished(cwd)
         folder = world.copy_of_model(cwd / "model", family=family)
         change(folder)
-        given = ["paths.cache=new-cache", "paths.train=new-train", f"model.name={named or family}", f"model.source={folder}"]
+        given = [
+            "paths.cache=new-cache",
+            "paths.train=new-train",
+            f"model.name={named or family}",
+            f"model.source={folder}",
+        ]
         return [[stage, "recipe.yaml", *given] for stage in (("cache", "train") if train else ("cache",))]
 
     return Case(f"model {name}", make, expect, url, limit_s=30)
@@ -59,7 +76,9 @@ def json_of(path: str, **changes: Any) -> Change:
 
 def bytes_of(path: str, content: bytes | Callable[[bytes], bytes]) -> Change:
     """Replace a file's bytes."""
-    return lambda folder: (folder / path).write_bytes(content((folder / path).read_bytes()) if callable(content) else content)
+    return lambda folder: (folder / path).write_bytes(
+        content((folder / path).read_bytes()) if callable(content) else content
+    )
 
 
 def tensors_of(part: str, change: Callable[[Tensors], Tensors]) -> Change:
@@ -67,7 +86,11 @@ def tensors_of(part: str, change: Callable[[Tensors], Tensors]) -> Change:
 
     def apply(folder: Path) -> None:
         file = folder / part / WEIGHTS.get(part, "model.safetensors")
-        save_file({name: tensor.contiguous().clone() for name, tensor in change(load_file(file)).items()}, file, {"format": "pt"})
+        save_file(
+            {name: tensor.contiguous().clone() for name, tensor in change(load_file(file)).items()},
+            file,
+            {"format": "pt"},
+        )
 
     return apply
 
@@ -87,7 +110,17 @@ def without(path: str) -> Change:
 
 def fixed() -> list[Case]:
     """All of them."""
-    return [*_weights(), *_files(), *_unets(), *_vaes(), *_schedules(), *_tokenizers(), *_indices(), *_formats(), *_sources()]
+    return [
+        *_weights(),
+        *_files(),
+        *_unets(),
+        *_vaes(),
+        *_schedules(),
+        *_tokenizers(),
+        *_indices(),
+        *_formats(),
+        *_sources(),
+    ]
 
 
 def _set(tensors: Tensors, value: float) -> Tensors:
@@ -100,22 +133,62 @@ def _set(tensors: Tensors, value: float) -> Tensors:
 def _weights() -> Iterator[Case]:
     """What each part's tensors may suffer."""
     changes: dict[str, Callable[[Tensors], Tensors]] = {
-        "lacks two tensors": lambda t: dict(sorted(t.items())[2:]), "lacks its last tensor": lambda t: dict(sorted(t.items())[:-1]),
-        "lacks every bias": lambda t: {k: v for k, v in t.items() if not k.endswith("bias")}, "has other prefixes": lambda t: {f"other.{k}": v for k, v in t.items()},
-        "has a tensor too many": lambda t: {**t, "nobody.weight": torch.zeros(3)}, "has tensors of another model": lambda t: {"a": torch.zeros(2)},
-        "has no tensor": lambda t: {}, "has NaN": lambda t: _set(t, float("nan")), "has infinity": lambda t: _set(t, float("inf")),
-        "has a cut tensor": lambda t: {**t, sorted(t)[0]: t[sorted(t)[0]][:-1]}, "has a turned tensor": lambda t: {**t, _square(t): t[_square(t)].T.contiguous().reshape(-1)},
-        "has integers": lambda t: {k: (v * 100).to(torch.int8) for k, v in t.items()}, "has a name twice spelt": lambda t: {**t, sorted(t)[0] + " ": t[sorted(t)[0]]},
-        "has DDP's module. prefix": lambda t: {f"module.{k}": v for k, v in t.items()}, "has compiled _orig_mod. prefix": lambda t: {f"_orig_mod.{k}": v for k, v in t.items()},
+        "lacks two tensors": lambda t: dict(sorted(t.items())[2:]),
+        "lacks its last tensor": lambda t: dict(sorted(t.items())[:-1]),
+        "lacks every bias": lambda t: {k: v for k, v in t.items() if not k.endswith("bias")},
+        "has other prefixes": lambda t: {f"other.{k}": v for k, v in t.items()},
+        "has a tensor too many": lambda t: {**t, "nobody.weight": torch.zeros(3)},
+        "has tensors of another model": lambda t: {"a": torch.zeros(2)},
+        "has no tensor": lambda t: {},
+        "has NaN": lambda t: _set(t, float("nan")),
+        "has infinity": lambda t: _set(t, float("inf")),
+        "has a cut tensor": lambda t: {**t, sorted(t)[0]: t[sorted(t)[0]][:-1]},
+        "has a turned tensor": lambda t: {**t, _square(t): t[_square(t)].T.contiguous().reshape(-1)},
+        "has integers": lambda t: {k: (v * 100).to(torch.int8) for k, v in t.items()},
+        "has a name twice spelt": lambda t: {**t, sorted(t)[0] + " ": t[sorted(t)[0]]},
+        "has DDP's module. prefix": lambda t: {f"module.{k}": v for k, v in t.items()},
+        "has compiled _orig_mod. prefix": lambda t: {f"_orig_mod.{k}": v for k, v in t.items()},
     }
     for part in WEIGHTS:
         for name, change in changes.items():
-            yield model_case(f"{part} {name}", tensors_of(part, change), Refused((part,)), url=NEW if part == "text_encoder" else META)
-    yield model_case("text_encoder_2 lacks its projection", tensors_of("text_encoder_2", lambda t: {k: v for k, v in t.items() if "projection" not in k}), Refused(("text_encoder_2",)), family="sdxl", url=NEW)
-    yield model_case("text_encoder_2 lacks two tensors", tensors_of("text_encoder_2", lambda t: dict(sorted(t.items())[2:])), Refused(("text_encoder_2",)), family="sdxl", url=NEW)
-    yield model_case("text_encoder has position_ids", tensors_of("text_encoder", lambda t: {**t, "text_model.embeddings.position_ids": torch.arange(16)[None]}), SAME, train=True)
-    yield model_case("text_encoder without text_model. in its names", tensors_of("text_encoder", lambda t: {k.removeprefix("text_model."): v for k, v in t.items()}), SAME, train=True)
-    yield model_case("text_encoder with text_model. in its names", tensors_of("text_encoder", lambda t: {"text_model." + k.removeprefix("text_model."): v for k, v in t.items()}), SAME, train=True)
+            yield model_case(
+                f"{part} {name}",
+                tensors_of(part, change),
+                Refused((part,)),
+                url=NEW if part == "text_encoder" else META,
+            )
+    yield model_case(
+        "text_encoder_2 lacks its projection",
+        tensors_of("text_encoder_2", lambda t: {k: v for k, v in t.items() if "projection" not in k}),
+        Refused(("text_encoder_2",)),
+        family="sdxl",
+        url=NEW,
+    )
+    yield model_case(
+        "text_encoder_2 lacks two tensors",
+        tensors_of("text_encoder_2", lambda t: dict(sorted(t.items())[2:])),
+        Refused(("text_encoder_2",)),
+        family="sdxl",
+        url=NEW,
+    )
+    yield model_case(
+        "text_encoder has position_ids",
+        tensors_of("text_encoder", lambda t: {**t, "text_model.embeddings.position_ids": torch.arange(16)[None]}),
+        SAME,
+        train=True,
+    )
+    yield model_case(
+        "text_encoder without text_model. in its names",
+        tensors_of("text_encoder", lambda t: {k.removeprefix("text_model."): v for k, v in t.items()}),
+        SAME,
+        train=True,
+    )
+    yield model_case(
+        "text_encoder with text_model. in its names",
+        tensors_of("text_encoder", lambda t: {"text_model." + k.removeprefix("text_model."): v for k, v in t.items()}),
+        SAME,
+        train=True,
+    )
 
 
 def _square(tensors: Tensors) -> str:
@@ -126,26 +199,67 @@ def _files() -> Iterator[Case]:
     """What any file of a part may suffer."""
     for part, weights in WEIGHTS.items():
         damages: dict[str, Change] = {
-            "weights empty": bytes_of(f"{part}/{weights}", b""), "weights a pointer": bytes_of(f"{part}/{weights}", LFS), "weights HTML": bytes_of(f"{part}/{weights}", b"<html>404</html>"),
-            "weights halved": bytes_of(f"{part}/{weights}", lambda data: data[: len(data) // 2]), "weights a byte short": bytes_of(f"{part}/{weights}", lambda data: data[:-1]),
-            "weights a byte long": bytes_of(f"{part}/{weights}", lambda data: data + b"x"), "header of zeros": bytes_of(f"{part}/{weights}", lambda data: bytes(64) + data[64:]),
-            "weights gone": without(f"{part}/{weights}"), "config gone": without(f"{part}/config.json"), "config empty": bytes_of(f"{part}/config.json", b""),
-            "config cut": bytes_of(f"{part}/config.json", lambda data: data[:-20]), "config a list": bytes_of(f"{part}/config.json", b"[]"), "config binary": bytes_of(f"{part}/config.json", b"\xff\x00"),
-            "config null": bytes_of(f"{part}/config.json", b"null"), "config deep": bytes_of(f"{part}/config.json", b"[" * 9000), "folder gone": without(part), "config empty object": bytes_of(f"{part}/config.json", b"{}"),
+            "weights empty": bytes_of(f"{part}/{weights}", b""),
+            "weights a pointer": bytes_of(f"{part}/{weights}", LFS),
+            "weights HTML": bytes_of(f"{part}/{weights}", b"<html>404</html>"),
+            "weights halved": bytes_of(f"{part}/{weights}", lambda data: data[: len(data) // 2]),
+            "weights a byte short": bytes_of(f"{part}/{weights}", lambda data: data[:-1]),
+            "weights a byte long": bytes_of(f"{part}/{weights}", lambda data: data + b"x"),
+            "header of zeros": bytes_of(f"{part}/{weights}", lambda data: bytes(64) + data[64:]),
+            "weights gone": without(f"{part}/{weights}"),
+            "config gone": without(f"{part}/config.json"),
+            "config empty": bytes_of(f"{part}/config.json", b""),
+            "config cut": bytes_of(f"{part}/config.json", lambda data: data[:-20]),
+            "config a list": bytes_of(f"{part}/config.json", b"[]"),
+            "config binary": bytes_of(f"{part}/config.json", b"\xff\x00"),
+            "config null": bytes_of(f"{part}/config.json", b"null"),
+            "config deep": bytes_of(f"{part}/config.json", b"[" * 9000),
+            "folder gone": without(part),
+            "config empty object": bytes_of(f"{part}/config.json", b"{}"),
         }
         for name, change in damages.items():
             yield model_case(f"{part} {name}", change, Refused((part,)), url=HEADER if "pointer" in name else "")
 
 
 def _unets() -> Iterator[Case]:
-    for key, value in {"in_channels": 9, "out_channels": 8, "cross_attention_dim": 24, "addition_embed_type": "text_time", "class_embed_type": "timestep",
-                       "time_cond_proj_dim": 8, "encoder_hid_dim": 8, "down_block_types": ["Nope"], "block_out_channels": [8], "layers_per_block": 2,
-                       "attention_head_dim": 3, "norm_num_groups": 3, "in_channels ": "4", "act_fn": "nope", "num_class_embeds": 4}.items():
-        yield model_case(f"unet {key.strip()}={value!r}", json_of("unet/config.json", **{key.strip(): value}), Refused((("unet", "in_channels", "inpainting"),)))
-    for kind in ("FluxTransformer2DModel", "UNet3DConditionModel", "SD3Transformer2DModel", "os.system", "ControlNetModel"):
+    for key, value in {
+        "in_channels": 9,
+        "out_channels": 8,
+        "cross_attention_dim": 24,
+        "addition_embed_type": "text_time",
+        "class_embed_type": "timestep",
+        "time_cond_proj_dim": 8,
+        "encoder_hid_dim": 8,
+        "down_block_types": ["Nope"],
+        "block_out_channels": [8],
+        "layers_per_block": 2,
+        "attention_head_dim": 3,
+        "norm_num_groups": 3,
+        "in_channels ": "4",
+        "act_fn": "nope",
+        "num_class_embeds": 4,
+    }.items():
+        yield model_case(
+            f"unet {key.strip()}={value!r}",
+            json_of("unet/config.json", **{key.strip(): value}),
+            Refused((("unet", "in_channels", "inpainting"),)),
+        )
+    for kind in (
+        "FluxTransformer2DModel",
+        "UNet3DConditionModel",
+        "SD3Transformer2DModel",
+        "os.system",
+        "ControlNetModel",
+    ):
         yield model_case(f"unet of class {kind}", json_of("unet/config.json", _class_name=kind), Refused(("unet",)))
-    yield model_case("unet of an inpainting model", lambda folder: _widened(folder, 9), Refused((("in_channels", "inpaint", "unet"),)))
-    yield model_case("unet of an instruction model", lambda folder: _widened(folder, 8), Refused((("in_channels", "unet"),)))
+    yield model_case(
+        "unet of an inpainting model",
+        lambda folder: _widened(folder, 9),
+        Refused((("in_channels", "inpaint", "unet"),)),
+    )
+    yield model_case(
+        "unet of an instruction model", lambda folder: _widened(folder, 8), Refused((("in_channels", "unet"),))
+    )
 
 
 def _widened(folder: Path, channels: int) -> None:
@@ -154,14 +268,30 @@ def _widened(folder: Path, channels: int) -> None:
 
 
 def _vaes() -> Iterator[Case]:
-    for key, value in {"latent_channels": 16, "in_channels": 1, "block_out_channels": [8, 8], "use_quant_conv": False, "norm_num_groups": 3, "layers_per_block": 2,
-                       "scaling_factor": 0.0, "latents_mean": [0.0], "latents_std": [0.0] * 4, "down_block_types": ["Nope"] * 3, "shift_factor": "x"}.items():
+    for key, value in {
+        "latent_channels": 16,
+        "in_channels": 1,
+        "block_out_channels": [8, 8],
+        "use_quant_conv": False,
+        "norm_num_groups": 3,
+        "layers_per_block": 2,
+        "scaling_factor": 0.0,
+        "latents_mean": [0.0],
+        "latents_std": [0.0] * 4,
+        "down_block_types": ["Nope"] * 3,
+        "shift_factor": "x",
+    }.items():
         yield model_case(f"vae {key}={value!r}", json_of("vae/config.json", **{key: value}), Refused((("vae", key),)))
     for kind in ("AutoencoderTiny", "VQModel", "AutoencoderKLWan", "AsymmetricAutoencoderKL"):
         yield model_case(f"vae of class {kind}", json_of("vae/config.json", _class_name=kind), Refused(("vae",)))
-    yield model_case("vae with a shift", json_of("vae/config.json", shift_factor=0.25), Accepted(_means(lambda mean: mean - 0.125)))
-    yield model_case("vae with statistics", json_of("vae/config.json", latents_mean=[0.5] * 4, latents_std=[2.0] * 4),
-                     Accepted(_means(lambda mean: (mean - 0.25) / 2)))
+    yield model_case(
+        "vae with a shift", json_of("vae/config.json", shift_factor=0.25), Accepted(_means(lambda mean: mean - 0.125))
+    )
+    yield model_case(
+        "vae with statistics",
+        json_of("vae/config.json", latents_mean=[0.5] * 4, latents_std=[2.0] * 4),
+        Accepted(_means(lambda mean: (mean - 0.25) / 2)),
+    )
 
 
 def _means(expected: Callable[[np.ndarray], np.ndarray]) -> Callable[[Made, Sequence[Result]], list[str]]:
@@ -169,7 +299,9 @@ def _means(expected: Callable[[np.ndarray], np.ndarray]) -> Callable[[Made, Sequ
 
     def check(made: Made, results: Sequence[Result]) -> list[str]:
         new, old = (np.load(made.cwd / folder / "latents/mean-00000.npy") for folder in ("new-cache", "runs/fz/cache"))
-        return [] if np.allclose(new, expected(old), atol=1e-5) else ["the statistics of the VAE are not in the latents"]
+        return (
+            [] if np.allclose(new, expected(old), atol=1e-5) else ["the statistics of the VAE are not in the latents"]
+        )
 
     return check
 
@@ -177,26 +309,69 @@ def _means(expected: Callable[[np.ndarray], np.ndarray]) -> Callable[[Made, Sequ
 def _schedules() -> Iterator[Case]:
     file = "scheduler/scheduler_config.json"
     refused: list[dict[str, Any]] = [
-        {"trained_betas": [0.1, 0.2]}, {"trained_betas": [float("nan")] * 1000}, {"trained_betas": "x"}, {"trained_betas": [2.0] * 1000}, {"beta_schedule": "squaredcos_cap_v2"},
-        {"beta_schedule": "sigmoid"}, {"beta_schedule": "nope"}, {"beta_schedule": None}, {"beta_schedule": 5}, {"num_train_timesteps": 500}, {"num_train_timesteps": 0}, {"num_train_timesteps": -1},
-        {"num_train_timesteps": "1000"}, {"num_train_timesteps": None}, {"num_train_timesteps": 10**9}, {"num_train_timesteps": 1.5}, {"prediction_type": "v_prediction"}, {"prediction_type": "sample"},
-        {"prediction_type": "flow_prediction"}, {"prediction_type": None}, {"rescale_betas_zero_snr": True}, {"beta_start": -0.1}, {"beta_start": 0.5, "beta_end": 0.1}, {"beta_end": 2.0},
-        {"beta_end": float("nan")}, {"beta_start": "x"}, {"beta_start": None}, {"_class_name": "EDMEulerScheduler"}, {"_class_name": "FlowMatchEulerDiscreteScheduler"}, {"_class_name": "os.system"},
-        {"_class_name": "LCMScheduler", "original_inference_steps": "x"}, {"_class_name": "EDMDPMSolverMultistepScheduler", "beta_schedule": ...}, {"_class_name": "Nope"},
+        {"trained_betas": [0.1, 0.2]},
+        {"trained_betas": [float("nan")] * 1000},
+        {"trained_betas": "x"},
+        {"trained_betas": [2.0] * 1000},
+        {"beta_schedule": "squaredcos_cap_v2"},
+        {"beta_schedule": "sigmoid"},
+        {"beta_schedule": "nope"},
+        {"beta_schedule": None},
+        {"beta_schedule": 5},
+        {"num_train_timesteps": 500},
+        {"num_train_timesteps": 0},
+        {"num_train_timesteps": -1},
+        {"num_train_timesteps": "1000"},
+        {"num_train_timesteps": None},
+        {"num_train_timesteps": 10**9},
+        {"num_train_timesteps": 1.5},
+        {"prediction_type": "v_prediction"},
+        {"prediction_type": "sample"},
+        {"prediction_type": "flow_prediction"},
+        {"prediction_type": None},
+        {"rescale_betas_zero_snr": True},
+        {"beta_start": -0.1},
+        {"beta_start": 0.5, "beta_end": 0.1},
+        {"beta_end": 2.0},
+        {"beta_end": float("nan")},
+        {"beta_start": "x"},
+        {"beta_start": None},
+        {"_class_name": "EDMEulerScheduler"},
+        {"_class_name": "FlowMatchEulerDiscreteScheduler"},
+        {"_class_name": "os.system"},
+        {"_class_name": "LCMScheduler", "original_inference_steps": "x"},
+        {"_class_name": "EDMDPMSolverMultistepScheduler", "beta_schedule": ...},
+        {"_class_name": "Nope"},
         {"beta_start": 0.0, "beta_end": 0.0},
     ]
     for changes in refused:
         text = ", ".join(f"{key}={str(value)[:24]}" for key, value in changes.items())
         url = "https://github.com/kohya-ss/sd-scripts/issues/1868" if "v_prediction" in text else ""
-        yield model_case(f"scheduler {text}", json_of(file, **changes), Refused((("scheduler", *changes, "max_timestep"),)), url=url)
+        yield model_case(
+            f"scheduler {text}", json_of(file, **changes), Refused((("scheduler", *changes, "max_timestep"),)), url=url
+        )
     for content in (b"", b"{", b"[]", b"null", b"\xff", b"[" * 9000, b"{}"):
         yield model_case(f"scheduler file {content[:8]!r}", bytes_of(file, content), Refused(("scheduler",)))
     yield model_case("scheduler gone", without("scheduler"), Refused(("scheduler",)))
-    for changes in ({"_class_name": "PNDMScheduler", "skip_prk_steps": True}, {"_class_name": "EulerDiscreteScheduler"}, {"timestep_spacing": "trailing"}, {"clip_sample": False},
-                    {"prediction_type": ...}, {"trained_betas": None}, {"rescale_betas_zero_snr": False}, {"interpolation_type": "linear"}, {"_diffusers_version": "0.2.2"}):
+    for changes in (
+        {"_class_name": "PNDMScheduler", "skip_prk_steps": True},
+        {"_class_name": "EulerDiscreteScheduler"},
+        {"timestep_spacing": "trailing"},
+        {"clip_sample": False},
+        {"prediction_type": ...},
+        {"trained_betas": None},
+        {"rescale_betas_zero_snr": False},
+        {"interpolation_type": "linear"},
+        {"_diffusers_version": "0.2.2"},
+    ):
         yield model_case(f"scheduler may have {changes}", json_of(file, **changes), SAME, train=True)
     yield model_case("scheduler of linear betas", json_of(file, beta_schedule="linear"), Accepted(), train=True)
-    yield model_case("scheduler of trained betas", json_of(file, trained_betas=np.linspace(1e-4, 0.02, 1000).tolist()), Accepted(), train=True)
+    yield model_case(
+        "scheduler of trained betas",
+        json_of(file, trained_betas=np.linspace(1e-4, 0.02, 1000).tolist()),
+        Accepted(),
+        train=True,
+    )
 
 
 def _tokenizers() -> Iterator[Case]:
@@ -207,10 +382,19 @@ def _tokenizers() -> Iterator[Case]:
     yield model_case("tokenizer gone", without("tokenizer"), Refused(("tokenizer",)))
     yield model_case("tokenizer.json gone", without("tokenizer/tokenizer.json"), Refused(("tokenizer",)))
     for length in (10**30, None, 0, -1, 64, "x"):
-        expect = Either((SAME, Refused(("tokenizer",)))) if length in (10**30, None) else Refused((("tokenizer", "length"),))
-        yield model_case(f"tokenizer of length {length}", json_of("tokenizer/tokenizer_config.json", model_max_length=length), expect, train=expect is not None and length in (10**30, None))
+        expect = (
+            Either((SAME, Refused(("tokenizer",)))) if length in (10**30, None) else Refused((("tokenizer", "length"),))
+        )
+        yield model_case(
+            f"tokenizer of length {length}",
+            json_of("tokenizer/tokenizer_config.json", model_max_length=length),
+            expect,
+            train=expect is not None and length in (10**30, None),
+        )
     yield model_case("tokenizer that knows more than the encoder", _more_words, Refused((("tokenizer", "vocab"),)))
-    yield model_case("tokenizer that knows nothing", bytes_of("tokenizer/tokenizer.json", b"{}"), Refused(("tokenizer",)))
+    yield model_case(
+        "tokenizer that knows nothing", bytes_of("tokenizer/tokenizer.json", b"{}"), Refused(("tokenizer",))
+    )
 
 
 def _more_words(folder: Path) -> None:
@@ -226,36 +410,118 @@ def _indices() -> Iterator[Case]:
     for content in (b"", b"{", b"[]", b"null", b"{}", b"\xff"):
         yield model_case(f"index {content!r}", bytes_of(file, content), Refused((file,)))
     yield model_case("index gone", without(file), Refused((file,)))
-    for kind in ("FluxPipeline", "StableDiffusionInpaintPipeline", "StableDiffusionXLPipeline", "StableDiffusion3Pipeline", "os.system", "Nope", None, 5):
-        yield model_case(f"index of class {kind}", json_of(file, _class_name=kind), Refused((("model_index", str(kind), "family"),)))
+    for kind in (
+        "FluxPipeline",
+        "StableDiffusionInpaintPipeline",
+        "StableDiffusionXLPipeline",
+        "StableDiffusion3Pipeline",
+        "os.system",
+        "Nope",
+        None,
+        5,
+    ):
+        yield model_case(
+            f"index of class {kind}", json_of(file, _class_name=kind), Refused((("model_index", str(kind), "family"),))
+        )
     for part in ("unet", "vae", "text_encoder", "tokenizer", "scheduler"):
         yield model_case(f"index lacks {part}", json_of(file, **{part: ...}), Refused(((part, file),)))
         yield model_case(f"index has null for {part}", json_of(file, **{part: [None, None]}), Refused(((part, file),)))
         yield model_case(f"index has a text for {part}", json_of(file, **{part: "x"}), Refused(((part, file),)))
-    yield model_case("index names code of its own", json_of(file, unet=["my_unet", "MyUNet"]), Refused(((file, "unet"),)))
-    yield model_case("index names a safety checker that was deleted", json_of(file, safety_checker=["stable_diffusion", "StableDiffusionSafetyChecker"], requires_safety_checker=True), SAME, train=True)
-    yield model_case("SD under family sdxl", lambda folder: None, Refused((("sdxl", "text_encoder_2", "family"),)), named="sdxl")
-    yield model_case("SDXL under family sd", lambda folder: None, Refused((("sdxl", "family", "addition_embed_type"),)), family="sdxl", named="sd")
+    yield model_case(
+        "index names code of its own", json_of(file, unet=["my_unet", "MyUNet"]), Refused(((file, "unet"),))
+    )
+    yield model_case(
+        "index names a safety checker that was deleted",
+        json_of(
+            file, safety_checker=["stable_diffusion", "StableDiffusionSafetyChecker"], requires_safety_checker=True
+        ),
+        SAME,
+        train=True,
+    )
+    yield model_case(
+        "SD under family sdxl", lambda folder: None, Refused((("sdxl", "text_encoder_2", "family"),)), named="sdxl"
+    )
+    yield model_case(
+        "SDXL under family sd",
+        lambda folder: None,
+        Refused((("sdxl", "family", "addition_embed_type"),)),
+        family="sdxl",
+        named="sd",
+    )
 
 
 def _formats() -> Iterator[Case]:
     """How the hub's models are stored."""
-    yield model_case("fp16 variant", lambda folder: [_renamed(folder, part, "fp16") for part in WEIGHTS], SAME, train=True)
-    yield model_case("fp16 variant of the UNet alone", lambda folder: _renamed(folder, "unet", "fp16"), SAME, train=True)
+    yield model_case(
+        "fp16 variant", lambda folder: [_renamed(folder, part, "fp16") for part in WEIGHTS], SAME, train=True
+    )
+    yield model_case(
+        "fp16 variant of the UNet alone", lambda folder: _renamed(folder, "unet", "fp16"), SAME, train=True
+    )
     yield model_case(".bin alone", lambda folder: [_pickled(folder, part) for part in WEIGHTS], SAME, train=True)
     yield model_case(".bin of the UNet alone", lambda folder: _pickled(folder, "unet"), SAME, train=True)
     yield model_case("sharded UNet", _sharded, SAME, train=True)
-    yield model_case("sharded UNet, a shard gone", lambda folder: (_sharded(folder), without("unet/diffusion_pytorch_model-00002-of-00002.safetensors")(folder)), Refused(("unet",)),
-                     url="https://github.com/tdrussell/diffusion-pipe/issues/215")
-    yield model_case("sharded UNet, index broken", lambda folder: (_sharded(folder), bytes_of("unet/diffusion_pytorch_model.safetensors.index.json", b"{")(folder)), Refused(("unet",)))
-    yield model_case("sharded UNet, index wrong", lambda folder: (_sharded(folder), bytes_of("unet/diffusion_pytorch_model.safetensors.index.json", b'{"weight_map": {}}')(folder)), Refused(("unet",)))
+    yield model_case(
+        "sharded UNet, a shard gone",
+        lambda folder: (_sharded(folder), without("unet/diffusion_pytorch_model-00002-of-00002.safetensors")(folder)),
+        Refused(("unet",)),
+        url="https://github.com/tdrussell/diffusion-pipe/issues/215",
+    )
+    yield model_case(
+        "sharded UNet, index broken",
+        lambda folder: (
+            _sharded(folder),
+            bytes_of("unet/diffusion_pytorch_model.safetensors.index.json", b"{")(folder),
+        ),
+        Refused(("unet",)),
+    )
+    yield model_case(
+        "sharded UNet, index wrong",
+        lambda folder: (
+            _sharded(folder),
+            bytes_of("unet/diffusion_pytorch_model.safetensors.index.json", b'{"weight_map": {}}')(folder),
+        ),
+        Refused(("unet",)),
+    )
     for part in WEIGHTS:
-        yield model_case(f".bin of {part} that runs code", lambda folder, part=part: _wicked(folder, part), Refused((part,)))
-        yield model_case(f".bin of {part} that is cut", lambda folder, part=part: (_pickled(folder, part), bytes_of(f"{part}/{_bin(part)}", lambda data: data[:200])(folder)), Refused((part,)))
-    yield model_case("weights for Flax alone", lambda folder: (without("unet/" + WEIGHTS["unet"])(folder), (folder / "unet/diffusion_flax_model.msgpack").write_bytes(b"x")), Refused(("unet",)))
-    yield model_case("EMA and plain weights", lambda folder: shutil.copy(folder / "unet" / WEIGHTS["unet"], folder / "unet/diffusion_pytorch_model.non_ema.safetensors"), SAME, train=True)
-    yield model_case("float16 weights", lambda folder: [tensors_of(part, lambda t: {k: v.half() for k, v in t.items()})(folder) for part in WEIGHTS], Accepted(), train=True)
-    yield model_case("float8 weights", tensors_of("unet", lambda t: {k: v.to(torch.float8_e4m3fn) for k, v in t.items()}), Refused(("unet",)))
+        yield model_case(
+            f".bin of {part} that runs code", lambda folder, part=part: _wicked(folder, part), Refused((part,))
+        )
+        yield model_case(
+            f".bin of {part} that is cut",
+            lambda folder, part=part: (
+                _pickled(folder, part),
+                bytes_of(f"{part}/{_bin(part)}", lambda data: data[:200])(folder),
+            ),
+            Refused((part,)),
+        )
+    yield model_case(
+        "weights for Flax alone",
+        lambda folder: (
+            without("unet/" + WEIGHTS["unet"])(folder),
+            (folder / "unet/diffusion_flax_model.msgpack").write_bytes(b"x"),
+        ),
+        Refused(("unet",)),
+    )
+    yield model_case(
+        "EMA and plain weights",
+        lambda folder: shutil.copy(
+            folder / "unet" / WEIGHTS["unet"], folder / "unet/diffusion_pytorch_model.non_ema.safetensors"
+        ),
+        SAME,
+        train=True,
+    )
+    yield model_case(
+        "float16 weights",
+        lambda folder: [tensors_of(part, lambda t: {k: v.half() for k, v in t.items()})(folder) for part in WEIGHTS],
+        Accepted(),
+        train=True,
+    )
+    yield model_case(
+        "float8 weights",
+        tensors_of("unet", lambda t: {k: v.to(torch.float8_e4m3fn) for k, v in t.items()}),
+        Refused(("unet",)),
+    )
 
 
 def _bin(part: str) -> str:
@@ -299,21 +565,47 @@ def _sharded(folder: Path) -> None:
 def _sources() -> Iterator[Case]:
     """`model.source` is one file."""
     files: dict[str, Callable[[Path, Path], object]] = {
-        "empty.safetensors": lambda cwd, sd: (cwd / "empty.safetensors").write_bytes(b""), "pointer.safetensors": lambda cwd, sd: (cwd / "pointer.safetensors").write_bytes(LFS),
-        "page.safetensors": lambda cwd, sd: (cwd / "page.safetensors").write_bytes(b"<!DOCTYPE html>"), "unet.safetensors": lambda cwd, sd: shutil.copy(sd / "unet" / WEIGHTS["unet"], cwd / "unet.safetensors"),
-        "vae.safetensors": lambda cwd, sd: shutil.copy(sd / "vae" / WEIGHTS["vae"], cwd / "vae.safetensors"), "text.safetensors": lambda cwd, sd: shutil.copy(sd / "text_encoder" / WEIGHTS["text_encoder"], cwd / "text.safetensors"),
-        "lora.safetensors": lambda cwd, sd: save_file({"lora_unet_down_blocks_0_attentions_0_proj_in.lora_down.weight": torch.zeros(4, 8)}, cwd / "lora.safetensors"),
-        "flux.safetensors": lambda cwd, sd: save_file({"model.diffusion_model.double_blocks.0.img_attn.qkv.weight": torch.zeros(4, 8)}, cwd / "flux.safetensors"),
-        "part.safetensors": lambda cwd, sd: save_file({"model.diffusion_model.input_blocks.0.0.weight": torch.zeros(320, 4, 3, 3)}, cwd / "part.safetensors"),
-        "inpaint.safetensors": lambda cwd, sd: save_file({"model.diffusion_model.input_blocks.0.0.weight": torch.zeros(320, 9, 3, 3)}, cwd / "inpaint.safetensors"),
-        "vpred.safetensors": lambda cwd, sd: save_file({"v_pred": torch.zeros(0), "model.diffusion_model.input_blocks.0.0.weight": torch.zeros(320, 4, 3, 3)}, cwd / "vpred.safetensors"),
-        "fp8.safetensors": lambda cwd, sd: save_file({"model.diffusion_model.input_blocks.0.0.weight": torch.zeros(320, 4, 3, 3).to(torch.float8_e4m3fn)}, cwd / "fp8.safetensors"),
-        "none.safetensors": lambda cwd, sd: save_file({}, cwd / "none.safetensors"), "old.ckpt": lambda cwd, sd: torch.save({"state_dict": {}}, cwd / "old.ckpt"),
-        "model.gguf": lambda cwd, sd: (cwd / "model.gguf").write_bytes(b"GGUF" + bytes(60)), "a.zip": lambda cwd, sd: (cwd / "a.zip").write_bytes(b"PK\x03\x04"), "folder.safetensors": lambda cwd, sd: (cwd / "folder.safetensors").mkdir(),
+        "empty.safetensors": lambda cwd, sd: (cwd / "empty.safetensors").write_bytes(b""),
+        "pointer.safetensors": lambda cwd, sd: (cwd / "pointer.safetensors").write_bytes(LFS),
+        "page.safetensors": lambda cwd, sd: (cwd / "page.safetensors").write_bytes(b"<!DOCTYPE html>"),
+        "unet.safetensors": lambda cwd, sd: shutil.copy(sd / "unet" / WEIGHTS["unet"], cwd / "unet.safetensors"),
+        "vae.safetensors": lambda cwd, sd: shutil.copy(sd / "vae" / WEIGHTS["vae"], cwd / "vae.safetensors"),
+        "text.safetensors": lambda cwd, sd: shutil.copy(
+            sd / "text_encoder" / WEIGHTS["text_encoder"], cwd / "text.safetensors"
+        ),
+        "lora.safetensors": lambda cwd, sd: save_file(
+            {"lora_unet_down_blocks_0_attentions_0_proj_in.lora_down.weight": torch.zeros(4, 8)},
+            cwd / "lora.safetensors",
+        ),
+        "flux.safetensors": lambda cwd, sd: save_file(
+            {"model.diffusion_model.double_blocks.0.img_attn.qkv.weight": torch.zeros(4, 8)}, cwd / "flux.safetensors"
+        ),
+        "part.safetensors": lambda cwd, sd: save_file(
+            {"model.diffusion_model.input_blocks.0.0.weight": torch.zeros(320, 4, 3, 3)}, cwd / "part.safetensors"
+        ),
+        "inpaint.safetensors": lambda cwd, sd: save_file(
+            {"model.diffusion_model.input_blocks.0.0.weight": torch.zeros(320, 9, 3, 3)}, cwd / "inpaint.safetensors"
+        ),
+        "vpred.safetensors": lambda cwd, sd: save_file(
+            {"v_pred": torch.zeros(0), "model.diffusion_model.input_blocks.0.0.weight": torch.zeros(320, 4, 3, 3)},
+            cwd / "vpred.safetensors",
+        ),
+        "fp8.safetensors": lambda cwd, sd: save_file(
+            {"model.diffusion_model.input_blocks.0.0.weight": torch.zeros(320, 4, 3, 3).to(torch.float8_e4m3fn)},
+            cwd / "fp8.safetensors",
+        ),
+        "none.safetensors": lambda cwd, sd: save_file({}, cwd / "none.safetensors"),
+        "old.ckpt": lambda cwd, sd: torch.save({"state_dict": {}}, cwd / "old.ckpt"),
+        "model.gguf": lambda cwd, sd: (cwd / "model.gguf").write_bytes(b"GGUF" + bytes(60)),
+        "a.zip": lambda cwd, sd: (cwd / "a.zip").write_bytes(b"PK\x03\x04"),
+        "folder.safetensors": lambda cwd, sd: (cwd / "folder.safetensors").mkdir(),
         "nowhere.safetensors": lambda cwd, sd: None,
     }
     for name, write in files.items():
-        def make(cwd: Path, world: World, name: str = name, write: Callable[[Path, Path], object] = write) -> list[list[str]]:
+
+        def make(
+            cwd: Path, world: World, name: str = name, write: Callable[[Path, Path], object] = write
+        ) -> list[list[str]]:
             world.copy_of_finished(cwd)
             write(cwd, world.sd)
             return [["cache", "recipe.yaml", "paths.cache=new-cache", f"model.source={name}"]]
@@ -328,7 +620,9 @@ def _same(made: Made, results: Sequence[Result]) -> list[str]:
         new = made.cwd / "new-cache" / old.relative_to(made.cwd / "runs/fz/cache")
         if not np.array_equal(np.load(old), np.load(new)):
             wrong.append(f"{new.name} differs from that of the undamaged folder")
-    new, old = (load_file(made.cwd / place / "model/unet" / WEIGHTS["unet"]) for place in ("new-train", "runs/fz/train"))
+    new, old = (
+        load_file(made.cwd / place / "model/unet" / WEIGHTS["unet"]) for place in ("new-train", "runs/fz/train")
+    )
     return wrong + ([] if all(torch.equal(old[name], new[name]) for name in old) else ["trained other weights"])
 
 
@@ -337,7 +631,11 @@ SAME = Accepted(_same)
 
 def at_random(rng: random.Random) -> Case:
     """A tensor or two taken from, renamed in or poisoned in a part."""
-    part, seed, kind = rng.choice(list(WEIGHTS)), rng.randrange(2**32), rng.choice(["lacks", "renames", "poisons", "cuts"])
+    part, seed, kind = (
+        rng.choice(list(WEIGHTS)),
+        rng.randrange(2**32),
+        rng.choice(["lacks", "renames", "poisons", "cuts"]),
+    )
 
     def change(tensors: Tensors) -> Tensors:
         draw = random.Random(seed)

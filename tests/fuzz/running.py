@@ -18,10 +18,10 @@ from unittest import mock
 
 from smpo import cli
 
-LIMIT_S = 15.0       # of processor time a command; the slowest legitimate one takes a second
-WAITS = 3            # times as much by the clock, for the machine may be busy
-SPARE_MIB = 2500     # address space that a command may take on top of what is there
-GRACE_S = 60.0       # beyond that in C code that no signal handler can interrupt: the process is ended, with a trace
+LIMIT_S = 15.0  # of processor time a command; the slowest legitimate one takes a second
+WAITS = 3  # times as much by the clock, for the machine may be busy
+SPARE_MIB = 2500  # address space that a command may take on top of what is there
+GRACE_S = 60.0  # beyond that in C code that no signal handler can interrupt: the process is ended, with a trace
 
 
 class Hang(BaseException):
@@ -88,9 +88,12 @@ def _inside(cwd: Path, home: Path, argv: Sequence[str]) -> Iterator[None]:
     os.chdir(cwd)
     environment = {"HOME": str(home), "COLUMNS": "120"}
     try:
-        with mock.patch.object(sys, "argv", ["smpo", *argv]), mock.patch.dict(os.environ, environment):
-            with warnings.catch_warnings():
-                yield
+        with (
+            mock.patch.object(sys, "argv", ["smpo", *argv]),
+            mock.patch.dict(os.environ, environment),
+            warnings.catch_warnings(),
+        ):
+            yield
     finally:
         os.chdir(before)
         for one, handler in handlers.items():

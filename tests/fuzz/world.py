@@ -79,7 +79,11 @@ class World:
             "objective": {"name": "smpo", "beta": 2000, "gamma": 1},
             "cache": {"resolution": 32},
             "training": {
-                "steps": 2, "batch_size": 2, "micro_batch_size": 2, "checkpoint_every": 1, "trackers": [],
+                "steps": 2,
+                "batch_size": 2,
+                "micro_batch_size": 2,
+                "checkpoint_every": 1,
+                "trackers": [],
                 "optimizer": {"lr": 1e-3},
             },
             "generation": {"prompts": "prompts.txt", "num_inference_steps": 1, "seed": 3},
