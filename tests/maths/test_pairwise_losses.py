@@ -1,4 +1,4 @@
-"""IPO, conservative DPO, Linear-DPO and MaPO: METHODS 9, 18.2; FLOW 2."""
+"""IPO, conservative DPO, Linear-DPO and MaPO: METHODS 9, 10, 18.2."""
 
 import math
 from collections.abc import Callable
