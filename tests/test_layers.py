@@ -16,7 +16,8 @@ ROOT = Path(smpo.__file__).parent
 # pairs with `generation`, which knows nothing of it. The demo of the command line imports the tiny world.
 ROWS = (
     ("", "errors", "checks", "registry", "records", "artefacts", "randomness", "sections", "recipes",
-     "processes", "contact_sheet", "image_set", "library_output", "transfer", "digests", "seals", "parts", "locks"),
+     "precision", "processes", "contact_sheet", "image_set", "library_output", "transfer", "digests", "seals", "parts",
+     "locks"),
     ("maths", "data.image_text"),
     ("labels", "noising", "objectives", "models.package_data", "data.images"),
     ("models", "rewards", "data"),

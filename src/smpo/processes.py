@@ -120,9 +120,9 @@ def main_first(task: str, action: Callable[[], Result]) -> Result:
 
 
 def local_device() -> str:
-    """ "cuda:i", a GPU of this process's own where there are enough, or "cpu"."""
+    """ "cuda:i", a GPU of this process's own where there are enough; else "mps" on a Mac that has it, else "cpu"."""
     if not torch.cuda.is_available():
-        return "cpu"
+        return "mps" if torch.backends.mps.is_available() else "cpu"
     place = os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", str(this_process().rank)))
     return f"cuda:{int(place) % torch.cuda.device_count()}"
 

@@ -9,9 +9,12 @@ from torch import Tensor
 
 
 def send(tensor: Tensor, device: torch.device) -> Tensor:
-    """`tensor`, from the CPU, on `device`; through pinned memory to a GPU, for from any other the copy waits."""
+    """`tensor`, from the CPU, on `device`; through pinned memory to a GPU, for from any other the copy waits.
+
+    Apple's MPS shares the CPU's memory, and is never handed a copy that may still be under way.
+    """
     if tensor.device == device:
         return tensor
     if device.type == "cuda":
         tensor = tensor.pin_memory()
-    return tensor.to(device, non_blocking=True)
+    return tensor.to(device, non_blocking=device.type != "mps")

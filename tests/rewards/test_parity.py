@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from smpo.artefacts import hash_file
+from smpo.precision import precision_switches
 from smpo.rewards import learnt
 from smpo.rewards.affine_head import AffineHead
 from smpo.rewards.clip import ClipScore
@@ -82,17 +83,17 @@ def test_a_callers_precision_changes_nothing(name: str, cases: dict[str, Case]):
 
 
 def test_switches_are_off_inside_and_restored_even_after_an_error():
-    before = [getattr(place, attribute) for place, attribute, _ in learnt._precision_switches()]
+    before = [getattr(place, attribute) for place, attribute, _ in precision_switches(tf32=False)]
     torch.backends.cuda.matmul.allow_tf32 = True
     try:
         with pytest.raises(RuntimeError), learnt.full_precision(torch.device("cpu")):
-            assert all(getattr(place, attribute) == exact for place, attribute, exact in learnt._precision_switches())
+            assert all(getattr(place, attribute) == exact for place, attribute, exact in precision_switches(tf32=False))
             assert not torch.backends.cuda.matmul.allow_tf32
             raise RuntimeError
         assert torch.backends.cuda.matmul.allow_tf32
     finally:
         torch.backends.cuda.matmul.allow_tf32 = False
-    for (place, attribute, _), value in zip(learnt._precision_switches(), before, strict=True):
+    for (place, attribute, _), value in zip(precision_switches(tf32=False), before, strict=True):
         setattr(place, attribute, value)
 
 

@@ -22,7 +22,7 @@ class GenerationOptions:
         seed: with the prompt's and the image's index, determines the noise of each image.
         batch_size: images per call of the pipeline.
         dtype: float32, float16 or bfloat16.
-        device: "auto" (CUDA where there is one, else CPU) or a torch device.
+        device: "auto" (CUDA where there is one, else Apple's MPS, else CPU) or a torch device.
         images_per_prompt: images of each prompt, with different seeds.
     """
 

@@ -24,7 +24,9 @@ from smpo.errors import DataError
 from smpo.models.parts import posterior_moments
 from smpo.models.sd import StableDiffusion
 from smpo.parts import Parts, SealedBlocks
+from smpo.precision import float32_products
 from smpo.preparation.crops import Crops, views_of
+from smpo.processes import local_device
 from smpo.sections import Section
 
 BLOCK_PAIRS = 128
@@ -85,7 +87,7 @@ def cache_pairs(
     settings = {"family": type(family).__name__, "model": family.source, "revision": family.revision, **stored}
     status = begin(out, stage="cache", settings=settings, inputs={"pairs": pairs.fingerprint})
     if status is not Status.DONE:
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        device = torch.device(local_device())
         prompts, parts = sorted(set(pairs.captions) - {""}), Parts.open(out)
         _write_prompts(["", *prompts], family, parts, options=options, device=device)
         vae = family.load_vae(getattr(torch, options.vae_dtype)).to(device)
@@ -155,6 +157,7 @@ def prompt_rows(captions: Sequence[str]) -> list[int]:
 
 
 @torch.no_grad()
+@float32_products(tf32=False)
 def _write_prompts(
     prompts: Sequence[str], family: StableDiffusion, parts: Parts, *, options: CacheOptions, device: torch.device
 ) -> None:
@@ -172,6 +175,7 @@ def _write_prompts(
             save_block(parts, f"prompts/{name}-{number:05d}.npy", tensors[name], dtype=options.dtype)
 
 
+@float32_products(tf32=False)
 def _write_latents(
     pairs: PairSet, vae: AutoencoderKL, parts: Parts, *, options: CacheOptions, progress: Progress | None
 ) -> None:

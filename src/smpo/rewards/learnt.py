@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from smpo.checks import check_known
+from smpo.precision import float32_products
 from smpo.processes import local_device
 from smpo.rewards.scorer import Preprocessing
 from smpo.rewards.weights import commit_of, hashes
@@ -137,21 +138,5 @@ def check_counts(num_images: int, prompts: Sequence[str]) -> None:
 @contextmanager
 def full_precision(device: torch.device) -> Iterator[None]:
     """Keeps a caller's autocast, TF32 and bfloat16 products away from the scores, and gives them back afterwards."""
-    callers = [(place, attribute, getattr(place, attribute)) for place, attribute, _ in _precision_switches()]
-    for place, attribute, value in _precision_switches():
-        setattr(place, attribute, value)
-    try:
-        with torch.autocast(device.type, enabled=False):
-            yield
-    finally:
-        for place, attribute, value in callers:
-            setattr(place, attribute, value)
-
-
-def _precision_switches() -> list[tuple[Any, str, Any]]:
-    """(where, attribute, value for exact float32) of what lets torch round products and convolutions."""
-    backends = torch.backends
-    if hasattr(backends, "fp32_precision"):  # torch 2.9; reading the older switches may then raise an error
-        places = (backends.cuda.matmul, backends.cudnn.conv, backends.mkldnn.matmul, backends.mkldnn.conv)
-        return [(place, "fp32_precision", "ieee") for place in places]
-    return [(backends.cuda.matmul, "allow_tf32", False), (backends.cudnn, "allow_tf32", False)]
+    with torch.autocast(device.type, enabled=False), float32_products(tf32=False):
+        yield

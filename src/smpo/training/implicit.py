@@ -16,6 +16,7 @@ from smpo.maths.preference import implicit_margin
 from smpo.models.sd import StableDiffusion
 from smpo.models.sources import local_pipeline
 from smpo.noising.forward import Forward
+from smpo.precision import float32_products
 from smpo.preparation.cache import LatentCache
 from smpo.processes import local_device, main_first
 from smpo.randomness import derive_seed
@@ -61,6 +62,7 @@ class HeldOut:
 
 
 @torch.no_grad()
+@float32_products(tf32=False)
 def held_out_margins(
     held: HeldOut, unets: tuple[nn.Module, nn.Module], *, options: ImplicitOptions,
     progress: Callable[[int, int], None] | None = None,

@@ -19,6 +19,7 @@ from smpo.artefacts import Artefact, Status, begin, finish
 from smpo.errors import NonFiniteError, StaleError
 from smpo.noising.target import noise_between
 from smpo.parts import Parts
+from smpo.precision import float32_products
 from smpo.processes import main_first, shard, this_process, wait_for_all
 from smpo.records import StoredNoise, TrainingBatch
 from smpo.training.batches import MicroBatches, Share
@@ -124,7 +125,8 @@ def _noise(run: Run, blocks: Sequence[range], parts: StepParts, evaluations: Eva
     ))
     dtype = getattr(torch, run.cache.manifest["settings"]["dtype"])
     for block in chunks:
-        found = [stored_noise(next(loader).to(device), parts, evaluations, dtype=dtype) for _ in block]
+        with float32_products(tf32=run.options.tf32):
+            found = [stored_noise(next(loader).to(device), parts, evaluations, dtype=dtype) for _ in block]
         yield StoredNoise(
             torch.cat([one.x_t for one in found], dim=1), torch.cat([one.timesteps for one in found]),
             torch.cat([one.reference for one in found], dim=1),

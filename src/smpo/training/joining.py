@@ -12,7 +12,8 @@ def join_processes(run: Run) -> Accelerator:
     """An accelerator over all processes that the launcher has started, with the run's precision and trackers.
 
     Raises:
-        ConfigError: accelerate has not found them all; each would train for itself, in the same folder.
+        ConfigError: accelerate has not found them all; each would train for itself, in the same folder. Or fp16 is
+            asked of a CPU, where accelerate would train in float32 without a word.
     """
     started = this_process().world_size
     accelerator = Accelerator(
@@ -25,4 +26,6 @@ def join_processes(run: Run) -> Accelerator:
             f"WORLD_SIZE is {started}, but accelerate has found {accelerator.num_processes} process; start with "
             "`accelerate launch` or torchrun, or set LOCAL_RANK, too"
         )
+    if run.options.mixed_precision == "fp16" and accelerator.device.type == "cpu":
+        raise ConfigError("training.mixed_precision=fp16 needs a GPU, got a CPU; set bf16 or no")
     return accelerator

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from smpo.artefacts import write_atomically
+from smpo.precision import widest_float
 from smpo.records import PairErrors
 from smpo.training.step import StepOutput
 
@@ -20,7 +21,7 @@ SUMS = (
 
 
 def step_sums(output: StepOutput, p_winner: Tensor) -> Tensor:
-    """The sums over a micro-batch named by SUMS, shape (18,), float64 where the device has it; no host sync.
+    """The sums over a micro-batch named by SUMS, shape (18,), in `widest_float`; no host sync.
 
     Right is a visit whose logit is positive, half right one whose logit is zero; where p_winner = 1/2 there is nothing
     to judge by. An image shown alone counts as winner or loser by its p_winner.
@@ -35,8 +36,9 @@ def step_sums(output: StepOutput, p_winner: Tensor) -> Tensor:
         one, (~torch.isfinite(loss)).to(loss), loss, judged, right, logit, logit.square(), *_by_image(errors, p_winner),
         zero if point is None else one, zero if point is None else point.expand_as(loss),
     )
-    counts = [loss.new_full((), count, dtype=torch.float64) for count in (counted.trained, counted.free)]
-    return torch.stack([*(column.double().sum() for column in columns), *counts])
+    wide = widest_float(loss.device)
+    counts = [loss.new_full((), count, dtype=wide) for count in (counted.trained, counted.free)]
+    return torch.stack([*(column.to(wide).sum() for column in columns), *counts])
 
 
 def _by_image(errors: PairErrors, p_winner: Tensor) -> tuple[Tensor, ...]:

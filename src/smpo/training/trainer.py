@@ -25,6 +25,7 @@ from smpo.artefacts import Status
 from smpo.errors import NonFiniteError
 from smpo.maths.utility import reference_point
 from smpo.objectives import holds_reference
+from smpo.precision import float32_products, widest_float
 from smpo.processes import this_process
 from smpo.randomness import derive_seed
 from smpo.records import TrainingBatch
@@ -69,7 +70,7 @@ def train(run: Run, *, report: Report | None = None) -> TrainReport:
     if options.trackers:
         accelerator.init_trackers("logs")
     started = time.perf_counter()
-    with preemption() as preempted:
+    with preemption() as preempted, float32_products(tf32=options.tf32):
         state = load_checkpoint(run.checkpoints)
         resumed_from = state.step if state else 0
         check_not_beyond(run, resumed_from)
@@ -109,9 +110,10 @@ def preemption() -> Iterator[list[int]]:
 
 @dataclass
 class Progress:
-    """Where a run stands."""
+    """Where a run stands: optimizer steps made; attempts that fp16's gradient scaler skipped, in all and in a row."""
 
     step: int = 0
+    skipped: int = 0
     skipped_in_a_row: int = 0
 
 
@@ -146,6 +148,11 @@ class Trainer:
         batches = iter(self._loader())
         while progress.step < options.steps:
             metrics = self._step(batches)
+            if metrics is None:  # the step is tried again, from the same visits
+                batches = iter(self._loader())
+                if self.leaving:
+                    self._leave()
+                continue
             progress.step += 1
             if log and progress.step % options.log_every == 0:
                 log.append(metrics)
@@ -168,7 +175,7 @@ class Trainer:
             self.ema.to(self.accelerator.device)
         if self.accelerator.scaler is not None and state.scalars.get("scaler"):
             self.accelerator.scaler.load_state_dict(state.scalars["scaler"])
-        self.progress = Progress(state.step, state.scalars["skipped_in_a_row"])
+        self.progress = Progress(state.step, state.scalars["skipped"], state.scalars["skipped_in_a_row"])
 
     def save(self) -> None:
         """Write a checkpoint of the last whole step, for any number of processes however they lie."""
@@ -177,7 +184,8 @@ class Trainer:
             averages["reference"] = self.parts.reference.state_dict()
         files, scalars = self.spread.saved(self.unet, averages)
         scaler = self.accelerator.scaler.state_dict() if self.accelerator.scaler else None
-        rest = {"optimizer": scalars, "scaler": scaler, "skipped_in_a_row": self.progress.skipped_in_a_row}
+        skipped = {"skipped": self.progress.skipped, "skipped_in_a_row": self.progress.skipped_in_a_row}
+        rest = {"optimizer": scalars, "scaler": scaler, **skipped}
         save = partial(
             save_checkpoint, self.run.checkpoints, TrainState(self.progress.step, files, rest),
             keep=self.run.options.keep_checkpoints,
@@ -198,14 +206,15 @@ class Trainer:
             self.ema.copy_to(trained_parameters(self.unet))
         return self._whole_unet()
 
-    def _step(self, batches: Iterator[TrainingBatch]) -> dict[str, Any]:
-        """One optimizer step over `accumulation` micro-batches; returns its metrics."""
+    def _step(self, batches: Iterator[TrainingBatch]) -> dict[str, Any] | None:
+        """One optimizer step over `accumulation` micro-batches; returns its metrics, None where fp16 skipped it."""
         options, started = self.run.options, time.perf_counter()
         # models with dropout draw from the global generator: make that a function of the step and rank, too
         torch.manual_seed(derive_seed(self.run.seed, "model", self.progress.step, self.accelerator.process_index))
         lr = learning_rate(self.progress.step, total=options.steps, options=options.optimizer)
         set_learning_rate(self.spread.optimizer, lr)
-        sums = torch.zeros(len(SUMS) + 1, dtype=torch.float64, device=self.accelerator.device)
+        device = self.accelerator.device
+        sums = torch.zeros(len(SUMS) + 1, dtype=widest_float(device), device=device)
         losses: list[tuple[str, Tensor]] = []
         prepared, pool = self._prepared(batches)
         for number, micro_batch in enumerate(prepared):
@@ -218,19 +227,27 @@ class Trainer:
         fetched = torch.cat([sums, norm.to(sums)[None]]).cpu()  # the one time that a step waits for its device
         sums, norm = fetched[:-1], fetched[-1]
         self.leaving = bool(sums[-1])  # by agreement: a signal may have reached one process only
-        self._check_finite(sums, norm, losses)
+        skipping = not self._check_finite(sums, norm, losses)
         self.spread.step()
-        if self.ema:
-            self.ema.step(trained_parameters(self.unet))
-        if options.reference_ema_decay is not None:
-            follow(self.parts.reference, self.unet, decay=options.reference_ema_decay)
+        if skipping:
+            return None
+        self._move_averages()
         seconds = time.perf_counter() - started
         return {
             "step": self.progress.step + 1,
             "epoch": (self.progress.step + 1) * options.batch_size / len(self.run.pairs),
             **summarise(sums[:-1]),
             "grad_norm": float(norm), "lr": lr, "pairs_per_s": options.batch_size / seconds, "seconds": seconds,
+            **({} if self.accelerator.scaler is None else {"skipped_steps": self.progress.skipped}),
         }
+
+    def _move_averages(self) -> None:
+        """The averages that follow the policy, after its step."""
+        if self.ema:
+            self.ema.step(trained_parameters(self.unet))
+        decay = self.run.options.reference_ema_decay
+        if decay is not None:
+            follow(self.parts.reference, self.unet, decay=decay)
 
     def _prepared(self, batches: Iterator[TrainingBatch]) -> tuple[Iterable[Prepared], Pool]:
         """The step's micro-batches, each prepared when its turn comes, and what pools their rewards.
@@ -268,19 +285,23 @@ class Trainer:
             self.spread.backward(output.loss.mean() / self.accumulation)
         return output
 
-    def _check_finite(self, sums: Tensor, norm: Tensor, losses: list[tuple[str, Tensor]]) -> None:
+    def _check_finite(self, sums: Tensor, norm: Tensor, losses: list[tuple[str, Tensor]]) -> bool:
         """Stop every process before the optimizer step when a loss or the gradient is not finite.
+
+        False under fp16 for an infinite gradient, as long as there were few in a row: the scaler is going to leave the
+        optimizer's step out and to lower its scale. Nothing else may move then: the step is made again.
 
         Named are the pairs of the losses that are not finite, or all pairs of the step where all losses are.
         """
         bad_losses = int(sums[SUMS.index("bad")])
         if not bad_losses and torch.isfinite(norm):
             self.progress.skipped_in_a_row = 0
-            return
+            return True
         self.progress.skipped_in_a_row += 1
         scaled = self.accelerator.scaler is not None
         if scaled and not bad_losses and self.progress.skipped_in_a_row <= MAX_SKIPPED_STEPS:
-            return  # fp16's gradient scaler leaves this step out and lowers its scale
+            self.progress.skipped += 1
+            return False
         pair_ids = [pair_id for pair_id, loss in losses if not (bad_losses and torch.isfinite(loss))]
         pair_ids = gather_object(pair_ids) if self.accelerator.num_processes > 1 else pair_ids
         what = f"{bad_losses} losses are" if bad_losses else "the gradient is"
