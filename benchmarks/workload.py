@@ -45,8 +45,8 @@ from smpo.training.trainer import Trainer
 SHAPES = {  # name -> (family, package, folder of configurations, px)
     "tiny": ("sd", "smpo.tiny", "weights/tiny-sd", 64),
     "tiny-sdxl": ("sdxl", "smpo.tiny", "weights/tiny-sdxl", 64),
-    "sd15": ("sd", "smpo.cost", "architectures/sd", 512),
-    "sdxl": ("sdxl", "smpo.cost", "architectures/sdxl", 1024),
+    "sd15": ("sd", "smpo.models", "published/sd", 512),
+    "sdxl": ("sdxl", "smpo.models", "published/sdxl", 1024),
 }
 RECIPES = {"sd": "sd15-smpo", "sdxl": "sdxl-smpo"}
 TOKENIZER = "weights/tiny-sd/tokenizer"

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
 from smpo.errors import ConfigError
+from smpo.models.published import published_folder
 from smpo.models.sources import cached_pipeline
 
 META = torch.device("meta")
@@ -90,7 +90,7 @@ def architecture_of(model: Mapping[str, Any]) -> Architecture:
     folder = cached_pipeline(model["source"], revision=model.get("revision"))
     if folder is not None:
         return Architecture(folder, is_own=True)
-    return Architecture(Path(str(files("smpo.cost"))) / "architectures" / model["name"], is_own=False)
+    return Architecture(published_folder(model["name"]), is_own=False)
 
 
 def unet_inputs(architecture: Architecture, images: int, resolution: int) -> dict[str, Any]:

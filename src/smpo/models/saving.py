@@ -39,8 +39,8 @@ def save_pipeline(base: Path, unet: UNet2DConditionModel, out: Path) -> None:
     for part in parts_of(index):
         copy_part(base / part, out / part)
     unet.save_pretrained(out / "unet", max_shard_size=WHOLE)
-    _copy_json(out / "unet" / CONFIG, out / "unet" / CONFIG)
-    _write_json(out / INDEX, _portable_index(index))
+    copy_json(out / "unet" / CONFIG, out / "unet" / CONFIG)
+    write_index(index, out)
 
 
 def make_portable(folder: Path) -> None:
@@ -51,7 +51,7 @@ def make_portable(folder: Path) -> None:
         copy_part(folder / part, aside)
         shutil.rmtree(folder / part)
         aside.rename(folder / part)
-    _write_json(folder / INDEX, _portable_index(index))
+    write_index(index, folder)
 
 
 def parts_of(index: Mapping[str, Any]) -> list[str]:
@@ -68,14 +68,14 @@ def copy_part(source: Path, target: Path) -> None:
         raise ConfigError(f"model: {source} does not exist, but {INDEX} names it; complete the base model's folder")
     target.mkdir(parents=True, exist_ok=True)
     if (source / "scheduler_config.json").is_file():
-        _copy_json(source / "scheduler_config.json", target / "scheduler_config.json")
+        copy_json(source / "scheduler_config.json", target / "scheduler_config.json")
     elif (source / CONFIG).is_file():
-        _copy_json(source / CONFIG, target / CONFIG)
+        copy_json(source / CONFIG, target / CONFIG)
         _copy_weights(source, target)
         if _is_text(source):
             declare_float32(target / CONFIG)
     else:
-        _copy_tokenizer(source, target)
+        copy_tokenizer(source, target)
 
 
 def old_name(name: str) -> str:
@@ -115,10 +115,11 @@ def _copy_weights(source: Path, target: Path) -> None:
     write_safetensors(target / f"{stem}.safetensors", renamed, {"format": "pt"})
 
 
-def _copy_tokenizer(source: Path, target: Path) -> None:
+def copy_tokenizer(source: Path, target: Path) -> None:
+    """Copy a tokenizer's files, and write those of the older layout where they lack: vocab.json and merges.txt."""
     for name in TOKENIZER_FILES:
         if (source / name).is_file():
-            copy = _copy_json if name == "tokenizer_config.json" else shutil.copyfile
+            copy = copy_json if name == "tokenizer_config.json" else shutil.copyfile
             copy(source / name, target / name)
     if all((target / name).is_file() for name in VOCABULARY):
         return
@@ -132,8 +133,8 @@ def _copy_tokenizer(source: Path, target: Path) -> None:
         _write_json(target / "added_tokens.json", added)
 
 
-def _portable_index(index: Mapping[str, Any]) -> dict[str, Any]:
-    """Without a local path and without the parts that are not written; classes under names that old versions know."""
+def write_index(index: Mapping[str, Any], folder: Path) -> None:
+    """Write model_index.json without local paths and parts that are not written, with the classes' old names."""
     content = {name: value for name, value in index.items() if name not in LOCAL}
     for name, about in content.items():
         if name in LEFT_OUT and isinstance(about, list):
@@ -142,10 +143,10 @@ def _portable_index(index: Mapping[str, Any]) -> dict[str, Any]:
             content[name] = ["transformers", "CLIPTokenizer"]
     if "safety_checker" in content:
         content["requires_safety_checker"] = False
-    return content | {"unet": ["diffusers", "UNet2DConditionModel"]}
+    _write_json(folder / INDEX, content | {"unet": ["diffusers", "UNet2DConditionModel"]})
 
 
-def _copy_json(source: Path, target: Path) -> None:
+def copy_json(source: Path, target: Path) -> None:
     """A config without the local paths that libraries put into it; as it is, to the byte, where it has none."""
     content = json.loads(source.read_text(encoding="utf-8"))
     if any(key in content for key in LOCAL):
