@@ -208,6 +208,23 @@ def cost(  # noqa: PLR0913 -- one parameter a flag
 
 
 @app.command()
+def export(
+    source: Annotated[str, typer.Argument(help="Folder of a finished run, or of a diffusers pipeline.")],
+    out: Annotated[Path, typer.Argument(help="The .safetensors file to write.")],
+    dtype: Annotated[str, typer.Option(help="float16, which ComfyUI and A1111 use, or float32.")] = "float16",
+    title: Annotated[str | None, typer.Option(help="Shown by programs; default: the file's name.")] = None,
+) -> None:
+    """Write a model as one .safetensors file for ComfyUI, A1111 and diffusers."""
+    from smpo.models.export import export as write
+    from smpo.models.export import pipeline_of
+
+    configs = write(pipeline_of(source), out, precision=dtype, title=title or out.stem)
+    print(f"{out} ({out.stat().st_size / 1e6:.1f} MB)")
+    if configs is not None:
+        print(f"{configs}: configs of its unusual architecture; give this folder as `config` to diffusers")
+
+
+@app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Folder of the demo's artefacts.")] = Path("runs/demo"),
     seed: Annotated[int, typer.Option(help="Seed of pairs, training and images.")] = 0,

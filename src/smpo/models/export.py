@@ -16,12 +16,14 @@ from torch import Tensor
 from smpo import __version__
 from smpo.errors import ConfigError
 from smpo.models.original import TEXT, Entry, current_name, entries
+from smpo.models.package_data import resolve_source
 from smpo.models.published import published_folder, write_configs
 from smpo.models.saving import INDEX
 from smpo.models.single_file import part_shapes
 from smpo.models.tensor_files import CODES, HASH, StoredTensor, some, tensors_of_folder, write_safetensors
 
 Precision = Literal["float16", "float32"]
+PRECISIONS = ("float16", "float32")
 ARCHITECTURES = {"sd": "stable-diffusion-v1", "sdxl": "stable-diffusion-xl-v1-base"}
 IMPLEMENTATIONS = {"sd": "https://github.com/CompVis/stable-diffusion", "sdxl": "sgm"}
 PIPELINES = {"StableDiffusionPipeline": "sd", "StableDiffusionXLPipeline": "sdxl"}
@@ -47,7 +49,7 @@ def export(folder: Path, out: Path, *, precision: Precision, title: str) -> Path
     Raises:
         ConfigError: the pipeline has no single-file layout, is damaged, or does not fit into float16.
     """
-    _check_target(out)
+    _check_target(out, precision)
     family = family_of_folder(folder)
     shapes = {part: part_shapes(folder, part) for part in ("unet", "vae", *TEXT[family])}
     tensors: dict[str, StoredTensor] = {}
@@ -62,7 +64,7 @@ def export(folder: Path, out: Path, *, precision: Precision, title: str) -> Path
 def family_of_folder(folder: Path) -> str:
     """ "sd" or "sdxl"; ConfigError for a pipeline that cannot be written as one file."""
     if not (folder / INDEX).is_file():
-        raise ConfigError(f"{folder} holds no {INDEX}; give a run's folder or that of a diffusers pipeline")
+        raise ConfigError(f"{folder} holds no {INDEX}; give the folder of a diffusers pipeline")
     name = json.loads((folder / INDEX).read_text()).get("_class_name")
     if name not in PIPELINES:
         raise ConfigError(f"{folder} is a {name}; only {' and '.join(PIPELINES)} can be written as one file")
@@ -75,7 +77,18 @@ def family_of_folder(folder: Path) -> str:
     return family
 
 
-def _check_target(out: Path) -> None:
+def pipeline_of(source: str) -> Path:
+    """The pipeline folder that `source` is or, as a run's folder, holds: itself, model/ or train/model/ below it."""
+    folder = Path(resolve_source(source))
+    for place in (folder, folder / "model", folder / "train" / "model"):
+        if (place / INDEX).is_file():
+            return place
+    raise ConfigError(f"{folder} holds no {INDEX}; give the folder of a finished run or of a diffusers pipeline")
+
+
+def _check_target(out: Path, precision: str) -> None:
+    if precision not in PRECISIONS:
+        raise ConfigError(f"the precision must be {' or '.join(PRECISIONS)}, got {precision}; correct it")
     if out.suffix != ".safetensors":
         raise ConfigError(f"the single file must end in .safetensors, got {out}; correct the name")
     if out.exists():

@@ -20,8 +20,10 @@ from safetensors import safe_open
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-from smpo.artefacts import fingerprint, hash_file, sync_folder, turn_at
+from smpo.artefacts import fingerprint, sync_folder
+from smpo.digests import cache_folder, file_digest, hash_file
 from smpo.errors import ConfigError
+from smpo.locks import exclusive
 from smpo.models.foreign import Header, check_is_safetensors, family_of
 from smpo.models.original import TEXT, Entry, current_name, entries
 from smpo.models.published import published_folder, write_configs
@@ -47,9 +49,9 @@ def converted(path: Path) -> Path:
     """
     check_is_safetensors(path)
     configs = config_folder(path)
-    identity = {"file": _digest(path, *_state(path)), "layout": LAYOUT, "configs": configs and _texts(configs)}
-    folder = cache_folder() / fingerprint(identity)
-    with turn_at(folder):
+    identity = {"file": file_digest(path), "layout": LAYOUT, "configs": configs and _texts(configs)}
+    folder = cache_folder() / "models" / fingerprint(identity)
+    with exclusive(folder):
         if not folder.is_dir():
             _convert(path, configs, folder)
     return folder
@@ -59,13 +61,6 @@ def config_folder(path: Path) -> Path | None:
     """The folder of configs beside a single file, where there is one: `x.config` beside `x.safetensors`."""
     folder = path.with_suffix(".config")
     return folder if (folder / INDEX).is_file() else None
-
-
-def cache_folder() -> Path:
-    """Where converted models are kept: $SMPO_CACHE/models, else smpo/models in the user's cache folder."""
-    if given := os.environ.get("SMPO_CACHE"):
-        return Path(given).expanduser() / "models"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "smpo" / "models"
 
 
 def read_header(path: Path) -> Header:
@@ -230,14 +225,3 @@ def _config(configs: Path, part: str) -> dict[str, Any]:
 def _texts(folder: Path) -> dict[str, str]:
     files = sorted(path for path in folder.rglob("*") if path.suffix in (".json", ".txt"))
     return {str(path.relative_to(folder)): hash_file(path) for path in files}
-
-
-def _state(path: Path) -> tuple[int, int, int, int]:
-    found = path.stat()
-    return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino
-
-
-@functools.cache
-def _digest(path: Path, *state: int) -> str:
-    """SHA-256 of the file, computed once a process as long as its state does not change."""
-    return hash_file(path)

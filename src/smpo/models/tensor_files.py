@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -99,22 +99,29 @@ def write_safetensors(path: Path, tensors: Mapping[str, StoredTensor], metadata:
     Where `metadata` has the key HASH, its value becomes the SHA-256 of all tensors' bytes, as the model spec wants it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside, digest = path.with_name(f"{path.name}.tmp-{os.getpid()}"), hashlib.sha256()
-    metadata = {**metadata, **({HASH: "0x" + "0" * 64} if HASH in metadata else {})}
-    order = sorted(tensors)
-    with open(aside, "wb") as file:
-        file.write(_header(order, tensors, metadata))
-        for name in order:
-            content = _bytes_of(name, tensors[name])
-            digest.update(content)
-            file.write(content)
-        if HASH in metadata:  # of the same length as the zeros before, so nothing moves
-            file.seek(0)
-            file.write(_header(order, tensors, {**metadata, HASH: f"0x{digest.hexdigest()}"}))
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(aside, path)
+    aside = path.with_name(f"{path.name}.tmp-{os.getpid()}")
+    try:
+        with open(aside, "wb") as file:
+            _stream(file, tensors, metadata)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
     sync_folder(path.parent)
+
+
+def _stream(file: BinaryIO, tensors: Mapping[str, StoredTensor], metadata: Mapping[str, str]) -> None:
+    metadata = {**metadata, **({HASH: "0x" + "0" * 64} if HASH in metadata else {})}
+    order, digest = sorted(tensors), hashlib.sha256()
+    file.write(_header(order, tensors, metadata))
+    for name in order:
+        content = _bytes_of(name, tensors[name])
+        digest.update(content)
+        file.write(content)
+    if HASH in metadata:  # of the same length as the zeros before, so nothing moves
+        file.seek(0)
+        file.write(_header(order, tensors, {**metadata, HASH: f"0x{digest.hexdigest()}"}))
 
 
 def _header(order: Sequence[str], tensors: Mapping[str, StoredTensor], metadata: Mapping[str, str]) -> bytes:

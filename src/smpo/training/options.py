@@ -120,6 +120,9 @@ class TrainingOptions(Section):
     trackers: tuple[str, ...] = ("tensorboard",)
     workers: int = Field(0, ge=0, description="processes that read the cache")
     samples: SampleOptions = SampleOptions()
+    single_file: Literal["float16", "float32"] | None = Field(None, description=(
+        "also write the trained model as one .safetensors, for ComfyUI and A1111, in this precision"
+    ))
 
     @model_validator(mode="after")
     def _consistent(self) -> "TrainingOptions":

@@ -11,13 +11,15 @@ from diffusers import UNet2DConditionModel
 from smpo.artefacts import Artefact, Status, begin, finish, hash_file, is_complete, reopen, write_atomically
 from smpo.errors import DataError, StaleError
 from smpo.generation import GenerationOptions, sample_grid
+from smpo.models.export import export, family_of_folder
 from smpo.training.cards import model_card
 from smpo.training.checkpoint import checkpoints
 from smpo.training.lora import fuse
 from smpo.training.lora_files import save_adapters
 from smpo.training.run import METRICS, Run
 
-SPEED_ONLY = {"checkpoint_every", "keep_checkpoints", "log_every", "trackers", "workers", "samples", "micro_batch_size"}
+SPEED_ONLY = {"checkpoint_every", "keep_checkpoints", "log_every", "trackers", "workers", "samples", "micro_batch_size",
+              "single_file"}
 LOST = "bring the files back, or delete {folder} and train again"
 
 
@@ -47,8 +49,12 @@ def open_run(run: Run) -> Status:
         elif artefact.results["steps"] < run.options.steps:
             reopen(run.folder)
             status = Status.PARTIAL
-    if status is not Status.DONE:
+    if status is Status.DONE:
+        write_single_file(run)  # may be wanted of a run that has ended before
+    else:
         write_atomically(run.folder / "recipe.yaml", run.recipe_yaml)
+        if run.options.single_file:
+            family_of_folder(run.family.folder)  # refuses now what could not be written in the end
     return status
 
 
@@ -98,6 +104,14 @@ def finish_run(run: Run, unet: UNet2DConditionModel) -> None:
         "pairs_seen": run.options.steps * run.options.batch_size,
         "weights": {file.name: hash_file(file) for file in [*weights, *adapters]},
     }, files=[METRICS, *(path.relative_to(run.folder).as_posix() for path in files)])  # cards are people's to edit
+    run.single_file.unlink(missing_ok=True)  # of fewer steps
+    write_single_file(run)
+
+
+def write_single_file(run: Run) -> None:
+    """Write the finished model as one file, where the recipe wants it and it is not there."""
+    if run.options.single_file and not run.single_file.exists():
+        export(run.model_folder, run.single_file, precision=run.options.single_file, title=run.name)
 
 
 def _write_whole(folder: Path, write: Callable[[Path], None]) -> None:

@@ -73,6 +73,11 @@ class Run:
         return self.folder / "model"
 
     @property
+    def single_file(self) -> Path:
+        """The result as one file, where the recipe wants it."""
+        return self.folder / f"{self.name}.safetensors"
+
+    @property
     def lora_folder(self) -> Path:
         """The adapters of a LoRA run."""
         return self.folder / "lora"
