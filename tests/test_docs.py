@@ -16,7 +16,7 @@ README = (ROOT / "README.md").read_text()
 EQUATIONS = (ROOT / "docs" / "equations.md").read_text()
 
 
-@pytest.mark.parametrize("verb", [*VERBS, "audit", "run", "check", "sweep", "cost", "show", "demo"])
+@pytest.mark.parametrize("verb", [*VERBS, "audit", "run", "check", "sweep", "cost", "export", "show", "demo"])
 def test_readme_explains_every_verb(verb):
     assert f"| `smpo {verb}` |" in README
 
