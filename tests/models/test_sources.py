@@ -92,7 +92,8 @@ def test_what_a_hub_model_is_asked_for(random_sd: Path, monkeypatch: pytest.Monk
         for middle in ("", "-?????-of-?????")
     }
     assert half == ["vae/diffusion_pytorch_model.fp16.safetensors",
-                    "vae/diffusion_pytorch_model.fp16-?????-of-?????.safetensors"]
+                    "vae/diffusion_pytorch_model.fp16-?????-of-?????.safetensors",
+                    "vae/diffusion_pytorch_model-?????-of-?????.fp16.safetensors"]
 
 
 def test_every_stage_reads_the_same_revision(hub: Path, tmp_path: Path) -> None:

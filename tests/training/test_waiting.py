@@ -26,7 +26,6 @@ from smpo.training.options import LoraOptions
 from smpo.training.run import Run
 from smpo.training.step import StepParts, prepare, rewards_ahead, training_step
 from smpo.transfer import send
-from tests.tiny_pipelines import save_random_sd
 from tests.training.runs import make_run
 from tests.training.test_step import OBJECTIVE_SETTINGS, batch_of
 
@@ -140,12 +139,6 @@ def test_nor_with_stored_visits(new_run: MakeRun) -> None:
 def test_nor_with_sdxl(sdxl_artefacts: Path, random_sdxl: Path, tmp_path: Path) -> None:
     noising = NOISINGS_HERE["fixed stride"]
     assert step_on_meta(make_run(sdxl_artefacts, tmp_path, random_sdxl, family="sdxl", noising=noising)) > 100
-
-
-def test_nor_where_the_model_predicts_v(sd_artefacts: Path, tmp_path: Path) -> None:
-    model = save_random_sd(tmp_path / "v", prediction_type="v_prediction")
-    noising = NOISINGS_HERE["fixed stride"]
-    assert step_on_meta(make_run(sd_artefacts, tmp_path / "run", model, noising=noising)) > 100
 
 
 @pytest.mark.parametrize("waits", [

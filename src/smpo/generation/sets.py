@@ -59,7 +59,8 @@ class Drawing:
     def of(cls, model: str, prompts: Source, options: GenerationOptions) -> "Drawing":
         """The drawing of `prompts`, with the pipeline's own defaults; errors as `generate_images`."""
         found, folder = tuple(read_prompts(prompts)), local_pipeline(model)
-        return cls(model, identity(folder), found, options.completed(pipeline_class(folder)))
+        complete = options.completed(pipeline_class(folder))
+        return cls(model, identity(folder), found, complete)
 
     @property
     def settings(self) -> dict[str, Any]:

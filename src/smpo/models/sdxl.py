@@ -2,16 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
 from diffusers import UNet2DConditionModel
-from torch import Tensor
-from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+from torch import Tensor, nn
+from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
 from smpo.models import kohya, parts
-from smpo.models.sd import StableDiffusion
+from smpo.models.sd import StableDiffusion, Texts
 from smpo.records import Conditioning
 
 
@@ -19,17 +18,23 @@ from smpo.records import Conditioning
 class StableDiffusionXL(StableDiffusion):
     """The family of StableDiffusionXLPipeline."""
 
-    pipeline_options: ClassVar[dict[str, Any]] = {}
+    pipeline_class: ClassVar[str] = "StableDiffusionXLPipeline"
+    pipeline_options: ClassVar[dict[str, Any]] = {"add_watermarker": False}
+    text_encoders: ClassVar[dict[str, type[nn.Module]]] = {
+        "text_encoder": CLIPTextModel, "text_encoder_2": CLIPTextModelWithProjection
+    }
+    added: ClassVar[str | None] = "text_time"
+    undoes_statistics: ClassVar[bool] = True
     kohya_version: ClassVar[str] = "sdxl_base_v1-0"
 
-    @torch.no_grad()
-    def encode_prompts(self, prompts: Sequence[str], device: torch.device) -> dict[str, Tensor]:
-        """{"hidden": penultimate states of both encoders (n, L, D1 + D2), "pooled": of the second (n, P)}, float32."""
+    @staticmethod
+    def encode_with(texts: Texts, prompts: Sequence[str], device: torch.device) -> dict[str, Tensor]:
+        """{"hidden": penultimate states of both encoders (n, L, D1 + D2), "pooled": of the second (n, P)}."""
         states = []
-        for tokenizer, encoder in self._texts:
+        for tokenizer, encoder in texts:
             output = encoder.to(device)(parts.token_ids(tokenizer, prompts).to(device), output_hidden_states=True)
             states.append(output.hidden_states[-2])
-        return {"hidden": torch.cat(states, dim=-1).cpu(), "pooled": output.text_embeds.cpu()}
+        return {"hidden": torch.cat(states, dim=-1), "pooled": output.text_embeds}
 
     def condition(self, prompts: Mapping[str, Tensor], sizes: Tensor) -> Conditioning:
         """Conditioning of n images; `sizes` (n, 6) = original h, w, crop top, left, target h, w, in pixels."""
@@ -43,14 +48,3 @@ class StableDiffusionXL(StableDiffusion):
         added = {"text_embeds": given.tensors["pooled"], "time_ids": given.tensors["time_ids"]}
         hidden = given.tensors["hidden"]
         return unet(x_t, timesteps, encoder_hidden_states=hidden, added_cond_kwargs=added).sample
-
-    @cached_property
-    def _texts(self) -> list[tuple[CLIPTokenizer, CLIPTextModel | CLIPTextModelWithProjection]]:
-        kinds = {"": CLIPTextModel, "_2": CLIPTextModelWithProjection}
-        return [
-            (
-                parts.load_tokenizer(self.folder, f"tokenizer{suffix}"),
-                parts.load_text_encoder(kind, self.folder, f"text_encoder{suffix}"),
-            )
-            for suffix, kind in kinds.items()
-        ]

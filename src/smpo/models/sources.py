@@ -14,15 +14,12 @@ from huggingface_hub.utils import validate_repo_id
 from smpo.errors import ConfigError
 from smpo.models.package_data import resolve_source
 from smpo.models.single_file import SUFFIXES, converted
+from smpo.models.weight_files import DIFFUSERS, KINDS, TRANSFORMERS, weight_patterns
 
 INDEX = "model_index.json"
 CONFIG = "config.json"
-STEMS = {  # folder of a network in a pipeline -> first part of the names of its weight files, the preferred first
-    "unet": ("diffusion_pytorch_model",), "vae": ("diffusion_pytorch_model",),
-    "text_encoder": ("model", "pytorch_model"), "text_encoder_2": ("model", "pytorch_model"),
-}
-KINDS = (".safetensors", ".fp16.safetensors", ".bin", ".fp16.bin")
-"""Weight files, the preferred first: a kind is read only where a network has none of the kinds before it."""
+STEMS = {"unet": DIFFUSERS, "vae": DIFFUSERS, "text_encoder": TRANSFORMERS, "text_encoder_2": TRANSFORMERS}
+"""Folder of a network in a pipeline -> first part of the names of its weight files."""
 
 
 def pinned(source: str, revision: str | None) -> str:
@@ -77,12 +74,6 @@ def cached_pipeline(source: str, *, revision: str | None = None) -> Path | None:
     name, revision = _hub_id(source, revision)
     found = try_to_load_from_cache(name, f"unet/{CONFIG}", revision=revision)
     return Path(found).parents[1] if isinstance(found, str) else None
-
-
-def weight_patterns(stem: str, kind: str) -> tuple[str, str]:
-    """Glob patterns of the names of weight files: of one whole file, and of the pieces of a sharded one."""
-    variant, suffix = (".fp16", kind.removeprefix(".fp16")) if kind.startswith(".fp16") else ("", kind)
-    return f"{stem}{variant}{suffix}", f"{stem}{variant}-?????-of-?????{suffix}"
 
 
 def _local(source: str, revision: str | None, networks: Sequence[str]) -> Path:

@@ -22,6 +22,7 @@ from smpo.data.images import decode_image
 from smpo.data.pair_set import PairImages, PairSet
 from smpo.errors import DataError
 from smpo.models.parts import posterior_moments
+from smpo.models.schedules import check_timesteps
 from smpo.models.sd import StableDiffusion
 from smpo.parts import Parts, SealedBlocks
 from smpo.precision import float32_products
@@ -80,6 +81,7 @@ def cache_pairs(
 
     Raises:
         StaleError: `out` is a cache of other pairs or options.
+        ConfigError: the model is damaged, or training cannot follow its schedule.
         DataError: a value does not fit into the stored type.
         ValueError: the VAE gave non-finite latents.
     """
@@ -87,6 +89,7 @@ def cache_pairs(
     settings = {"family": type(family).__name__, "model": family.source, "revision": family.revision, **stored}
     status = begin(out, stage="cache", settings=settings, inputs={"pairs": pairs.fingerprint})
     if status is not Status.DONE:
+        check_timesteps(family.alphas_cumprod, 1)  # a schedule that cannot be trained with is refused before the work
         device = torch.device(local_device())
         prompts, parts = sorted(set(pairs.captions) - {""}), Parts.open(out)
         _write_prompts(["", *prompts], family, parts, options=options, device=device)

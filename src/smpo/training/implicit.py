@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from smpo.artefacts import Artefact, Status, begin, finish, hash_file, write_atomically
 from smpo.generation.pipelines import identity
 from smpo.maths.preference import implicit_margin
+from smpo.models.schedules import check_timesteps
 from smpo.models.sd import StableDiffusion
 from smpo.models.sources import local_pipeline
 from smpo.noising.forward import Forward
@@ -121,6 +122,8 @@ def measure_held_out(
         **options.model_dump(exclude={"batch_size"}), "policy": identity(local_pipeline(policy))["weights"],
         "reference": reference or held.family.source,
     }
+
+    check_timesteps(held.family.alphas_cumprod, max(options.timesteps), option="evaluation.held_out.timesteps")
 
     def measured() -> None:
         if begin(out, stage=STAGE, settings=settings, inputs=held.inputs) is Status.DONE:

@@ -24,6 +24,7 @@ from torch.utils.data import DataLoader
 from smpo.artefacts import Status
 from smpo.errors import NonFiniteError
 from smpo.maths.utility import reference_point
+from smpo.models.proof import prove_training
 from smpo.objectives import holds_reference
 from smpo.precision import float32_products, widest_float
 from smpo.processes import this_process
@@ -57,7 +58,7 @@ def train(run: Run, *, report: Report | None = None) -> TrainReport:
         report: called on the main process with each optimizer step's metrics.
 
     Raises:
-        ConfigError: the launcher asks for what training does not do.
+        ConfigError: the launcher asks for what training does not do; a part of the model is damaged or does not fit.
         NonFiniteError: a loss or gradient is not finite; nothing was stepped, the last checkpoint stands.
         SystemExit: code 75 after SIGTERM or SIGUSR1, with a checkpoint of the last whole step.
     """
@@ -67,6 +68,9 @@ def train(run: Run, *, report: Report | None = None) -> TrainReport:
         status = open_run(run)
     if status is Status.DONE:
         return TrainReport(steps=options.steps, resumed_from=options.steps, seconds=0.0, skipped=True)
+    with accelerator.main_process_first():
+        if accelerator.is_main_process:  # the others load the same UNets, and the main process alone saves
+            prove_training(run.family, (run.init_unet, run.ref_unet), max_timestep=options.max_timestep)
     if options.trackers:
         accelerator.init_trackers("logs")
     started = time.perf_counter()
