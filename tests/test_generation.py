@@ -20,6 +20,7 @@ from smpo.generation import (
     GenerationOptions,
     ImageSet,
     generate_images,
+    generate_shared,
     image_seed,
     load_pipeline,
     render,
@@ -191,7 +192,7 @@ def test_speed_options_are_not_stale(image_set: ImageSet, random_sd: Path) -> No
     assert generate_images(str(random_sd), PROMPTS, image_set.folder, options=options).skipped
 
 
-def test_non_finite_and_black_images_are_refused_with_their_prompt(random_sd: Path, tmp_path: Path) -> None:
+def test_non_finite_images_are_refused_and_black_ones_counted(random_sd: Path, tmp_path: Path) -> None:
     pipeline = load_pipeline(str(random_sd), FAST)
     with torch.no_grad():
         pipeline.vae.decoder.conv_out.bias.fill_(float("nan"))
@@ -202,12 +203,17 @@ def test_non_finite_and_black_images_are_refused_with_their_prompt(random_sd: Pa
     )
     with torch.no_grad():
         pipeline.vae.decoder.conv_out.bias.fill_(-1e4)
-    with pytest.raises(DataError, match="'a red cat' .seed 7. is entirely black"):
-        render(pipeline, ["a red cat"], [7], options=FAST)
+    assert not render(pipeline, ["a red cat"], [7], options=FAST).any()
     pipeline.save_pretrained(tmp_path / "black")
-    with pytest.raises(DataError, match="entirely black"):
-        generate_images(str(tmp_path / "black"), ["a red cat"], tmp_path / "set", options=FAST)
-    assert not (tmp_path / "set/images").exists()
+    for out in ("set", "set"):  # made, then found
+        report = generate_images(str(tmp_path / "black"), ["a red cat", "a dog"], tmp_path / out, options=FAST)
+        assert report.num_black == 2 and report.black == ", 2 of them entirely black"
+    assert read_manifest(tmp_path / "set", stage="generate")["notes"]["black_images"] == [
+        "images/00000.png", "images/00001.png"]
+    shared = generate_shared(
+        str(tmp_path / "black"), ["a red cat"], tmp_path / "own", store=tmp_path / "store", options=FAST)
+    assert shared.num_black == 1
+    assert generate_images(str(random_sd), ["a red cat"], tmp_path / "bright", options=FAST).black == ""
 
 
 def test_unusable_arguments_are_refused(random_sd: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -65,7 +65,7 @@ def sample(recipe: Recipe, progress: Progress) -> str:
         raise ConfigError("sampling: the recipe has no such section; add it, or give data.source")
     prompts, out = prompts_of(recipe.sampling), recipe.folder("sample")
     report = sample_pairs(base_model(recipe), prompts, out, options=recipe.sampling.options, progress=progress)
-    return f"{report.num_images // 2} pairs in {out}, {report.num_made} images drawn"
+    return f"{report.num_images // 2} pairs in {out}, {report.num_made} images drawn{report.black}"
 
 
 def check_pairs(recipe: Recipe, progress: Progress) -> str:
@@ -127,14 +127,15 @@ def train(recipe: Recipe, progress: Progress) -> str:
 
 def generate(recipe: Recipe, progress: Progress) -> str:
     """Paint the prompts with the base and the trained model, with the same seeds."""
-    prompts, models, made = prompts_of(recipe.generation), compared_models(recipe), 0
+    prompts, models, made, black = prompts_of(recipe.generation), compared_models(recipe), 0, 0
     for name, model in models.items():
         report = generate_shared(
             model, prompts, recipe.folder("generate") / name, store=recipe.store, options=recipe.generation.options,
             progress=lambda done, total, name=name: progress(name, done, total),
         )
-        made += report.num_made
-    return f"{len(models)} sets of {report.num_images} images in {recipe.store}, {made} drawn"
+        made, black = made + report.num_made, black + report.num_black
+    dark = f"; {black} of the images are entirely black" if black else ""
+    return f"{len(models)} sets of {report.num_images} images in {recipe.store}, {made} drawn{dark}"
 
 
 def evaluate(recipe: Recipe, progress: Progress) -> str:

@@ -1,6 +1,7 @@
 """From prompts and seeds to pixels."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,9 @@ from smpo.contact_sheet import contact_sheet
 from smpo.errors import DataError
 from smpo.generation.options import GenerationOptions
 
+SMALLEST_PNG = 1024  # bytes, more than a PNG of one colour has beside its pixels
+BLACK_SHARE = 0.03  # bytes a pixel, ten times what zlib makes of three zeros a pixel
+
 
 def image_seed(seed: int, prompt_index: int, image_index: int) -> int:
     """The seed of one image's noise, in [0, 2^32): torch's CPU generator uses no more bits than these."""
@@ -18,7 +22,10 @@ def image_seed(seed: int, prompt_index: int, image_index: int) -> int:
 
 
 def render(pipeline: Any, prompts: Sequence[str], seeds: Sequence[int], *, options: GenerationOptions) -> np.ndarray:
-    """Pixels of one image per prompt and seed, shape (B, H, W, 3), uint8; DataError names a prompt that failed."""
+    """Pixels of one image per prompt and seed, shape (B, H, W, 3), uint8; DataError names one with NaN or infinities.
+
+    An entirely black image is an image: `black_images` counts them.
+    """
     options = options.completed(type(pipeline))
     pipeline.set_progress_bar_config(disable=True)
     images = pipeline(
@@ -26,12 +33,26 @@ def render(pipeline: Any, prompts: Sequence[str], seeds: Sequence[int], *, optio
         num_inference_steps=options.num_inference_steps, guidance_scale=options.guidance_scale, output_type="np",
     ).images  # (B, H, W, 3) in [0, 1]
     for prompt, seed, image in zip(prompts, seeds, images, strict=True):
-        fault = "non-finite" if not np.isfinite(image).all() else "entirely black" if not image.any() else ""
-        if fault:
+        if not np.isfinite(image).all():
             raise DataError(
-                f"the image of prompt {prompt!r} (seed {seed}) is {fault}; use dtype float32 or check the weights"
+                f"the image of prompt {prompt!r} (seed {seed}) is non-finite; use dtype float32 or check the weights"
             )
     return (images * 255).round().astype(np.uint8)
+
+
+def black_images(folder: Path, files: Iterable[str]) -> list[str]:
+    """Those PNG files of `folder` that are entirely black: a model in half precision, or a prompt, may make one.
+
+    Only files that are small enough are opened: a black PNG has a thousandth of its pixels' bytes.
+    """
+    found = []
+    for file in files:
+        with Image.open(folder / file) as image:  # reads the header alone
+            width, height = image.size
+            may_be = (folder / file).stat().st_size < SMALLEST_PNG + width * height * BLACK_SHARE
+            if may_be and not np.asarray(image).any():
+                found.append(file)
+    return found
 
 
 def sample_grid(

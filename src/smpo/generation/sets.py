@@ -19,9 +19,10 @@ from smpo.artefacts import (
     fingerprint,
     fingerprint_of,
     finish,
+    read_manifest,
     write_atomically,
 )
-from smpo.generation.drawing import image_seed, render
+from smpo.generation.drawing import black_images, image_seed, render
 from smpo.generation.options import GenerationOptions
 from smpo.generation.pipelines import identity, load_pipeline, pipeline_class
 from smpo.image_set import STAGE, TABLE
@@ -30,13 +31,18 @@ from smpo.parts import Parts
 from smpo.processes import local_device, main_first, shard, this_process, wait_for_all
 from smpo.prompts import Prompt, Source, read_prompts
 
+BLACK = "black_images"
+"""Note of a manifest: the files of the set that are entirely black."""
 Progress = Callable[[int, int], None]
 """Called with (images done, images in all)."""
 
 
 @dataclass(frozen=True)
 class ImageSetReport:
-    """What was done: `num_made` of `num_images` by all processes in `seconds`; `skipped` says that all were there."""
+    """What was done: `num_made` of `num_images` by all processes in `seconds`; `skipped` says that all were there.
+
+    `num_black` images are entirely black; the manifest's notes list them.
+    """
 
     folder: Path
     num_images: int
@@ -44,6 +50,12 @@ class ImageSetReport:
     skipped: bool
     seconds: float
     fingerprint: str
+    num_black: int = 0
+
+    @property
+    def black(self) -> str:
+        """What is to be said of the black images: ", 2 of them entirely black", or nothing."""
+        return f", {self.num_black} of them entirely black" if self.num_black else ""
 
 
 @dataclass(frozen=True)
@@ -59,8 +71,7 @@ class Drawing:
     def of(cls, model: str, prompts: Source, options: GenerationOptions) -> "Drawing":
         """The drawing of `prompts`, with the pipeline's own defaults; errors as `generate_images`."""
         found, folder = tuple(read_prompts(prompts)), local_pipeline(model)
-        complete = options.completed(pipeline_class(folder))
-        return cls(model, identity(folder), found, complete)
+        return cls(model, identity(folder), found, options.completed(pipeline_class(folder)))
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -107,7 +118,7 @@ def generate_images(
     Raises:
         ConfigError: the model cannot be found.
         StaleError: `out` holds images of another model, other prompts or other options.
-        DataError: no prompts; an image came out non-finite or entirely black.
+        DataError: no prompts; an image came out non-finite.
         ProcessError: another process ended before its share was done.
     """
     return draw(Drawing.of(model, prompts, options), out, progress=progress)
@@ -123,8 +134,8 @@ def draw(drawing: Drawing, out: Path, *, progress: Progress | None) -> ImageSetR
     elif this_process().is_main:
         Artefact.open(out, stage=STAGE).check()  # what is used again is what was made
     print_of = fingerprint_of(out, stage=STAGE)
-    seconds = time.monotonic() - started
-    return ImageSetReport(out, len(drawing.rows), made, status is Status.DONE, seconds, print_of)
+    seconds, num_black = time.monotonic() - started, len(read_manifest(out, stage=STAGE)["notes"].get(BLACK, ()))
+    return ImageSetReport(out, len(drawing.rows), made, status is Status.DONE, seconds, print_of, num_black)
 
 
 def _make_missing(drawing: Drawing, out: Path, progress: Progress | None) -> int:
@@ -142,7 +153,8 @@ def _make_missing(drawing: Drawing, out: Path, progress: Progress | None) -> int
         images = {row["file"]: seals[row["file"]] for row in drawing.rows}
         pixels = fingerprint([seal.sha256 for seal in images.values()])
         results = {"num_images": len(drawing.rows), "pixels": pixels}
-        finish(out, results, files=[TABLE], sealed=images, notes=_provenance(drawing))
+        notes = _provenance(drawing, black_images(out, images))
+        finish(out, results, files=[TABLE], sealed=images, notes=notes)
     wait_for_all("finish the image set")
     return len(missing)
 
@@ -175,8 +187,8 @@ def num_images_in(out: Path) -> int:
     return sum(1 for _ in (out / "images").glob("*.png"))
 
 
-def _provenance(drawing: Drawing) -> dict[str, Any]:
+def _provenance(drawing: Drawing, black: list[str]) -> dict[str, Any]:
     """What a reader of the manifest wants to know, and what decides nothing."""
     device = local_device() if drawing.options.device == "auto" else drawing.options.device
     versions = {name: importlib.metadata.version(name) for name in ("torch", "diffusers")}
-    return {"source": drawing.model, "device": device, **versions}
+    return {"source": drawing.model, "device": device, **versions, **({BLACK: black} if black else {})}

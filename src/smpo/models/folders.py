@@ -15,6 +15,7 @@ from smpo.errors import ConfigError
 
 MAX_JSON_BYTES = 64 * 2**20  # a tokenizer.json has 4 MB
 MAY_BE_INFINITE = "lambda_min_clipped"  # of DPM-Solver schedulers, minus infinity unless set
+LEFT_TO_DEFAULTS = "_use_default_values"  # diffusers would not read the keys that this lists, though they are there
 WAY_OUT = "give a diffusers pipeline folder or hub id"
 
 
@@ -61,6 +62,7 @@ class Part:
             raise self.error(f"{name} is no JSON: {error}") from error
         if not isinstance(content, dict):
             raise self.error(f"{name} holds a {type(content).__name__}, and should hold a mapping")
+        content.pop(LEFT_TO_DEFAULTS, None)
         for key, value in _numbers(content):
             if not (math.isfinite(value) or key == MAY_BE_INFINITE):
                 raise self.error(f"{name}: {key} is {value}")
