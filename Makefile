@@ -21,8 +21,9 @@ lint: $(VENV)/.installed ## style, types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+# (not --quiet: it hides warnings from --strict as well)
 docs: $(VENV)/.installed ## the documentation as a site, into site/; a broken link is an error
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 install: $(VENV)/.installed ## the virtual environment
 
