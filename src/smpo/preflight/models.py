@@ -8,8 +8,10 @@ from PIL import Image
 from smpo.config import Recipe
 from smpo.cost.architecture import architecture_of
 from smpo.errors import ConfigError
-from smpo.generation.pipelines import load_pipeline
+from smpo.generation.pipelines import family_in
 from smpo.models import FAMILIES
+from smpo.models.proof import prove_pipeline
+from smpo.models.sources import local_pipeline
 from smpo.preflight.findings import Note
 from smpo.rewards import SCORERS
 from smpo.rewards.scorer import Scorer
@@ -20,25 +22,16 @@ GREY = Image.new("RGB", (64, 64), (128, 128, 128))
 
 
 def base(recipe: Recipe) -> Iterator[Note]:
-    """Whether the base loads whole, fits together, and can be assembled into the pipeline that will be saved."""
-    family = FAMILIES.build(recipe.model)
-    family.pipeline(family.load_unet())
-    yield Note(f"{recipe.model['source']}")
-
-
-def start(recipe: Recipe) -> Iterator[Note]:
-    """Whether the weights that training starts from, and those of the reference, load whole."""
-    family = FAMILIES.build(recipe.model)
-    for name, source in (("init_unet", recipe.init_unet), ("ref_unet", recipe.ref_unet)):
-        if source is not None:
-            family.load_unet(source)
-            yield Note(f"{name} {source}")
+    """Whether every weight of the base is there, and every UNet of the recipe makes a pipeline with its other parts."""
+    unets = [source for source in (recipe.init_unet, recipe.ref_unet) if source is not None]
+    prove_pipeline(FAMILIES.build(recipe.model), unets)
+    yield Note(", ".join([recipe.model["source"], *unets]))
 
 
 def compared(recipe: Recipe) -> Iterator[Note]:
-    """Whether the further models that the images are compared with load whole."""
+    """Whether the further models that the images are compared with are whole."""
     for name, source in recipe.generation.models.items():
-        load_pipeline(source, recipe.generation.options)
+        prove_pipeline(family_in(local_pipeline(source)))
         yield Note(f"{name}: {source}")
 
 
