@@ -22,7 +22,6 @@ from smpo.generation import (
     generate_images,
     generate_shared,
 )
-from smpo.generation.pipelines import identity
 from smpo.generation.sets import Drawing
 from smpo.prompts import Prompt
 from tests.ranks import ranked
@@ -117,20 +116,6 @@ def test_what_decides_no_pixels_decides_no_place(draw: Draw, random_sd: Path, tm
     settings = read_manifest(tmp_path / "two/generate/base", stage="generate")["settings"]
     assert settings["options"]["guidance_scale"] == 7.5
     assert read_manifest(stored(tmp_path)[0], stage="generate")["notes"]["source"] == str(random_sd)
-
-
-@pytest.mark.parametrize("file", [
-    "unet/diffusion_pytorch_model.safetensors", "vae/diffusion_pytorch_model.safetensors",
-    "text_encoder/model.safetensors", "scheduler/scheduler_config.json", "model_index.json",
-    "tokenizer/tokenizer.json",
-])
-def test_every_part_that_paints_is_in_the_identity(random_sd: Path, tmp_path: Path, file: str) -> None:
-    other = tmp_path / "other"
-    shutil.copytree(random_sd, other)
-    assert identity(other) == identity(random_sd)
-    content = (other / file).read_bytes()
-    (other / file).write_bytes(content[:-1] + b" " + content[-1:])
-    assert identity(other) != identity(random_sd)
 
 
 def test_a_lost_store_is_named_and_drawn_again(draw: Draw, tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from smpo.seals import Seal, Seals, complaint, complaints, read_sealed, seal_fil
 MANIFEST = "manifest.json"
 JOURNALS = "parts-*.jsonl"  # of `smpo.parts`, while an artefact is made
 LISTED_APART = 64  # an artefact of more files lists them in a file of its own, so that people can read the manifest
+AGAIN = "delete this file and run `smpo {verb}` again"
 KEYS = {"stage", "settings", "inputs", "fingerprint", "complete", "results"}
 
 __all__ = [
@@ -115,11 +116,15 @@ class Artefact:
         self._refuse(name, complaint(self.folder / name, self.seal(name)), way_out)
         return self.folder / name
 
-    def check(self, within: str = "") -> None:
-        """DataError unless all files whose names begin with `within` are what was written; they are all read."""
+    def check(self, within: str = "", *, verb: str | None = None) -> None:
+        """DataError unless all files whose names begin with `within` are what was written; they are all read.
+
+        `verb` makes the artefact, where that is not the verb of its stage.
+        """
+        again = None if verb is None else AGAIN.format(verb=verb)
         seals = {name: seal for name, seal in self.seals.items() if name.startswith(within)}
         for name, wrong in complaints(self.folder, seals).items():
-            self._refuse(name, wrong)
+            self._refuse(name, wrong, again)
 
     def seal(self, name: str) -> Seal:
         """The seal of a file; DataError when the artefact has no such file."""
@@ -129,7 +134,7 @@ class Artefact:
 
     def _refuse(self, name: str, wrong: str | None, way_out: str | None = None) -> None:
         if wrong is not None:
-            again = f"delete this file and run `smpo {self.manifest['stage']}` again"
+            again = AGAIN.format(verb=self.manifest["stage"])
             raise DataError(f"{self.folder / name} {wrong}; {way_out or again}")
 
 

@@ -16,9 +16,11 @@ from pydantic import Field, ValidationError, create_model, model_validator
 from smpo.checks import did_you_mean
 from smpo.errors import ConfigError
 from smpo.evaluation.published import PublishedNumbers
+from smpo.evaluation.scores import COLUMNS as IMAGE_COLUMNS
 from smpo.generation import GenerationOptions
 from smpo.labels import LABELS
 from smpo.models import FAMILIES
+from smpo.names import BASE, check_names
 from smpo.noising import NOISINGS
 from smpo.objectives import OBJECTIVES, holds_reference
 from smpo.preparation.cache import CacheOptions
@@ -177,7 +179,7 @@ class Recipe(Section):
         generation: the images by which models are compared.
     """
 
-    name: str = Field(pattern=r"^[A-Za-z0-9._-]+$")
+    name: str
     seed: int = Field(0, ge=0)
     model: dict[str, Any]
     init_unet: str | None = Field(None, description="start weights of the policy; None is the model's own UNet")
@@ -229,6 +231,15 @@ class Recipe(Section):
         if self.scorer is not None and self.scorer.get("name") in self.scoring.also:
             name = self.scorer["name"]
             raise ConfigError(f"scoring.also.{name}: the table of the recipe's scorer has this name; choose another")
+        return self
+
+    @model_validator(mode="after")
+    def _names_can_be_folders(self) -> "Recipe":
+        check_names([self.name], what="name: recipe", reserved=[BASE])
+        check_names(self.generation.models, what="generation.models: model", reserved=[BASE, self.name])
+        scorers = [] if self.scorer is None else [str(self.scorer.get("name"))]
+        check_names(self.scoring.also, what="scoring.also: table", reserved=scorers)
+        check_names(self.evaluation.scorers, what="evaluation.scorers: column", reserved=IMAGE_COLUMNS)
         return self
 
     @property

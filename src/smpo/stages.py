@@ -10,6 +10,7 @@ import platform
 import resource
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from smpo import __version__
 from smpo.artefacts import is_finished
 from smpo.config import PROMPT_CHOICES, Recipe, dump_recipe
 from smpo.data.pair_set import PairSet
-from smpo.errors import ConfigError, StaleError
+from smpo.errors import ConfigError
 from smpo.evaluation.audit.stage import audit_folder
 from smpo.evaluation.compare import Comparison
 from smpo.evaluation.examples import paired_examples
@@ -31,14 +32,16 @@ from smpo.evaluation.scores import ScoreTable as ImageScores
 from smpo.evaluation.tables import paper_tables
 from smpo.generation import ImageSet, generate_shared
 from smpo.labels import LABELS
+from smpo.locks import sole_writer
 from smpo.maths.smoothing import pair_weight
 from smpo.models import FAMILIES
 from smpo.models.sources import pinned
+from smpo.names import BASE
 from smpo.noising import NOISINGS
 from smpo.objectives import OBJECTIVES, counted
 from smpo.preparation import label, pairs, score
-from smpo.preparation.cache import LatentCache, cache_pairs
-from smpo.preparation.sampling import sample_pairs
+from smpo.preparation.cache import LatentCache, cache_pairs, check_encoders
+from smpo.preparation.sampling import PAIRS_FILE, check_sampled, sample_pairs
 from smpo.processes import this_process, wait_for_all
 from smpo.prompts import Prompt, read_prompts
 from smpo.rewards import SCORERS
@@ -53,7 +56,6 @@ from smpo.training.trainer import train as train_policy
 Progress = Callable[..., None]
 """(done, total) or (what, done, total), for a progress bar."""
 
-BASE = "base"
 IMPLICIT = "implicit"  # folder of the margins on held-out pairs, in that of a set's scores
 TIMES = "stages.jsonl"
 MIB = 1 / 1024  # ru_maxrss counts KiB
@@ -70,7 +72,9 @@ def sample(recipe: Recipe, progress: Progress) -> str:
 
 def check_pairs(recipe: Recipe, progress: Progress) -> str:
     """Check every row of the source and write the index of the sound pairs."""
-    source = recipe.data.source or str(recipe.folder("sample") / "pairs.jsonl")
+    if recipe.data.source is None:
+        check_sampled(recipe.folder("sample"))
+    source = recipe.data.source or str(recipe.folder("sample") / PAIRS_FILE)
     report = pairs.prepare_pairs(source, recipe.folder("pairs"), options=recipe.data.options, progress=progress)
     return pairs.describe(report)
 
@@ -230,12 +234,22 @@ def run_stage(name: str, recipe: Recipe, progress: Progress) -> tuple[str, float
     Processes that were started together share a stage of SHARED; any other is the main process's, and the others wait.
     """
     started, is_main = time.perf_counter(), this_process().is_main
-    said = {**STAGES, **ASIDE}[name](recipe, progress) if is_main or name in SHARED else ""
+    with ExitStack() as locks:
+        if is_main and name != "train":  # which locks its folder itself
+            for place in places_of(name, recipe):
+                locks.enter_context(sole_writer(place))
+        said = {**STAGES, **ASIDE}[name](recipe, progress) if is_main or name in SHARED else ""
     wait_for_all(f"finish `smpo {name}`")
     seconds = time.perf_counter() - started
     if is_main:
         _note_cost(name, recipe, seconds)
     return said, seconds
+
+
+def places_of(stage: str, recipe: Recipe) -> list[Path]:
+    """The folders that a stage writes into; a score table is a place of its own, for recipes may share the others."""
+    folder = recipe.folder(stage)
+    return [folder / name for name in sorted(recipe.pair_scorers)] if stage == "score" else [folder]
 
 
 def _note_cost(name: str, recipe: Recipe, seconds: float) -> None:
@@ -261,7 +275,7 @@ def unstored_run(recipe: Recipe) -> Run:
         objective=OBJECTIVES.build(recipe.objective), options=recipe.training,
         pairs=TrainingPairs(pair_set, labels, cache), cache=cache,
         inputs={"pairs": pair_set.fingerprint, "label": labels.fingerprint, "cache": cache.fingerprint},
-        settings={key: getattr(recipe, key) for key in ("model", "init_unet", "ref_unet", "noising", "objective")},
+        settings={"noising": recipe.noising, "objective": recipe.objective},
         recipe_yaml=dump_recipe(recipe),
     )
 
@@ -272,15 +286,9 @@ def prompts_of(section: Section) -> list[Prompt]:
 
 
 def matching_cache(recipe: Recipe, folder: Path) -> LatentCache:
-    """The cache in `folder`; StaleError unless it was made with the recipe's model."""
+    """The cache in `folder`; StaleError unless it was made with the encoders of the recipe's model."""
     cache = LatentCache(folder)
-    settings = cache.manifest["settings"]
-    cached_for = pinned(settings["model"], settings["revision"])
-    if cached_for != base_model(recipe):
-        raise StaleError(
-            f"{folder} was made with {cached_for}, the recipe trains {base_model(recipe)}; "
-            "set paths.cache to another folder and run `smpo cache`"
-        )
+    check_encoders(cache, FAMILIES.build(recipe.model))
     return cache
 
 

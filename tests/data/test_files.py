@@ -1,18 +1,22 @@
-"""Digests of source files are cheap and notice what they should."""
+"""Digests of source files are of their content."""
 
 import os
+import shutil
 from pathlib import Path
 
 from smpo.data.files import fingerprint_files
 
 
-def test_fingerprint_reads_only_the_ends(tmp_path: Path):
-    """A change in the middle of a large file shows by its time; of a small file by its bytes alone."""
-    small, large = tmp_path / "small", tmp_path / "large"
-    small.write_bytes(b"x" * 1000)
-    large.write_bytes(b"x" * 200_000)
-    before = [fingerprint_files([file], root=tmp_path) for file in (small, large)]
-    for file in (small, large):
-        os.utime(file, (1, 1))
-    after = [fingerprint_files([file], root=tmp_path) for file in (small, large)]
-    assert before[0] == after[0] and before[1] != after[1]
+def test_a_copied_or_touched_file_is_the_same_and_a_replaced_one_is_not(tmp_path: Path):
+    """In the middle of a large file, with the same length and the same times."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.mkdir()
+    file = first / "a"
+    file.write_bytes(b"x" * 200_000)
+    before = fingerprint_files([file], root=first)
+    os.utime(file, (1, 1))
+    shutil.copytree(first, second)
+    assert fingerprint_files([file], root=first) == fingerprint_files([second / "a"], root=second) == before
+    file.write_bytes(b"x" * 100_000 + b"y" + b"x" * 99_999)
+    os.utime(file, (1, 1))
+    assert fingerprint_files([file], root=first) != before

@@ -117,8 +117,8 @@ def test_unusable_scores_are_refused(
 def test_unusable_names_are_refused(sets: dict[str, ImageSet], tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no scorers were given; name at least one"):
         evaluate_images(sets["base"], {}, tmp_path / "e")
-    for name in ("prompt", "a/b"):
-        with pytest.raises(ConfigError, match=f"scorer name '{name}' cannot be a column"):
+    for name, message in (("prompt", "the name 'prompt' is taken"), ("a/b", "cannot be the name of a folder")):
+        with pytest.raises(ConfigError, match=f"scorer '{name}':? {message}"):
             evaluate_images(sets["base"], {name: Brightness()}, tmp_path / "e")
     assert not (tmp_path / "e").exists()
 

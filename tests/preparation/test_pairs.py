@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -261,8 +262,35 @@ def test_changed_source_is_noticed(tmp_path: Path, change: dict):
     write_parquet(tmp_path / "source.parquet", [good_row(0), {**good_row(1), **change}])
     with pytest.raises(StaleError) as caught:
         list(PairSet.open(tmp_path / "pairs").iter_images())
-    assert str(caught.value) == (f"pair '1001' (row 1 of the source) has changed since {tmp_path / 'pairs'} was made; "
-                                 "run `smpo pairs` into a new folder")
+    what = "the prompt is another" if "caption" in change else "image 1 is another"
+    assert str(caught.value) == (
+        f"pair '1001' (row 1 of the source) has changed since {tmp_path / 'pairs'} was made: {what}; bring the old one "
+        "back, or run `smpo pairs` into a new folder"
+    )
+
+
+@pytest.mark.parametrize("uid", ["0", "None", "nan", ""])
+def test_a_source_that_names_all_images_alike_has_different_images(tmp_path: Path, uid: str):
+    rows = [{**good_row(index), "image_0_uid": uid, "image_1_uid": uid} for index in range(3)]
+    assert prepared(tmp_path, rows).kept == 3
+    assert len({name for names in PairSet.open(tmp_path / "pairs").uids for name in names}) == 6
+
+
+def test_an_image_replaced_by_another_of_the_same_length_is_noticed(tmp_path: Path):
+    write_jsonl(tmp_path / "p.jsonl", [{"prompt": "x", "chosen": "a.png", "rejected": "b.png"}])
+    contents = {name: png(number) for number, name in enumerate(("a.png", "b.png"))}
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+    prepare_pairs(str(tmp_path / "p.jsonl"), tmp_path / "pairs")
+    for touched in contents:
+        os.utime(tmp_path / touched, (1, 1))
+    assert prepare_pairs(str(tmp_path / "p.jsonl"), tmp_path / "pairs").reused
+    assert len(list(PairSet.open(tmp_path / "pairs").iter_images())) == 1
+    replaced = bytearray(contents["b.png"])
+    replaced[-20] ^= 1
+    (tmp_path / "b.png").write_bytes(replaced)
+    with pytest.raises(StaleError, match=r"pair 'row-0' .* has changed since .*: image 1 is another; bring"):
+        list(PairSet.open(tmp_path / "pairs").iter_images())
 
 
 def test_shrunken_source_is_noticed(tmp_path: Path):

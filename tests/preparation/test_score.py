@@ -196,7 +196,7 @@ def test_an_image_that_has_become_unreadable_is_named(tmp_path: Path, workers: i
 def test_names_and_sizes_are_checked(pairs: PairSet, tmp_path: Path):
     with pytest.raises(ConfigError, match="^no scorers were given; name at least one$"):
         score_pairs(pairs, {}, tmp_path / "scores")
-    with pytest.raises(ConfigError, match="^scorer name '../x' cannot be a folder; use letters, digits"):
+    with pytest.raises(ConfigError, match="^scorer '../x' cannot be the name of a folder: use 1 to"):
         score_pairs(pairs, {"../x": Brightness()}, tmp_path / "scores")
     with pytest.raises(ValueError, match="greater than 0"):
         ScoringOptions(batch_size=0)

@@ -1,14 +1,17 @@
 """Checkpoints exist or do not, whatever happens while they are written or afterwards."""
 
 import json
+import os
 import shutil
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import torch
 
+from smpo.artefacts import fingerprint
 from smpo.processes import Process
 from smpo.training.checkpoint import TrainState, checkpoints, damage, load_checkpoint, save_checkpoint
 from tests.training.faults import PowerCut
@@ -171,3 +174,27 @@ def test_an_intact_checkpoint_is_never_removed_to_write_it_again(tmp_path: Path)
     before = weights.stat()
     save_checkpoint(tmp_path, state(4), keep=1)
     assert (weights.stat().st_ino, weights.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
+def edit(path: Path, **changes: object) -> None:
+    """A manifest changed by hand, its own digest made anew where asked."""
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({**content, **changes}))
+
+
+@pytest.mark.parametrize("harm", [
+    lambda path: (path / "manifest.json").write_text("{}"),
+    lambda path: edit(path / "manifest.json", files={}, seal=fingerprint({})),
+    lambda path: edit(path / "manifest.json", files={}),
+    lambda path: shutil.copy(path / "unet.safetensors", path / "ema.safetensors"),
+    lambda path: (path / "unet.safetensors").unlink(),
+    lambda path: (path / "state.json").unlink(),
+    lambda path: (shutil.rmtree(path), shutil.copytree(path.with_name("step-00000001"), path)),
+    lambda path: os.replace(path / "unet.safetensors", path / "optimizer.safetensors"),
+])
+def test_a_checkpoint_that_is_not_what_it_was_is_passed_over(tmp_path: Path, harm: Callable[[Path], None]) -> None:
+    for step in (1, 2):
+        save_checkpoint(tmp_path, state(step), keep=2)
+    harm(tmp_path / "step-00000002")
+    with pytest.warns(UserWarning, match=r"step-00000002 is damaged \(.+\); falling back to the one before"):
+        assert_same(load_checkpoint(tmp_path), state(1))

@@ -24,8 +24,8 @@ class ImageError(DataError):
 
 
 def content_uid(data: bytes) -> str:
-    """Name of an image by its content: the first 16 hex digits of the SHA-256 of its encoded bytes."""
-    return hashlib.sha256(data).hexdigest()[:16]
+    """Name of an image by its content: the first 128 bits of the SHA-256 of its encoded bytes, in hex."""
+    return hashlib.sha256(data).hexdigest()[:32]
 
 
 def decode_image(data: bytes) -> Image.Image:

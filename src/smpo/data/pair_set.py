@@ -13,6 +13,7 @@ from torch import Tensor
 
 from smpo.artefacts import Artefact
 from smpo.data.formats import open_source
+from smpo.data.images import content_uid
 from smpo.data.records import PairImages, PairSource, RawPair
 from smpo.errors import DataError, StaleError
 
@@ -72,7 +73,7 @@ class PairSet:
 
     @cached_property
     def uids(self) -> tuple[tuple[str, str], ...]:
-        """Names of the two images of each pair; equal names are equal images."""
+        """Names of the two images of each pair, by their content: equal names are equal images."""
         return tuple(zip(self.index["uid_0"].to_pylist(), self.index["uid_1"].to_pylist(), strict=True))
 
     @cached_property
@@ -102,19 +103,21 @@ class PairSet:
                             "again with their new path and the same output folder") from error
 
     def iter_images(self, start: int = 0, stop: int | None = None) -> Iterator[PairImages]:
-        """The encoded images of the pairs [start, stop), in index order, in bounded memory.
+        """The encoded images of the pairs [start, stop), in index order, in bounded memory; all bytes are compared.
 
         Raises:
             StaleError: a row of the source is no longer the one that was checked.
         """
         part = self.index.slice(start, None if stop is None else max(0, stop - start))
-        expected = part.select(["pair_id", "row", "caption", "bytes_0", "bytes_1"]).to_pylist()
+        expected = part.select(["pair_id", "row", "caption", "uid_0", "uid_1"]).to_pylist()
         raw_pairs = self.source.read(_rows(part["row"].to_pylist()))
         for entry in expected:
             raw = next(raw_pairs, None)
-            if raw is None or not _same(raw, entry):
+            change = _change(raw, entry)
+            if change is not None or raw is None:
                 raise StaleError(f"pair '{entry['pair_id']}' (row {entry['row']} of the source) has changed since "
-                                 f"{self.folder} was made; run `smpo pairs` into a new folder")
+                                 f"{self.folder} was made: {change}; bring the old one back, or run `smpo pairs` into "
+                                 "a new folder")
             yield PairImages(entry["pair_id"], entry["caption"], raw.image_0, raw.image_1)
 
 
@@ -123,6 +126,12 @@ def _rows(rows: list[int]) -> range | list[int]:
     return range(rows[0], rows[-1] + 1) if rows and rows[-1] - rows[0] + 1 == len(rows) else rows
 
 
-def _same(raw: RawPair, entry: dict) -> bool:
-    sizes = (len(raw.image_0), len(raw.image_1))
-    return raw.row == entry["row"] and raw.caption == entry["caption"] and sizes == (entry["bytes_0"], entry["bytes_1"])
+def _change(raw: RawPair | None, entry: dict) -> str | None:
+    """What of a pair is no longer what was checked; None is nothing."""
+    if raw is None or raw.row != entry["row"] or raw.problem is not None:
+        return "it is no longer there" if raw is None or raw.problem is None else raw.problem[1]
+    if raw.caption != entry["caption"]:
+        return "the prompt is another"
+    images = (raw.image_0, raw.image_1)
+    changed = [side for side in (0, 1) if content_uid(images[side]) != entry[f"uid_{side}"]]
+    return f"image {' and image '.join(map(str, changed))} is another" if changed else None

@@ -2,7 +2,6 @@
 
 import io
 import json
-import re
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,6 +24,7 @@ from smpo.artefacts import (
 )
 from smpo.errors import ConfigError
 from smpo.image_set import ImageSet, read_image
+from smpo.names import check_names
 from smpo.processes import main_first, this_process, wait_for_all
 from smpo.rewards.blocks import Progress, ScoreBlocks, fill
 from smpo.rewards.scorer import Scorer
@@ -144,11 +144,7 @@ def evaluate_images(images: ImageSet, scorers: Mapping[str, Scorer], out: Path, 
 def _check_names(scorers: Mapping[str, Scorer]) -> None:
     if not scorers:
         raise ConfigError("no scorers were given; name at least one")
-    for name in scorers:
-        if name in COLUMNS or not re.fullmatch(r"[A-Za-z0-9_.-]+", name):
-            raise ConfigError(
-                f"scorer name {name!r} cannot be a column: use letters, digits, '_', '.' and '-', none of {COLUMNS}"
-            )
+    check_names(scorers, what="scorer", reserved=COLUMNS)
 
 
 def _column_folder(name: str, scorer: Scorer, images: ImageSet, *, out: Path, store: Path | None) -> Path:

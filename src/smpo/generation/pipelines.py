@@ -1,7 +1,5 @@
 """Which pipeline lies in a folder, and the pipeline itself."""
 
-import hashlib
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -9,17 +7,15 @@ import diffusers
 import torch
 from diffusers import DiffusionPipeline
 
-from smpo.artefacts import hash_file
 from smpo.generation.options import GenerationOptions
 from smpo.models import FAMILIES
 from smpo.models.fitting import family_name, index_of
 from smpo.models.folders import Part
-from smpo.models.sources import INDEX, local_pipeline
+from smpo.models.sources import local_pipeline
 from smpo.processes import local_device
 
 UNWANTED = {"safety_checker": None, "requires_safety_checker": False, "add_watermarker": False}
 """Parts left out: a safety checker would put black images into the statistics, a watermark would change the scores."""
-SETTINGS = (".json", ".txt", ".model")  # configs and vocabularies
 
 
 def pipeline_class(folder: Path) -> type:
@@ -45,26 +41,3 @@ def family_in(folder: Path) -> Any:
         known = ", ".join(FAMILIES.resolve(name).pipeline_class for name in FAMILIES)
         raise Part(folder).error(f"it is a {found}; known: {known}", way_out="use another model")
     return FAMILIES.build({"name": name, "source": str(folder)})
-
-
-def identity(folder: Path) -> dict[str, str]:
-    """SHA-256 of the weights, configs and vocabularies of all parts that paint: what tells two models apart."""
-    parts = sorted(name for name, about in index_of(folder).items() if isinstance(about, list) and name not in UNWANTED)
-    files = [path for part in parts for path in sorted((folder / part).rglob("*")) if path.is_file()]
-    return {
-        "class": index_of(folder)["_class_name"],
-        "weights": _digest(folder, _weights(files)),
-        "configs": _digest(folder, [folder / INDEX, *(path for path in files if path.suffix in SETTINGS)]),
-    }
-
-
-def _weights(files: Iterable[Path]) -> list[Path]:
-    """All weights, but of a part with safetensors these alone: diffusers reads a .bin only where there are none."""
-    files = list(files)
-    safe = {path.parent for path in files if path.suffix == ".safetensors"}
-    return [p for p in files if p.suffix == ".safetensors" or (p.suffix == ".bin" and p.parent not in safe)]
-
-
-def _digest(folder: Path, paths: Iterable[Path]) -> str:
-    lines = (f"{path.relative_to(folder)} {hash_file(path)}\n" for path in paths)
-    return hashlib.sha256("".join(lines).encode()).hexdigest()

@@ -24,8 +24,9 @@ from smpo.artefacts import (
 )
 from smpo.generation.drawing import black_images, image_seed, render
 from smpo.generation.options import GenerationOptions
-from smpo.generation.pipelines import identity, load_pipeline, pipeline_class
+from smpo.generation.pipelines import load_pipeline, pipeline_class
 from smpo.image_set import STAGE, TABLE
+from smpo.models.identity import check_trained, pipeline_identity
 from smpo.models.sources import local_pipeline
 from smpo.parts import Parts
 from smpo.processes import local_device, main_first, shard, this_process, wait_for_all
@@ -71,7 +72,9 @@ class Drawing:
     def of(cls, model: str, prompts: Source, options: GenerationOptions) -> "Drawing":
         """The drawing of `prompts`, with the pipeline's own defaults; errors as `generate_images`."""
         found, folder = tuple(read_prompts(prompts)), local_pipeline(model)
-        return cls(model, identity(folder), found, options.completed(pipeline_class(folder)))
+        if this_process().is_main:
+            check_trained(folder)
+        return cls(model, pipeline_identity(folder), found, options.completed(pipeline_class(folder)))
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -102,7 +105,7 @@ class Drawing:
 
 def generate_images(
     model: str, prompts: Source, out: Path, *, options: GenerationOptions,
-    progress: Progress | None = None,
+    progress: Progress | None = None, verb: str = STAGE,
 ) -> ImageSetReport:
     """The report of a complete image set in `out`; makes only the images that are not there yet.
 
@@ -114,17 +117,18 @@ def generate_images(
         out: folder of the image set.
         options: how the images are made.
         progress: called after every batch of this process, with the images of all.
+        verb: of the command line that makes this set, for messages.
 
     Raises:
         ConfigError: the model cannot be found.
         StaleError: `out` holds images of another model, other prompts or other options.
-        DataError: no prompts; an image came out non-finite.
+        DataError: no prompts; an image is not what was written, or came out non-finite.
         ProcessError: another process ended before its share was done.
     """
-    return draw(Drawing.of(model, prompts, options), out, progress=progress)
+    return draw(Drawing.of(model, prompts, options), out, progress=progress, verb=verb)
 
 
-def draw(drawing: Drawing, out: Path, *, progress: Progress | None) -> ImageSetReport:
+def draw(drawing: Drawing, out: Path, *, progress: Progress | None, verb: str = STAGE) -> ImageSetReport:
     """The report of the complete image set of `drawing` in `out`; see `generate_images`."""
     started = time.monotonic()
     status = main_first("open the image set", lambda: begin(out, stage=STAGE, settings=drawing.settings, inputs={}))
@@ -132,7 +136,7 @@ def draw(drawing: Drawing, out: Path, *, progress: Progress | None) -> ImageSetR
     if status is not Status.DONE:
         made = _make_missing(drawing, out, progress)
     elif this_process().is_main:
-        Artefact.open(out, stage=STAGE).check()  # what is used again is what was made
+        Artefact.open(out, stage=STAGE).check(verb=verb)  # what is used again is what was made
     print_of = fingerprint_of(out, stage=STAGE)
     seconds, num_black = time.monotonic() - started, len(read_manifest(out, stage=STAGE)["notes"].get(BLACK, ()))
     return ImageSetReport(out, len(drawing.rows), made, status is Status.DONE, seconds, print_of, num_black)

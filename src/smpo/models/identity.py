@@ -6,7 +6,7 @@ part that was changed in place is another.
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from smpo.artefacts import MANIFEST, Artefact, fingerprint
@@ -24,21 +24,25 @@ UNUSED = {"safety_checker", "feature_extractor", "requires_safety_checker"}
 DENOISER, SCHEDULER = "unet", "scheduler"
 
 
-def model_parts(folder: Path) -> dict[str, str]:
-    """Part -> SHA-256 of its content, in hex, of all parts of the pipeline in `folder` that decide its images.
+def pipeline_identity(folder: Path) -> dict[str, str]:
+    """What tells two pipelines apart: part -> SHA-256 of its content, in hex, and one of the index that joins them.
 
     Raises:
         ConfigError: the index or a part's settings cannot be read.
     """
-    index = _settings(folder / INDEX)
-    names = sorted(name for name, about in index.items() if isinstance(about, list) and any(about))
-    return {name: part_digest(folder / name) for name in names if name not in UNUSED and (folder / name).is_dir()}
-
-
-def pipeline_identity(folder: Path) -> dict[str, str]:
-    """What tells two pipelines apart: the digests of `model_parts`, and of the index that says how they are joined."""
     index = {key: value for key, value in _settings(folder / INDEX).items() if key not in UNUSED}
-    return {"index": fingerprint(index), **model_parts(folder)}
+    return {"index": fingerprint(index), **{name: part_digest(folder / name) for name in _part_names(folder)}}
+
+
+def encoder_parts(folder: Path) -> dict[str, str]:
+    """Part -> digest of what a cache is made with: VAE, text encoders and tokenizers of the pipeline in `folder`."""
+    names = [name for name in _part_names(folder) if name not in (DENOISER, SCHEDULER)]
+    return {name: part_digest(folder / name) for name in names}
+
+
+def _part_names(folder: Path) -> list[str]:
+    names = sorted(name for name, about in _settings(folder / INDEX).items() if isinstance(about, list) and any(about))
+    return [name for name in names if name not in UNUSED and (folder / name).is_dir()]
 
 
 def part_digest(folder: Path) -> str:
@@ -114,7 +118,3 @@ def _without(content: object) -> object:
         return {key: _without(value) for key, value in content.items() if key not in VOLATILE}
     return [_without(value) for value in content] if isinstance(content, list) else content
 
-
-def subset(parts: Mapping[str, str], names: Iterable[str]) -> dict[str, str]:
-    """The parts of these names."""
-    return {name: parts[name] for name in names if name in parts}

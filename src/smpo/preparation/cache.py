@@ -21,6 +21,7 @@ from smpo.artefacts import Artefact, Status, begin, fingerprint, finish
 from smpo.data.images import decode_image
 from smpo.data.pair_set import PairImages, PairSet
 from smpo.errors import DataError
+from smpo.models.identity import check_same_parts, encoder_parts
 from smpo.models.parts import posterior_moments
 from smpo.models.schedules import check_timesteps
 from smpo.models.sd import StableDiffusion
@@ -30,6 +31,7 @@ from smpo.preparation.crops import Crops, views_of
 from smpo.processes import local_device
 from smpo.sections import Section
 
+MODEL = "model."  # in front of a part's name among the inputs
 BLOCK_PAIRS = 128
 BLOCK_PROMPTS = 1024
 
@@ -80,23 +82,24 @@ def cache_pairs(
     """Write the cache of `pairs` for the VAE and text encoders of `family` into `out`.
 
     Raises:
-        StaleError: `out` is a cache of other pairs or options.
+        StaleError: `out` is a cache of other pairs or options, or was made with another VAE or text encoder.
         ConfigError: the model is damaged, or training cannot follow its schedule.
         DataError: a value does not fit into the stored type.
         ValueError: the VAE gave non-finite latents.
     """
     stored = options.model_dump(exclude={"batch_size"})
-    settings = {"family": type(family).__name__, "model": family.source, "revision": family.revision, **stored}
-    status = begin(out, stage="cache", settings=settings, inputs={"pairs": pairs.fingerprint})
+    settings = {"family": type(family).__name__, **stored}
+    parts = {f"{MODEL}{name}": digest for name, digest in encoder_parts(family.folder).items()}
+    status = begin(out, stage="cache", settings=settings, inputs={"pairs": pairs.fingerprint, **parts})
     if status is not Status.DONE:
         check_timesteps(family.alphas_cumprod, 1)  # a schedule that cannot be trained with is refused before the work
         device = torch.device(local_device())
-        prompts, parts = sorted(set(pairs.captions) - {""}), Parts.open(out)
-        _write_prompts(["", *prompts], family, parts, options=options, device=device)
+        prompts, blocks = sorted(set(pairs.captions) - {""}), Parts.open(out)
+        _write_prompts(["", *prompts], family, blocks, options=options, device=device)
         vae = family.load_vae(getattr(torch, options.vae_dtype)).to(device)
-        _write_latents(pairs, vae, parts, options=options, progress=progress)
+        _write_latents(pairs, vae, blocks, options=options, progress=progress)
         counts = {"pairs": len(pairs), "prompts": 1 + len(prompts), "views": options.views.num_views}
-        finish(out, {**counts, "content": _content(parts)}, sealed=parts.of_all())
+        finish(out, {**counts, "content": _content(blocks)}, sealed=blocks.of_all())
     artefact = Artefact.open(out, stage="cache")
     megabytes = sum(seal.bytes for seal in artefact.seals.values()) / 1e6
     counts = {name: artefact.results[name] for name in ("pairs", "prompts", "views")}
@@ -106,6 +109,16 @@ def cache_pairs(
 def _content(parts: Parts) -> str:
     """Digest of all blocks: what is trained on, whatever device made it."""
     return fingerprint({name: seal.entry for name, seal in parts.of_all().items()})
+
+
+def check_encoders(cache: "LatentCache", family: StableDiffusion) -> None:
+    """StaleError unless the family has the VAE, text encoders and tokenizers that the cache was made with."""
+    made_with = {name.removeprefix(MODEL): digest for name, digest in cache.manifest["inputs"].items()
+                 if name.startswith(MODEL)}
+    check_same_parts(
+        encoder_parts(family.folder), made_with, made=str(cache.folder), model=family.source,
+        again="set paths.cache to another folder, or delete this one, and run `smpo cache`",
+    )
 
 
 class LatentCache:

@@ -16,6 +16,7 @@ import torch
 
 from smpo.artefacts import Status, begin, finish, read_manifest, reseal, write_atomically
 from smpo.data.formats import detect_format, open_source
+from smpo.data.images import content_uid
 from smpo.data.pair_set import INDEX, INDEX_SCHEMA, SOURCE, STAGE
 from smpo.data.records import PairSource, RawPair
 from smpo.errors import DataError
@@ -202,7 +203,8 @@ def _index_row(pair: CheckedPair) -> dict:
     raw = pair.raw
     (width_0, height_0), (width_1, height_1) = pair.sizes
     return {"pair_id": raw.pair_id, "row": raw.row, "caption": raw.caption, "label_0": raw.human_label,
-            "uid_0": raw.uid_0, "uid_1": raw.uid_1, "bytes_0": len(raw.image_0), "bytes_1": len(raw.image_1),
+            "uid_0": content_uid(raw.image_0), "uid_1": content_uid(raw.image_1),
+            "bytes_0": len(raw.image_0), "bytes_1": len(raw.image_1),
             "width_0": width_0, "height_0": height_0, "width_1": width_1, "height_1": height_1,
             "p_win": raw.p_win}
 

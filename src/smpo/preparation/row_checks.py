@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from smpo.checks import check_fraction
-from smpo.data.images import MAX_ASPECT, ImageError, decode_image
+from smpo.data.images import MAX_ASPECT, ImageError, content_uid, decode_image
 from smpo.data.layouts import check_renames
 from smpo.data.records import RawPair
 from smpo.errors import ConfigError
@@ -75,8 +75,8 @@ class CheckedPair:
 def check_pair(raw: RawPair, options: PairOptions) -> CheckedPair:
     """`raw` with its image sizes, or with the first reason to drop it; the images are decoded last."""
     reason, detail = raw.problem or _caption_problem(raw, options) or _label_problem(raw, options) or ("", "")
-    if not reason and (raw.image_0 == raw.image_1 or raw.uid_0 == raw.uid_1):
-        reason, detail = "identical_images", f"both images are {raw.uid_0}"
+    if not reason and raw.image_0 == raw.image_1:
+        reason, detail = "identical_images", f"both images are {content_uid(raw.image_0)}"
     if reason:
         return CheckedPair(raw, reason=reason, detail=detail)
     sizes = []

@@ -5,10 +5,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from smpo.artefacts import write_atomically
+from smpo.errors import DataError
 from smpo.generation import GenerationOptions, ImageSet, ImageSetReport, Progress, generate_images
 from smpo.prompts import Source
 
-PAIRS_FILE = "pairs.jsonl"
+PAIRS_FILE, VERB = "pairs.jsonl", "sample"
 
 
 def sample_pairs(
@@ -23,11 +24,23 @@ def sample_pairs(
         options: how the images are made; two are made of each prompt.
         progress: called after every batch of images.
     """
-    report = generate_images(model, prompts, out, options=replace(options, images_per_prompt=2), progress=progress)
-    images = ImageSet.open(out)
-    lines = [
-        json.dumps({"prompt": images.prompts[i], "image_0": images.files[i], "image_1": images.files[i + 1]})
-        for i in range(0, len(images), 2)
-    ]
-    write_atomically(out / PAIRS_FILE, "\n".join(lines) + "\n")
+    two = replace(options, images_per_prompt=2)
+    report = generate_images(model, prompts, out, options=two, progress=progress, verb=VERB)
+    write_atomically(out / PAIRS_FILE, _lines(ImageSet.open(out)))
     return report
+
+
+def check_sampled(out: Path) -> None:
+    """DataError unless the pairs and images that `sample_pairs` wrote to `out` are what it wrote; all are read."""
+    images = ImageSet.open(out)
+    images.pixels.check(verb=VERB)
+    if not (out / PAIRS_FILE).is_file() or (out / PAIRS_FILE).read_text(errors="replace") != _lines(images):
+        raise DataError(f"{out / PAIRS_FILE} is not what was written; run `smpo sample` again")
+
+
+def _lines(images: ImageSet) -> str:
+    """The pair set in the jsonl layout."""
+    return "".join(
+        json.dumps({"prompt": images.prompts[i], "image_0": images.files[i], "image_1": images.files[i + 1]}) + "\n"
+        for i in range(0, len(images), 2)
+    )

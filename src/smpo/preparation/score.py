@@ -1,6 +1,5 @@
 """Stage `score`: reward models' scores of both images of each pair, a table per scorer, safe from any interruption."""
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,6 +15,7 @@ from smpo.artefacts import Artefact, Status, begin, finish, hash_file, read_mani
 from smpo.data.images import decode_image
 from smpo.data.pair_set import PairSet
 from smpo.errors import ConfigError, StaleError
+from smpo.names import check_names
 from smpo.processes import main_first, this_process, wait_for_all
 from smpo.rewards.blocks import Progress, ScoreBlocks, fill
 from smpo.rewards.scorer import Scorer
@@ -140,9 +140,7 @@ def score_pairs(pairs: PairSet, scorers: Mapping[str, Scorer], out: Path, *, opt
 def _check_names(scorers: Mapping[str, Scorer]) -> None:
     if not scorers:
         raise ConfigError("no scorers were given; name at least one")
-    for name in scorers:
-        if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*", name):
-            raise ConfigError(f"scorer name '{name}' cannot be a folder; use letters, digits, '_', '-' and '.'")
+    check_names(scorers, what="scorer")
 
 
 def _begin(pairs: PairSet, scorers: Mapping[str, Scorer], out: Path) -> list[str]:

@@ -15,7 +15,7 @@ from smpo.rewards.affine_head import AffineHead
 from smpo.rewards.clip_cosine import read_config
 from smpo.rewards.learnt import LearntScorer
 from smpo.rewards.preprocessing import ShortestSide
-from smpo.rewards.weights import load_model, local_file, model_files, read_tensors, shapes_of
+from smpo.rewards.weights import existing, load_model, local_file, model_files, read_tensors, shapes_of
 
 HEAD = "sac+logos+ava1-l14-linearMSE.pth"
 TEXT_SIDE = ("text_model.", "text_projection.", "logit_scale")  # of the whole CLIP checkpoint; not needed
@@ -49,6 +49,10 @@ class Aesthetic(LearntScorer):
     @cached_property
     def _weight_files(self) -> list[Path]:
         return [self._head_file, *model_files(self.clip, None)]
+
+    @cached_property
+    def _config_files(self) -> list[Path]:
+        return existing(self._weight_files[1].parent, ("config.json",))
 
     def _load(self, device: torch.device, dtype: torch.dtype) -> "LoadedAesthetic":
         head_file, *files = self._weight_files

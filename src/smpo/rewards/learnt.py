@@ -17,9 +17,11 @@ from smpo.checks import check_known
 from smpo.precision import float32_products
 from smpo.processes import local_device
 from smpo.rewards.scorer import Preprocessing
-from smpo.rewards.weights import commit_of, hashes
+from smpo.rewards.weights import hashes
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+PLACES = {"device", "source", "revision", "processor", "clip", "tokenizer"}
+"""Fields that say where something is or runs: not they decide a score, but the content of the files."""
 THREADS = 8  # pillow's resize releases the interpreter lock
 
 
@@ -91,15 +93,15 @@ class LearntScorer(ABC):
             return model.score(inputs.to(model.device, non_blocking=True), prompts).float().cpu()
 
     def identity(self) -> dict[str, Any]:
-        """What decides a score: settings, hub commit, SHA-256 of weights and tokenizer, preprocessing, units.
+        """What decides a score: settings, SHA-256 of weights, configs and tokenizer, preprocessing, units; no places.
 
         Raises:
             DataError: the files cannot be found.
         """
-        settings = {key: value for key, value in asdict(self).items() if key != "device"}
-        return {"name": self.name, **settings, "commit": commit_of(self._weight_files[0]),
-                "weights": self._weight_hashes, "tokenizer": self._tokenizer_hashes,
-                "preprocessing": self.preprocessing.describe(), "units": self.units}
+        settings = {key: value for key, value in asdict(self).items() if key not in PLACES}
+        return {"name": self.name, **settings, "weights": self._weight_hashes, "configs": hashes(self._config_files),
+                "tokenizer": self._tokenizer_hashes, "preprocessing": self.preprocessing.describe(),
+                "units": self.units}
 
     @cached_property
     def _weight_hashes(self) -> dict[str, str]:
@@ -113,6 +115,11 @@ class LearntScorer(ABC):
     @abstractmethod
     def _weight_files(self) -> list[Path]:
         """Every file whose content decides the weights; the first is the source's."""
+
+    @property
+    def _config_files(self) -> list[Path]:
+        """Every file that decides how the weights are used; none where the checkpoint alone says it."""
+        return []
 
     @property
     def _tokenizer_files(self) -> list[Path]:

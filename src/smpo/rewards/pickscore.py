@@ -40,6 +40,10 @@ class ClipFolderScorer(LearntScorer):
         return model_files(self.source, self.revision)
 
     @cached_property
+    def _config_files(self) -> list[Path]:
+        return existing(self._weight_files[0].parent, ("config.json",))
+
+    @cached_property
     def _tokenizer_files(self) -> list[Path]:
         return existing(self._processor_folder, CLIP_FILES)
 

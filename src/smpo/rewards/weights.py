@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from smpo.artefacts import hash_file
+from smpo.digests import file_digests
 from smpo.errors import DataError
 from smpo.models.package_data import resolve_source
 
@@ -73,15 +73,10 @@ def existing(folder: Path, names: Iterable[str]) -> list[Path]:
     return [folder / name for name in names if (folder / name).is_file()]
 
 
-def commit_of(file: Path) -> str | None:
-    """The hub commit that a downloaded file belongs to; None for other local files."""
-    folder = file.parent
-    return folder.name if folder.parent.name == "snapshots" else None
-
-
 def hashes(files: Iterable[Path]) -> dict[str, str]:
-    """SHA-256 of each file by its name."""
-    return {file.name: hash_file(file) for file in files}
+    """SHA-256 of each file by its name; remembered, see `smpo.digests`."""
+    found = file_digests(files)
+    return {file.name: digest for file, digest in found.items()}
 
 
 def read_tensors(files: Iterable[Path]) -> Tensors:

@@ -18,6 +18,7 @@ from pydantic import Field, ValidationError, model_validator
 from smpo.checks import check_known
 from smpo.config import PathsSection, Recipe, load_recipe
 from smpo.errors import ConfigError
+from smpo.names import BASE, check_names
 from smpo.recipes import sweep_path
 from smpo.recipes.reading import parse_mapping, parse_override
 from smpo.registry import one_line
@@ -62,7 +63,7 @@ class SweepReportSection(Section):
 class SweepFile(Section):
     """A sweep as its file says it."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9._-]+$")
+    name: str
     folder: str | None = Field(None, description="of all runs; sweeps with one folder share seeds and equal rows")
     recipe: str = Field(description="a recipe file, or the name of a shipped one")
     seeds: tuple[int, ...] = Field((0,), min_length=1)
@@ -82,8 +83,11 @@ class SweepFile(Section):
         for row in (*self.rows.values(), RowSection(own=self.share)):
             for artefact in row.own:
                 check_known(artefact, ARTEFACTS, what="artefact to share or own")
-        slugs = [slug(name) for name in self.rows]
-        alike = [name for name in self.rows if slugs.count(slug(name)) > 1]
+        check_names([self.name], what="name: sweep")
+        slugs = [slug(name).lower() for name in self.rows]
+        for name in self.rows:
+            check_names([slug(name)], what=f"row {name!r}: folder", reserved=[BASE])
+        alike = [name for name in self.rows if slugs.count(slug(name).lower()) > 1]
         if alike:
             raise ConfigError(f"rows {', '.join(alike)} would share the folder {slug(alike[0])}; rename them")
         if self.report.ours is not None:

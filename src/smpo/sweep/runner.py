@@ -22,7 +22,7 @@ from smpo.config import Recipe
 from smpo.errors import ProcessError
 from smpo.library_output import quieten_libraries
 from smpo.locks import exclusive
-from smpo.stages import run_stage, score_sets, stages_of
+from smpo.stages import places_of, run_stage, score_sets, stages_of
 from smpo.sweep.plan import Planned, Sweep
 from smpo.sweep.rows import named, row_of, wins_of
 from smpo.training.trainer import forget_precision
@@ -140,10 +140,8 @@ def do_run(sweep: Sweep, run: Planned) -> str:
 @contextmanager
 def _turns(stage: str, recipe: Recipe, run: Planned) -> Iterator[None]:
     """Nobody else makes meanwhile what `stage` makes, as far as it is not the run's own; a score table goes alone."""
-    folder = recipe.folder(stage)
-    places = [folder / name for name in sorted(recipe.pair_scorers)] if stage == "score" else [folder]
     with ExitStack() as turns:
-        for place in places:
+        for place in places_of(stage, recipe):
             if not place.is_relative_to(run.folder):
                 turns.enter_context(exclusive(place))
         yield

@@ -22,12 +22,13 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from smpo.artefacts import hash_file, sync_folder, write_atomically
+from smpo.artefacts import fingerprint, hash_file, sync_folder, write_atomically
 from smpo.processes import Process
 
-MANIFEST = "manifest.json"
+MANIFEST, STATE = "manifest.json", "state.json"
+STEMS = ("optimizer", "unet")  # of the tensors that every run has
 STEP_FOLDER = re.compile(r"step-(\d{8})")
-SHARD = re.compile(r"(?P<stem>.+)-\d{5}-of-\d{5}")
+SHARD = re.compile(r"(?P<stem>.+)-\d{5}-of-\d{5}(?P<ending>\.safetensors)?")
 
 Gather = Callable[[Any], list[Any]]
 """What each process gives -> what all gave, by rank, on every process."""
@@ -93,8 +94,9 @@ def save_checkpoint(
         name: entry for part in gather(_write(aside, state.tensors, ending=ending)) for name, entry in part.items()
     }
     if main:
-        write_atomically(aside / "state.json", json.dumps({"step": state.step, **state.scalars}, sort_keys=True))
-        write_atomically(aside / MANIFEST, json.dumps(content | _described([aside / "state.json"]), indent=1))
+        write_atomically(aside / STATE, json.dumps({"step": state.step, **state.scalars}, sort_keys=True))
+        files = content | _described([aside / STATE])
+        write_atomically(aside / MANIFEST, json.dumps({"files": files, "seal": fingerprint(files)}, indent=1))
         _finish(folder, aside, final, keep=keep)
     gather(None)  # nobody goes on before it stands
     return final
@@ -105,7 +107,7 @@ def load_checkpoint(folder: Path) -> TrainState | None:
     for path in checkpoints(folder):
         complaint = damage(path)
         if complaint is None:
-            scalars = json.loads((path / "state.json").read_text())
+            scalars = json.loads((path / STATE).read_text())
             return TrainState(scalars.pop("step"), _tensors(path), scalars)
         warnings.warn(f"checkpoint {path} is damaged ({complaint}); falling back to the one before", stacklevel=2)
     return None
@@ -119,21 +121,35 @@ def checkpoints(folder: Path) -> list[Path]:
 
 
 def damage(path: Path) -> str | None:
-    """What is wrong with a checkpoint folder, or None: every file must have the manifest's size and hash."""
+    """What is wrong with a checkpoint folder, or None.
+
+    Its manifest must be as it was written and name the state and the tensors, every file must have the manifest's size
+    and hash, no other tensors may lie there, and the state must be of the step that the folder is named after.
+    """
     if not (path / MANIFEST).exists():
         return "no manifest"
     try:
         manifest = json.loads((path / MANIFEST).read_text())
-        expected = {name: (entry["bytes"], entry["sha256"]) for name, entry in manifest.items()}
+        files = manifest["files"]
+        expected = {name: (entry["bytes"], entry["sha256"]) for name, entry in files.items()}
     except (ValueError, TypeError, KeyError, AttributeError):  # whatever a damaged manifest may hold
         return "unreadable manifest"
+    if manifest.get("seal") != fingerprint(files):
+        return "its manifest is not the one that was written"
+    found = {file.name for file in path.glob("*.safetensors")}
+    unknown, needed = sorted(found - expected.keys()), {STATE, *(f"{stem}.safetensors" for stem in STEMS)}
+    if unknown:
+        return f"{unknown[0]} is not in its manifest"
+    if not needed <= {SHARD.sub(r"\g<stem>\g<ending>", name) for name in expected}:
+        return f"its manifest does not name {' and '.join(sorted(needed))}"
     for name, (size, digest) in expected.items():
         file = path / name
         if not file.exists():
             return f"{name} is missing"
         if file.stat().st_size != size or hash_file(file) != digest:
             return f"{name} differs from its manifest"
-    return None
+    step = json.loads((path / STATE).read_text()).get("step")
+    return None if path.name == f"step-{step:08d}" else f"it is the state of step {step}"
 
 
 def _begin(folder: Path, aside: Path, final: Path) -> bool:

@@ -11,14 +11,14 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from smpo.artefacts import Artefact, Status, begin, finish, hash_file, write_atomically
-from smpo.generation.pipelines import identity
 from smpo.maths.preference import implicit_margin
+from smpo.models.identity import DENOISER, SCHEDULER, check_trained, part_digest
 from smpo.models.schedules import check_timesteps
 from smpo.models.sd import StableDiffusion
-from smpo.models.sources import local_pipeline
+from smpo.models.sources import local_unet
 from smpo.noising.forward import Forward
 from smpo.precision import float32_products
-from smpo.preparation.cache import LatentCache
+from smpo.preparation.cache import LatentCache, check_encoders
 from smpo.processes import local_device, main_first
 from smpo.randomness import derive_seed
 from smpo.records import Predict
@@ -118,9 +118,13 @@ def measure_held_out(
     Raises:
         StaleError: `out` was made from other pairs, models or options.
     """
+    check_encoders(held.cache, held.family)
+    check_trained(local_unet(policy).parent)
+    folder = held.family.folder
     settings = {
-        **options.model_dump(exclude={"batch_size"}), "policy": identity(local_pipeline(policy))["weights"],
-        "reference": reference or held.family.source,
+        **options.model_dump(exclude={"batch_size"}), "policy": part_digest(local_unet(policy)),
+        "reference": part_digest(folder / DENOISER if reference is None else local_unet(reference)),
+        "scheduler": part_digest(folder / SCHEDULER),
     }
 
     check_timesteps(held.family.alphas_cumprod, max(options.timesteps), option="evaluation.held_out.timesteps")

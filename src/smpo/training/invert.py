@@ -4,7 +4,6 @@ Training then needs neither inversion nor a reference UNet. Blocks are written w
 carries on; the processes that were started together share them.
 """
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,24 +11,26 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from smpo.artefacts import Artefact, Status, begin, finish
 from smpo.errors import NonFiniteError, StaleError
+from smpo.models.identity import DENOISER
 from smpo.noising.target import noise_between
 from smpo.parts import Parts
 from smpo.precision import float32_products
+from smpo.preparation.cache import MODEL
 from smpo.processes import main_first, shard, this_process, wait_for_all
 from smpo.records import StoredNoise, TrainingBatch
 from smpo.training.batches import MicroBatches, Share
 from smpo.training.order import distinct_visits
-from smpo.training.run import Run
+from smpo.training.run import Run, model_inputs
 from smpo.training.step import Evaluations, StepParts, noised, predictor, side_errors
 from smpo.training.stored import STAGE, StoredVisits, block_size, holds_block, write_block
 
 DRAWN = ("stored_visits", "caption_dropout", "flips", "latents", "min_timestep", "max_timestep", "mixed_precision")
 """The training options that the noised latents or the reference's errors depend on."""
+POLICY = f"{MODEL}{DENOISER}"
 
 Progress = Callable[[int, int], None]
 
@@ -75,10 +76,10 @@ def invert_visits(run: Run, out: Path, *, progress: Progress | None = None) -> I
     """
     accelerator = Accelerator(mixed_precision=run.options.mixed_precision)
     unet = run.family.load_unet(run.ref_unet or run.init_unet).requires_grad_(False).eval()
-    settings, visits = store_settings(run, weights=weights_digest(unet)), num_visits(run)
+    settings, inputs, visits = store_settings(run), store_inputs(run), num_visits(run)
 
     def opened() -> tuple[Status, Parts]:
-        status = begin(out, stage=STAGE, settings=settings, inputs=run.inputs)
+        status = begin(out, stage=STAGE, settings=settings, inputs=inputs)
         return status, Parts.open(out, compare=status is not Status.DONE)
 
     status, there = main_first("open the stored visits", opened)
@@ -167,8 +168,7 @@ def with_stored(run: Run, folder: Path) -> Run:
         StaleError: it was made from other inputs or settings, or for a shorter training.
     """
     stored = StoredVisits(folder, run.visiting, len(run.pairs))
-    settings = store_settings(run, weights=stored.manifest["settings"]["weights"])
-    begin(folder, stage=STAGE, settings=settings, inputs=run.inputs)
+    begin(folder, stage=STAGE, settings=store_settings(run), inputs=store_inputs(run))
     if len(stored) < num_visits(run):
         raise StaleError(
             f"{folder} holds {len(stored)} visits, training makes {num_visits(run)}; run `smpo invert` again"
@@ -177,22 +177,15 @@ def with_stored(run: Run, folder: Path) -> Run:
     return replace(run, stored=stored, inputs={**run.inputs, STAGE: stored.manifest["fingerprint"]})
 
 
-def check_reference(run: Run, policy: nn.Module) -> None:
-    """StaleError where the policy starts at the reference's source, and no longer from the weights that were used."""
-    if run.stored is None or run.ref_unet not in (None, run.init_unet):
-        return
-    if weights_digest(policy) != run.stored.manifest["settings"]["weights"]:
-        raise StaleError(
-            f"{run.stored.folder} was made with other weights than {run.init_unet or run.family.source} has now; "
-            "delete the folder and run `smpo invert` again"
-        )
+def store_inputs(run: Run) -> dict[str, str]:
+    """What a store is made from: the run's inputs and, by content, reference and scheduler; not the policy's start."""
+    return {**run.inputs, **{name: digest for name, digest in model_inputs(run).items() if name != POLICY}}
 
 
-def store_settings(run: Run, *, weights: str) -> dict[str, Any]:
-    """What decides the content of a store, beside the run's inputs; `weights` is the digest of the reference's."""
+def store_settings(run: Run) -> dict[str, Any]:
+    """What decides the content of a store, beside its inputs."""
     return {
-        "family": type(run.family).__name__, "model": run.family.source, "revision": run.family.revision,
-        "reference": run.ref_unet or run.init_unet, "weights": weights, "noising": run.settings["noising"],
+        "family": type(run.family).__name__, "noising": run.settings["noising"],
         "winner_share": run.objective.winner_share, "seed": run.seed,
         "training": run.options.model_dump(mode="json", include=set(DRAWN)),
     }
@@ -203,12 +196,3 @@ def num_visits(run: Run) -> int:
     return distinct_visits(
         run.options.steps * run.options.batch_size, num_pairs=len(run.pairs), visiting=run.visiting
     )
-
-
-def weights_digest(unet: nn.Module) -> str:
-    """SHA-256, in hex, of the names, types and values of all weights."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(unet.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy())
-    return digest.hexdigest()

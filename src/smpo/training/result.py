@@ -12,25 +12,21 @@ from smpo.artefacts import Artefact, Status, begin, finish, hash_file, is_comple
 from smpo.errors import DataError, StaleError
 from smpo.generation import GenerationOptions, sample_grid
 from smpo.models.export import export, family_of_folder
+from smpo.preparation.cache import check_encoders
 from smpo.training.cards import model_card
 from smpo.training.checkpoint import checkpoints
+from smpo.training.finite import check_finite, non_finite
 from smpo.training.lora import fuse
 from smpo.training.lora_files import save_adapters
-from smpo.training.run import METRICS, Run
+from smpo.training.run import METRICS, Run, model_inputs
 
 SPEED_ONLY = {"checkpoint_every", "keep_checkpoints", "log_every", "trackers", "workers", "samples", "micro_batch_size",
               "single_file"}
 LOST = "bring the files back, or delete {folder} and train again"
 
 
-def open_run(run: Run) -> Status:
-    """The state of the run's folder; writes its resolved recipe.
-
-    A finished run whose recipe now asks for more steps is carried on, unless its learning rate knows the last step.
-
-    Raises:
-        StaleError: the folder belongs to another recipe or other inputs, or has already run longer.
-    """
+def begin_run(run: Run) -> Status:
+    """`smpo.artefacts.begin` of the run with all that decides its result; StaleError when any of it has changed."""
     options = run.options.model_dump(mode="json", exclude=SPEED_ONLY)
     for choice in ("reference_ema_decay", "lora", "stored_visits", "compile", "channels_last"):
         if options[choice] is None or options[choice] is False:
@@ -39,8 +35,20 @@ def open_run(run: Run) -> Status:
         del options["optimizer"]["fused"]
     if run.options.optimizer.schedule == "constant":
         del options["steps"]
-    settings = {**run.settings, "seed": run.seed, "training": options}
-    status = begin(run.folder, stage="train", settings=settings, inputs=run.inputs)
+    settings = {"family": type(run.family).__name__, **run.settings, "seed": run.seed, "training": options}
+    check_encoders(run.cache, run.family)
+    return begin(run.folder, stage="train", settings=settings, inputs={**run.inputs, **model_inputs(run)})
+
+
+def open_run(run: Run) -> Status:
+    """The state of the run's folder; writes its resolved recipe.
+
+    A finished run whose recipe now asks for more steps is carried on, unless its learning rate knows the last step.
+
+    Raises:
+        StaleError: the folder belongs to another recipe, other inputs or another model, or has already run longer.
+    """
+    status = begin_run(run)
     if is_complete(run.folder):
         artefact = Artefact.open(run.folder, stage="train")
         check_not_beyond(run, artefact.results["steps"])
@@ -83,11 +91,18 @@ def finish_run(run: Run, unet: UNet2DConditionModel) -> None:
     """Write the model folder with its card, and a LoRA's folder, each whole or not at all; mark the run complete.
 
     Adapters are fused into `unet`.
+
+    Raises:
+        NonFiniteError: a weight is NaN or infinite.
+        StaleError: the model, of which the other parts are saved too, has changed since the run was opened.
     """
+    begin_run(run)
     unet.to("cpu")
+    _check_weights(run, unet)
     if run.options.lora:
         _write_whole(run.lora_folder, lambda aside: save_adapters(run, unet, aside))
         fuse(unet)
+        _check_weights(run, unet)
 
     def save_model(aside: Path) -> None:
         run.family.save_pipeline(unet, aside)
@@ -112,6 +127,11 @@ def write_single_file(run: Run) -> None:
     """Write the finished model as one file, where the recipe wants it and it is not there."""
     if run.options.single_file and not run.single_file.exists():
         export(run.model_folder, run.single_file, precision=run.options.single_file, title=run.name)
+
+
+def _check_weights(run: Run, unet: UNet2DConditionModel) -> None:
+    names = non_finite(unet.state_dict())
+    check_finite(names, step=run.options.steps, what="weights of the result are", checkpoints=run.checkpoints)
 
 
 def _write_whole(folder: Path, write: Callable[[Path], None]) -> None:

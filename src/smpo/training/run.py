@@ -4,8 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from smpo.models.identity import DENOISER, SCHEDULER, part_digest
 from smpo.models.sd import StableDiffusion
-from smpo.preparation.cache import LatentCache
+from smpo.models.sources import local_unet
+from smpo.preparation.cache import MODEL, LatentCache
 from smpo.training.batches import TrainingPairs
 from smpo.training.options import TrainingOptions
 from smpo.training.order import Visiting
@@ -81,6 +83,22 @@ class Run:
     def lora_folder(self) -> Path:
         """The adapters of a LoRA run."""
         return self.folder / "lora"
+
+
+def model_inputs(run: Run) -> dict[str, str]:
+    """Digests of the parts of the model that the run trains with, now: start, reference and scheduler.
+
+    By content (see `smpo.models.identity`): another name or place of the same weights is the same.
+    """
+    folder = run.family.folder
+    start, reference = (
+        part_digest(folder / DENOISER if source is None else local_unet(source))
+        for source in (run.init_unet, run.ref_unet or run.init_unet)
+    )
+    return {
+        f"{MODEL}{DENOISER}": start, f"{MODEL}reference": reference,
+        f"{MODEL}{SCHEDULER}": part_digest(folder / SCHEDULER),
+    }
 
 
 def visiting_of(seed: int, noising: Any, objective: Any, options: TrainingOptions) -> Visiting:

@@ -6,7 +6,7 @@ Nothing random happens here: visits, draws and noise are functions of (seed, pos
 import contextlib
 import signal
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from types import FrameType
@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader
 
 from smpo.artefacts import Status
 from smpo.errors import NonFiniteError
+from smpo.locks import sole_writer
 from smpo.maths.utility import reference_point
 from smpo.models.proof import prove_training
 from smpo.objectives import holds_reference
@@ -32,7 +33,7 @@ from smpo.randomness import derive_seed
 from smpo.records import TrainingBatch
 from smpo.training.batches import MicroBatches, Share, outlive_preemption
 from smpo.training.checkpoint import TrainState, load_checkpoint, save_checkpoint
-from smpo.training.invert import check_reference
+from smpo.training.finite import check_finite, non_finite
 from smpo.training.joining import join_processes
 from smpo.training.lora import AdaptersOff, add_adapters, check_one_copy, restore_trained, trained_parameters
 from smpo.training.metrics import SUMS, MetricsLog, step_sums, summarise
@@ -59,11 +60,19 @@ def train(run: Run, *, report: Report | None = None) -> TrainReport:
 
     Raises:
         ConfigError: the launcher asks for what training does not do; a part of the model is damaged or does not fit.
+        BusyError: another process trains in the run's folder.
         NonFiniteError: a loss or gradient is not finite; nothing was stepped, the last checkpoint stands.
         SystemExit: code 75 after SIGTERM or SIGUSR1, with a checkpoint of the last whole step.
     """
-    options, spread = run.options, spread_asked(run.options, stored=run.stored is not None)
+    spread = spread_asked(run.options, stored=run.stored is not None)
     accelerator = join_processes(run)
+    with sole_writer(run.folder) if accelerator.is_main_process else contextlib.nullcontext():
+        return _train(run, accelerator, spread, report)
+
+
+def _train(run: Run, accelerator: Accelerator, spread: Callable[[Accelerator], Whole], report: Report | None
+           ) -> TrainReport:
+    options = run.options
     with accelerator.main_process_first():
         status = open_run(run)
     if status is Status.DONE:
@@ -131,7 +140,6 @@ class Trainer:
         self.progress, self.leaving = Progress(), False
         self.accumulation = run.options.accumulation(accelerator.num_processes)
         unet = run.family.load_unet(run.init_unet)
-        check_reference(run, unet)
         self._equip(unet)
         if state:
             restore_trained(unet, dict(state.tensors["unet"]))
@@ -187,6 +195,7 @@ class Trainer:
         if self.run.options.reference_ema_decay is not None:
             averages["reference"] = self.parts.reference.state_dict()
         files, scalars = self.spread.saved(self.unet, averages)
+        self._check_weights({stem: files[stem] for stem in ("unet", *averages) if stem in files})
         scaler = self.accelerator.scaler.state_dict() if self.accelerator.scaler else None
         skipped = {"skipped": self.progress.skipped, "skipped_in_a_row": self.progress.skipped_in_a_row}
         rest = {"optimizer": scalars, "scaler": scaler, **skipped}
@@ -199,6 +208,12 @@ class Trainer:
         elif self.accelerator.is_main_process:
             save()
         self.accelerator.wait_for_everyone()
+
+    def _check_weights(self, files: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """Stop every process where a weight that one of them is about to save is not finite."""
+        bad = [f"{stem} {name}" for stem, tensors in files.items() for name in non_finite(tensors)]
+        bad = gather_object(bad) if self.accelerator.num_processes > 1 else bad
+        check_finite(bad, step=self.progress.step, what="weights are", checkpoints=self.run.checkpoints)
 
     def _shadows(self) -> dict[str, Tensor]:
         """The moving average of each trained tensor, by its number."""
