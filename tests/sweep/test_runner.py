@@ -1,12 +1,13 @@
 """Sweeps through the real stages on the tiny model: one process and two, interrupted and resumed."""
 
-import fcntl
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -60,27 +61,26 @@ def test_a_run_starts_once_those_it_needs_are_done(tmp_path: Path) -> None:
 
 
 def test_what_runs_share_is_made_by_one_at_a_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    sweep, seen = load_sweep(str(write_sweep(tmp_path)), tmp_path), {}
+    sweep, seen, held = load_sweep(str(write_sweep(tmp_path)), tmp_path), {}, []
 
-    def taken(lock: Path) -> bool:
-        with open(lock) as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return True
-        return False
+    @contextmanager
+    def holding(folder: Path) -> Iterator[None]:
+        held.append(str(folder.relative_to(tmp_path)))
+        yield
+        held.pop()
 
     def note(stage: str, *_: Any) -> tuple[str, float]:
-        seen[stage] = [str(lock.relative_to(tmp_path)) for lock in tmp_path.rglob("*.lock") if taken(lock)]
+        seen[stage] = list(held)
         return "", 0.0
 
+    monkeypatch.setattr(runner, "exclusive", holding)
     monkeypatch.setattr(runner, "run_stage", note)
     monkeypatch.setattr(runner, "score_sets", lambda *_: None)
     monkeypatch.setattr(runner, "row_of", lambda *_: {"scores": {}})
     runner.do_run(sweep, sweep.runs()[0])
     assert seen == {
-        "sample": ["seed-0/sample.lock"], "pairs": ["seed-0/pairs.lock"], "score": ["seed-0/score/pickscore.lock"],
-        "label": [], "cache": ["seed-0/cache.lock"], "train": [], "generate": [],
+        "sample": ["seed-0/sample"], "pairs": ["seed-0/pairs"], "score": ["seed-0/score/pickscore"],
+        "label": [], "cache": ["seed-0/cache"], "train": [], "generate": [],
     }
 
 

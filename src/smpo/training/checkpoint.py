@@ -96,7 +96,7 @@ def save_checkpoint(
     if main:
         write_atomically(aside / STATE, json.dumps({"step": state.step, **state.scalars}, sort_keys=True))
         files = content | _described([aside / STATE])
-        write_atomically(aside / MANIFEST, json.dumps({"files": files, "seal": fingerprint(files)}, indent=1))
+        write_atomically(aside / MANIFEST, _manifest(files))
         _finish(folder, aside, final, keep=keep)
     gather(None)  # nobody goes on before it stands
     return final
@@ -129,12 +129,12 @@ def damage(path: Path) -> str | None:
     if not (path / MANIFEST).exists():
         return "no manifest"
     try:
-        manifest = json.loads((path / MANIFEST).read_text())
-        files = manifest["files"]
+        manifest = (path / MANIFEST).read_text()
+        files = json.loads(manifest)["files"]
         expected = {name: (entry["bytes"], entry["sha256"]) for name, entry in files.items()}
     except (ValueError, TypeError, KeyError, AttributeError):  # whatever a damaged manifest may hold
         return "unreadable manifest"
-    if manifest.get("seal") != fingerprint(files):
+    if manifest != _manifest(files):
         return "its manifest is not the one that was written"
     found = {file.name for file in path.glob("*.safetensors")}
     unknown, needed = sorted(found - expected.keys()), {STATE, *(f"{stem}.safetensors" for stem in STEMS)}
@@ -150,6 +150,11 @@ def damage(path: Path) -> str | None:
             return f"{name} differs from its manifest"
     step = json.loads((path / STATE).read_text()).get("step")
     return None if path.name == f"step-{step:08d}" else f"it is the state of step {step}"
+
+
+def _manifest(files: Mapping[str, Any]) -> str:
+    """The manifest's text: sizes and hashes of the files, and a digest of these."""
+    return json.dumps({"files": files, "seal": fingerprint(files)}, indent=1)
 
 
 def _begin(folder: Path, aside: Path, final: Path) -> bool:
