@@ -6,7 +6,7 @@ from pathlib import Path
 from smpo.digests import files_digest
 
 
-def fingerprint_files(files: Iterable[Path], *, root: Path, peek: bool = True) -> str:
+def fingerprint_files(files: Iterable[Path], *, root: Path) -> str:
     """Digest of the names below `root` and the contents of `files`; a missing file counts as that.
 
     Every byte is read once and then remembered (`smpo.digests`), so a file that was copied, moved with its folder or

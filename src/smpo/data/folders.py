@@ -108,13 +108,13 @@ class FolderPairs:
         return f"{text}; prompts beside the images{''.join(f', in {name}' for name in found)}"
 
     def fingerprint(self) -> str:
-        """Digest of the prompts' texts and of the names, sizes and times of the images."""
+        """Digest of the names and contents of prompt files and images."""
         root = Path(self.source)
         beside = [path for folder in self._prompt_folders for suffix in CAPTION_SUFFIXES
                   for path in folder.glob(f"*{suffix}") if not path.name.startswith(".")]
         images = [by_name[name] for by_name in self._files for name in sorted(by_name)]
         texts = [*self._prompt_files(), *sorted(beside)]
-        return fingerprint_files(texts, root=root) + fingerprint_files(images, root=root, peek=False)
+        return fingerprint_files([*texts, *images], root=root)
 
     def read(self, rows: Sequence[int]) -> Iterator[RawPair]:
         """The pairs at the ascending positions `rows`, in the order of their names."""

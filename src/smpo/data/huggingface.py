@@ -66,7 +66,7 @@ class HuggingFacePairs:
         return self._readings.describe()
 
     def fingerprint(self) -> str:
-        """Digest of the arrow files' names, sizes, times and ends."""
+        """Digest of the names and contents of the arrow files."""
         files = [Path(entry["filename"]) for entry in self._dataset.cache_files]
         return fingerprint_files(files, root=files[0].parent if files else Path(self.source))
 

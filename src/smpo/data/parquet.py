@@ -76,7 +76,7 @@ class ParquetPairs:
         return self._readings.describe()
 
     def fingerprint(self) -> str:
-        """Digest of the shards' names, sizes, times and ends."""
+        """Digest of the names and contents of the shards."""
         root = Path(self.source)
         return fingerprint_files([s.file for s in self.shards], root=root if root.is_dir() else root.parent)
 

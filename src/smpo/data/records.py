@@ -100,7 +100,7 @@ class PairSource(Protocol):
         ...
 
     def fingerprint(self) -> str:
-        """Digest that changes when the source's files change; cheap at any size."""
+        """Digest of the contents of the source's files; see `smpo.data.files` for its cost."""
         ...
 
     def read(self, rows: Sequence[int]) -> Iterator[RawPair]:

@@ -91,10 +91,10 @@ class TablePairs:
         return self._table[0] or self._readings.describe()
 
     def fingerprint(self) -> str:
-        """Digest of the table and of the names, sizes and times of the images that it names."""
+        """Digest of the table and of the names and contents of the images that it names."""
         images = [path for row in self._rows if row.values for path in self._paths(row.values)]
         root = self._file.parent
-        return fingerprint_files([self._file], root=root) + fingerprint_files(images, root=root, peek=False)
+        return fingerprint_files([self._file, *images], root=root)
 
     def _paths(self, values: Mapping[str, Any]) -> Iterator[Path]:
         if reading := self._reading(values):

@@ -93,7 +93,7 @@ class TarPairs:
         return self._readings.describe()
 
     def fingerprint(self) -> str:
-        """Digest of the shards' names, sizes, times and ends."""
+        """Digest of the names and contents of the shards."""
         root = Path(self.source)
         return fingerprint_files(self._shards, root=root if root.is_dir() else root.parent)
 
