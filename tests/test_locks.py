@@ -77,6 +77,16 @@ def test_a_lock_file_of_any_content_is_no_obstacle(tmp_path: Path, content: str)
         pass
 
 
+def test_a_folder_that_can_only_be_read_is_no_obstacle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As root nothing is forbidden, so the file system's refusal is made."""
+    def refused(*_: object, **__: object) -> None:
+        raise OSError(locks.errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr("builtins.open", refused)
+    with sole_writer(tmp_path):
+        pass
+
+
 def test_without_locks_a_warning_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def unsupported(*_: object) -> None:
         raise OSError(locks.errno.ENOLCK, "No locks available")

@@ -22,6 +22,7 @@ LOCK = ".lock"
 POLL_S = 1.0
 PATIENCE_S = 2.0  # whoever only looks whether the work is done holds the lock for less
 WITHOUT_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
+READ_ONLY = {errno.EACCES, errno.EPERM, errno.EROFS}
 TAKEN = {errno.EACCES, errno.EAGAIN}
 
 
@@ -43,13 +44,17 @@ def exclusive(folder: Path, waiting: Callable[[], None] = lambda: None) -> Itera
 def sole_writer(folder: Path) -> Iterator[None]:
     """Be the only process that writes into `folder`; its lock file `.lock` says who that is.
 
-    Where the file system has no locks, a warning says so and the work goes on.
+    Where the file system has no locks, a warning says so and the work goes on. Whoever may not write there needs no
+    lock: a complete artefact can be found in a folder that can only be read.
 
     Raises:
         BusyError: another process writes there; it names machine, process id and since when.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / LOCK, "a+") as file:
+    file = _opened(folder)
+    if file is None:
+        yield
+        return
+    with file:
         end = time.monotonic() + PATIENCE_S
         while (taken := _take(file)) is False:
             if time.monotonic() > end:
@@ -65,6 +70,16 @@ def sole_writer(folder: Path) -> Iterator[None]:
         _sign(file)
         yield
         file.truncate(0)  # nobody writes any more; whoever is killed leaves his name, and no lock
+
+
+def _opened(folder: Path) -> IO[str] | None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return open(folder / LOCK, "a+")
+    except OSError as error:
+        if error.errno in READ_ONLY:
+            return None
+        raise
 
 
 def _take(file: IO[str]) -> bool | None:
