@@ -58,8 +58,14 @@ def test_a_users_mistake_is_one_line_and_exit_code_1(tmp_path):
     process = smpo("train", "sd15-smpo", cwd=tmp_path)
     assert process.returncode == 1
     assert process.stderr == (
-        "error: runs/sd15-smpo/pairs holds no pairs artefact; run `smpo pairs` first, or correct the path\n"
+        "error: data.source: pickapic_v2 does not exist; the stages before need it; correct the path, or name your "
+        "pairs with data.source=...\n"
     )
+    (tmp_path / "pairs.jsonl").write_text("{}")
+    process = smpo("train", "sd15-smpo", "data.source=pairs.jsonl", cwd=tmp_path)
+    assert process.returncode == 1 and process.stderr.count("\n") == 1
+    assert "what pairs, score, label and cache should have made in runs/sd15-smpo" in process.stderr
+    assert "run `smpo run sd15-smpo`" in process.stderr
 
 
 def test_wrong_usage_is_exit_code_2():
@@ -89,6 +95,7 @@ def test_show_lists_without_torch_and_explains_a_recipe(tmp_path):
 def test_the_bar_shows_the_rate_of_this_run_and_of_each_image_set():
     """Resumed at 100 of 200 images, 10 images every 2 s: 5 images/s and 16 s left after 120; then a set at 20/s."""
     seconds, display = [0.0], Display()
+    display.moves = True
     display.bars.get_time = lambda: seconds[0]
     with display.stage("generate") as progress:
         task = display.bars.tasks[0]

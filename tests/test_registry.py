@@ -81,10 +81,10 @@ def error_of(settings: dict) -> str:
      "thing.fixed: unknown key; known: name, beta, steps, mode."),
     ({"name": "sample"}, "thing.beta: required, but missing"),
     ({"name": "sample", "beta": "much"},
-     "thing.beta: Input should be a valid number, unable to parse string as a number, got 'much'"),
+     "thing.beta: must be a number, got 'much'"),
     ({"name": "sample", "beta": 1, "steps": 2.5},
-     "thing.steps: Input should be a valid integer, got a number with a fractional part, got 2.5"),
-    ({"name": "sample", "beta": 1, "mode": 3}, "thing.mode: Input should be a valid string, got 3"),
+     "thing.steps: must be a whole number, got 2.5"),
+    ({"name": "sample", "beta": 1, "mode": 3}, "thing.mode: must be a text, got 3; put it in quotes"),
     ({"name": "sample", "beta": -1}, "thing: beta must be >= 0, got -1.0"),
 ])
 def test_unusable_settings_are_one_line_errors(settings: dict, message: str) -> None:

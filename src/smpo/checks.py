@@ -2,23 +2,39 @@
 
 import difflib
 import math
+import re
 from collections.abc import Iterable
 from typing import Any
 
 from smpo.errors import ConfigError
 
+LONGEST = 100  # characters of a name that are compared: the comparison is quadratic
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """The hint " Did you mean 'x'?" for the known name nearest to `name`, or an empty string."""
-    nearest = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+DEVICE = re.compile(r"auto|cpu|(cuda|xpu|npu|hpu|mps)(:\d+)?")
+
+
+def did_you_mean(name: str, known: Iterable[str], *, likeness: float = 0.5) -> str:
+    """The hint " Did you mean 'x'?" for the known name nearest to `name`, or an empty string.
+
+    `likeness`, in [0, 1], is what the nearest needs at least (difflib's ratio).
+    """
+    nearest = difflib.get_close_matches(name[:LONGEST], list(known), n=1, cutoff=likeness)
     return f" Did you mean '{nearest[0]}'?" if nearest else ""
 
 
-def check_known(name: str, known: Iterable[str], *, what: str) -> None:
+def check_known(name: Any, known: Iterable[str], *, what: str) -> None:
     """Raise ConfigError unless `name` is one of `known`; the message lists them and names the nearest."""
     known = list(known)
+    if not isinstance(name, str):
+        raise ConfigError(f"{what}: its name must be a text, got {name!r}; known: {', '.join(known)}.")
     if name not in known:
         raise ConfigError(f"unknown {what} '{name}'; known: {', '.join(known)}.{did_you_mean(name, known)}")
+
+
+def check_device(device: str, *, what: str) -> None:
+    """Raise ConfigError unless `device` reads like one of torch's, or is "auto"; whether it is there shows in use."""
+    if not DEVICE.fullmatch(device):
+        raise ConfigError(f"{what} must be auto, cpu, cuda, cuda:0 or the like, got '{device}'")
 
 
 def check_positive(**values: float) -> None:

@@ -6,14 +6,16 @@ A recipe may name another as its `base` and say only what differs (`smpo.recipes
 """
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Any, Literal, get_type_hints
 
 import yaml
 from pydantic import Field, ValidationError, create_model, model_validator
 
-from smpo.checks import did_you_mean
+from smpo.checks import check_known
+from smpo.data.formats import FORMATS
 from smpo.errors import ConfigError
 from smpo.evaluation.published import PublishedNumbers
 from smpo.evaluation.scores import COLUMNS as IMAGE_COLUMNS
@@ -25,6 +27,8 @@ from smpo.noising import NOISINGS
 from smpo.objectives import OBJECTIVES, holds_reference
 from smpo.preparation.cache import CacheOptions
 from smpo.preparation.row_checks import PairOptions
+from smpo.recipes.hints import dotted_keys, key_hint, sections_of
+from smpo.recipes.places import with_places_expanded
 from smpo.recipes.reading import parse_override, read_recipe
 from smpo.registry import one_line
 from smpo.rewards import SCORERS
@@ -204,6 +208,7 @@ class Recipe(Section):
             raise ConfigError(f"training.flips={self.training.flips} needs cache.flips=true, got false")
         if (self.sampling is None) == (self.data.source is None):
             raise ConfigError("give either data.source (existing pairs) or a sampling section (pairs to draw)")
+        check_known(self.data.format, ["auto", *FORMATS], what="data.format")
         objective, labels = OBJECTIVES.build(self.objective), LABELS.build(self.labels)
         if labels.is_smoothed and not objective.takes_smoothed_labels:
             raise ConfigError(
@@ -228,8 +233,7 @@ class Recipe(Section):
             check_one_copy(self.init_unet, self.ref_unet)
         if labels.needs_scores and self.scorer is None:
             raise ConfigError(f"labels '{self.labels['name']}' need scores: add a scorer section")
-        if self.scorer is not None and self.scorer.get("name") in self.scoring.also:
-            name = self.scorer["name"]
+        if self.scorer is not None and (name := SCORERS.named(self.scorer)) in self.scoring.also:
             raise ConfigError(f"scoring.also.{name}: the table of the recipe's scorer has this name; choose another")
         return self
 
@@ -278,18 +282,22 @@ def load_recipe(source: str, overrides: Sequence[str] = ()) -> Recipe:
 def resolve(content: Mapping[str, Any]) -> Recipe:
     """The recipe of a plain mapping, every default filled in; errors as `load_recipe`."""
     try:
-        recipe = Recipe.model_validate(dict(content))
+        recipe = Recipe.model_validate(with_places_expanded(content))
     except ValidationError as error:
         raise ConfigError(_explain(error)) from error
-    completed = {key: registry.resolved(getattr(recipe, key)) for key, registry in SEAMS.items()}
+    completed = {key: registry.resolved(getattr(recipe, key), section=key) for key, registry in SEAMS.items()}
     if recipe.scorer is not None:
-        completed["scorer"] = SCORERS.resolved(recipe.scorer)
+        completed["scorer"] = SCORERS.resolved(recipe.scorer, section="scorer")
     for section, key in (("scoring", "also"), ("evaluation", "scorers")):
         given = getattr(recipe, section)
-        scorers = {name: SCORERS.resolved(settings) for name, settings in getattr(given, key).items()}
+        scorers = {
+            name: SCORERS.resolved(settings, section=f"{section}.{key}.{name}")
+            for name, settings in getattr(given, key).items()
+        }
         completed[section] = given.model_copy(update={key: scorers})
     resolved = recipe.model_copy(update=completed)
     LABELS.build(resolved.labels).tables(tuple(resolved.pair_scorers))  # a label may name only tables that are made
+    _check_numbers(content, resolved.model_dump())
     return resolved
 
 
@@ -322,15 +330,42 @@ def _shared_settings(section: str, old: Mapping[str, Any], name: str) -> dict[st
     return {key: value for key, value in old.items() if key in fields}
 
 
+def _check_numbers(given: Any, resolved: Any, path: str = "") -> None:
+    """Raise ConfigError for a number that is none, wherever it stands: inf, nan, or true for one."""
+    if isinstance(resolved, Mapping):
+        for key, item in resolved.items():
+            own = given.get(key) if isinstance(given, Mapping) else None
+            _check_numbers(own, item, f"{path}.{key}".strip("."))
+    elif isinstance(resolved, list | tuple):
+        fitting = given if isinstance(given, list | tuple) and len(given) == len(resolved) else [None] * len(resolved)
+        for own, item in zip(fitting, resolved, strict=True):
+            _check_numbers(own, item, path)
+    elif isinstance(resolved, float) and not math.isfinite(resolved):
+        raise ConfigError(f"{path} must be a finite number, got {resolved}")
+    elif isinstance(given, bool) and isinstance(resolved, int | float) and not isinstance(resolved, bool):
+        raise ConfigError(f"{path} must be a number, got {str(given).lower()}")
+
+
 def _explain(error: ValidationError) -> str:
-    """One line for the first complaint; an unknown key gets the nearest known one."""
+    """One line for the first complaint; an unknown key gets the nearest known one, in whatever section."""
     first = error.errors()[0]
     if first["type"] != "extra_forbidden":
         return one_line(error, section="")
     *sections, key = map(str, first["loc"])
     model: Any = Recipe
     for section in sections:
-        kind = model.model_fields[section].annotation
-        model = next((one for one in get_args(kind) if hasattr(one, "model_fields")), kind)  # X of "X | None"
-    known = list(model.model_fields)
-    return f"{'.'.join([*sections, key])}: unknown key; known: {', '.join(known)}.{did_you_mean(key, known)}"
+        field = model.model_fields.get(section)
+        model = next(iter(sections_of(field.annotation)), None) if field else None
+        if model is None:
+            return one_line(error, section="")
+    known, path = list(model.model_fields), ".".join([*sections, key])
+    return f"{path}: unknown key; known: {', '.join(known)}.{key_hint(path, known, _all_keys())}"
+
+
+def _all_keys() -> list[str]:
+    """Every dotted key that a recipe may have, the settings of all members of its seams among them."""
+    members = (
+        f"{seam}.{field.name}" for seam, registry in SEAMS.items() for name in registry
+        for field in dataclasses.fields(registry.resolve(name)) if field.init
+    )
+    return list(dict.fromkeys([*dotted_keys(Recipe), *members, *(f"{seam}.name" for seam in SEAMS)]))

@@ -27,3 +27,19 @@ class NonFiniteError(SmpoError):
 
 class ProcessError(SmpoError):
     """Another of the processes that share the work has ended, so that the work cannot be finished."""
+
+
+class Stopped(SystemExit):
+    """A signal asked the work to end; everything that the same command needs to go on is saved.
+
+    Attributes:
+        code: the exit code, 130 after Ctrl-C and 75 ("try again") after a scheduler's signal.
+        message: one line for the user.
+    """
+
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(code)
+        self.message = message
+
+    def __reduce__(self) -> tuple[type["Stopped"], tuple[object, str]]:
+        return Stopped, (self.code, self.message)  # SystemExit alone keeps the code; a worker's parent needs both

@@ -1,5 +1,6 @@
 """What libraries print."""
 
+import logging
 import warnings
 
 import diffusers
@@ -12,3 +13,9 @@ def quieten_libraries() -> None:
     for library in (diffusers.utils.logging, transformers.utils.logging):
         library.disable_progress_bar()
         library.set_verbosity_error()
+    logging.getLogger("DeepSpeed").addFilter(_is_news)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Whether a notice of DeepSpeed's is one: it prints to stdout that it has no GPU, unasked."""
+    return "unable to detect" not in record.getMessage()

@@ -35,6 +35,7 @@ from smpo.labels import LABELS
 from smpo.locks import sole_writer
 from smpo.maths.smoothing import pair_weight
 from smpo.models import FAMILIES
+from smpo.models.package_data import resolve_source
 from smpo.models.sources import pinned
 from smpo.names import BASE
 from smpo.noising import NOISINGS
@@ -282,7 +283,8 @@ def unstored_run(recipe: Recipe) -> Run:
 
 def prompts_of(section: Section) -> list[Prompt]:
     """The prompts that a `sampling` or `generation` section chooses."""
-    return read_prompts(section.prompts, **{name: getattr(section, name) for name in PROMPT_CHOICES})
+    prompts = resolve_source(section.prompts) if isinstance(section.prompts, str) else section.prompts
+    return read_prompts(prompts, **{name: getattr(section, name) for name in PROMPT_CHOICES})
 
 
 def matching_cache(recipe: Recipe, folder: Path) -> LatentCache:

@@ -1,6 +1,7 @@
-"""SIGTERM and SIGUSR1: save the last whole step, exit with code 75, carry on with the same command."""
+"""Ctrl-C, SIGTERM and SIGUSR1: save the last whole step, exit with 130 or 75, carry on with the same command."""
 
 import os
+import pickle
 import signal
 import time
 from collections.abc import Callable
@@ -9,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from smpo.errors import Stopped
+from smpo.signals import remembered
 from smpo.training import trainer
 from smpo.training.checkpoint import checkpoints, damage
 from smpo.training.run import Run
@@ -28,13 +31,13 @@ def assert_only_checkpoint(run: Run, step: int) -> None:
     assert damage(checkpoints(run.checkpoints)[0]) is None
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
-def test_a_signal_saves_and_exits_with_75_and_the_same_command_completes(new_run: MakeRun, number: int) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGUSR1, 75), (signal.SIGINT, 130)])
+def test_a_signal_saves_and_exits_and_the_same_command_completes(new_run: MakeRun, number: int, code: int) -> None:
     straight, preempted = (new_run(name, steps=5, checkpoint_every=100) for name in ("straight", "preempted"))
     train(straight)
     with pytest.raises(SystemExit) as left:
         train(preempted, report=send_after_step(number, 3))
-    assert left.value.code == 75
+    assert left.value.code == code and left.value.message == "saved at step 3; run the same command to go on"
     assert_only_checkpoint(preempted, 3)
     assert train(preempted).resumed_from == 3
     assert outcome(preempted) == outcome(straight)
@@ -62,6 +65,34 @@ def test_a_signal_between_micro_batches_saves_the_step_before(
     monkeypatch.undo()
     train(preempted)
     assert outcome(preempted) == outcome(straight)
+
+
+def test_a_second_ctrl_c_does_not_wait_for_the_step(new_run: MakeRun, capfd: pytest.CaptureFixture[str]) -> None:
+    def press_twice(metrics: dict[str, Any]) -> None:
+        if metrics["step"] == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    run = new_run("run", steps=5, checkpoint_every=2)
+    with pytest.raises(Stopped) as left:
+        train(run, report=press_twice)
+    assert left.value.code == 130 and left.value.message.startswith("stopped at once, at the last checkpoint; ")
+    assert_only_checkpoint(run, 2)
+    assert capfd.readouterr().err.count("Ctrl-C again stops at once\n") == 1
+
+
+def test_one_press_that_a_launcher_passes_on_counts_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with remembered() as received:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.01)
+    assert received == [signal.SIGINT, signal.SIGINT]
+
+
+def test_a_stop_keeps_code_and_message_on_its_way_from_a_worker() -> None:
+    stop = pickle.loads(pickle.dumps(Stopped(75, "saved")))
+    assert (stop.code, stop.message) == (75, "saved")
 
 
 def test_handlers_are_put_back(new_run: MakeRun) -> None:

@@ -122,7 +122,7 @@ def test_every_step_has_a_line_of_finite_numbers(finished: Run) -> None:
 
 
 def test_tensorboard_gets_the_same_numbers(finished: Run) -> None:
-    (events,) = finished.folder.rglob("events.out.tfevents.*")
+    (events,) = (finished.folder / "logs" / "smpo").glob("events.out.tfevents.*")
     board = EventAccumulator(str(events)).Reload()
     lines = [json.loads(line) for line in finished.metrics_path.read_text().splitlines()]
     for key in KEYS - {"step"}:

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from smpo import __version__
+from smpo.cli.boundary import stage_named
 from smpo.cli.display import Display
 from smpo.errors import ProcessError
 from smpo.recipes import sweep_path
@@ -25,6 +26,12 @@ VERBS = {
 
 CHECKED = {"cache", "train"}
 """Verbs that begin with the checks of `smpo check` that concern them, as `smpo run` does: long ones."""
+
+
+def place(text: str) -> Path:
+    """A path of the command line; `~` is expanded also where the shell has not, as in --out=~/runs."""
+    return Path(text).expanduser()
+
 
 RecipeArgument = Annotated[str, typer.Argument(help="A YAML file, or the name of a shipped recipe (`smpo show`).")]
 Overrides = Annotated[list[str] | None, typer.Argument(help="Overrides such as training.batch_size=4.")]
@@ -63,18 +70,19 @@ def run_stages(names: list[str] | None, recipe_name: str, overrides: list[str] |
             print(costing.as_comment(recipe), end="")
         return
     from smpo import stages
+    from smpo.cli.prerequisites import check_prerequisites
 
-    coming = names or stages.stages_of(recipe)
-    with Display() as display:
-        if names is None or set(names) & CHECKED:
-            from smpo import preflight
+    display, coming = Display(), names or stages.stages_of(recipe)
+    check_prerequisites(coming, recipe, recipe_name)
+    if names is None or set(names) & CHECKED:
+        from smpo import preflight
 
-            for finding in preflight.require(recipe, coming):
-                display.warn(finding.subject, finding.text)
-        for name in coming:
-            with display.stage(name) as progress:
-                said, seconds = stages.run_stage(name, recipe, progress)
-            display.done(name, said, seconds)
+        for finding in preflight.require(recipe, coming):
+            display.warn(finding.subject, finding.text)
+    for name in coming:
+        with stage_named(name), display.stage(name) as progress:
+            said, seconds = stages.run_stage(name, recipe, progress)
+        display.done(name, said, seconds)
 
 
 def _add_verb(name: str, explanation: str) -> None:
@@ -108,7 +116,8 @@ def sweep(
     source: Annotated[str, typer.Argument(help="A YAML file, or the name of a shipped sweep (`smpo show`).")],
     overrides: Overrides = None,
     jobs: Annotated[int, typer.Option(min=1, help="Runs at a time; one a GPU, or one a few cores.")] = 1,
-    out: Annotated[Path | None, typer.Option(help="Folder of all runs; default runs/NAME.")] = None,
+    out: Annotated[Path | None, typer.Option(
+        parser=place, metavar="PATH", help="Folder of all runs; default runs/NAME.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the runs and do nothing.")] = False,
     report_only: Annotated[bool, typer.Option("--report-only", help="Report what is done; run nothing.")] = False,
 ) -> None:
@@ -127,13 +136,14 @@ def sweep(
         rows, failed = write_rows(planned, planned.runs()), {}
         print(f"{len(rows)} rows in {planned.rows_path}")
     else:
-        outcome = run_sweep(planned, jobs=jobs, say=lambda line: print(line, flush=True))
+        with stage_named("sweep"):
+            outcome = run_sweep(planned, jobs=jobs, say=lambda line: print(line, flush=True))
         rows, failed = outcome.rows, outcome.failed
         print(f"{len(rows)} rows in {planned.rows_path}, {outcome.computed} computed now")
     if rows:
         print(write_sweep_report(planned.folder / f"{planned.file.name}-report", planned.file, rows))
     if failed:
-        raise ProcessError("\n".join(f"{folder}: {why}" for folder, why in failed.items()))
+        raise ProcessError("; ".join(f"{folder}: {why}" for folder, why in failed.items()))
 
 
 @app.command()
@@ -141,19 +151,23 @@ def audit(
     source: Annotated[str, typer.Argument(help="A recipe, or a folder that `smpo pairs` wrote.")],
     overrides: Overrides = None,
     dry_run: DryRun = False,
-    scores: Annotated[Path | None, typer.Option(help="With a folder: what `smpo score` wrote.")] = None,
-    labels: Annotated[Path | None, typer.Option(help="With a folder: what `smpo label` wrote.")] = None,
-    out: Annotated[Path | None, typer.Option(help="With a folder: where to write; default audit/ beside it.")] = None,
+    scores: Annotated[Path | None, typer.Option(
+        parser=place, metavar="PATH", help="With a folder: what `smpo score` wrote.")] = None,
+    labels: Annotated[Path | None, typer.Option(
+        parser=place, metavar="PATH", help="With a folder: what `smpo label` wrote.")] = None,
+    out: Annotated[Path | None, typer.Option(
+        parser=place, metavar="PATH", help="With a folder: where to write; default audit/ beside it.")] = None,
 ) -> None:
     """What is wrong with a pair set: disagreement, contradictions, near-duplicates, who carries the signal."""
-    if not (Path(source) / "manifest.json").exists():
+    folder = place(source)
+    if not (folder / "manifest.json").exists():
         run_stages(["audit"], source, overrides, dry_run=dry_run)
         return
     from smpo.evaluation.audit.stage import audit_folder
 
-    with Display() as display, display.stage("audit") as progress:
+    with stage_named("audit"), Display().stage("audit") as progress:
         report = audit_folder(
-            Path(source), out or Path(source).parent / "audit", scores=scores, labels=labels, progress=progress
+            folder, out or folder.parent / "audit", scores=scores, labels=labels, progress=progress
         )
     print(f"{report.folder / 'audit.html'}\n{report.text}", end="")
 
@@ -191,7 +205,8 @@ def cost(  # noqa: PLR0913 -- one parameter a flag
     data: Annotated[tuple[int, int] | None, typer.Option(
         metavar="PAIRS PROMPTS", help="Pairs and unique prompts to cache; default: those of the pairs folder.")] = None,
     measured: Annotated[Path | None, typer.Option(
-        metavar="RUN", help="A run of your own, begun or done: hours on its devices, at its rate.")] = None,
+        parser=place, metavar="RUN",
+        help="A run of your own, begun or done: hours on its devices, at its rate.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON: bytes, FLOPs, hours.")] = False,
 ) -> None:
     """Know before you go: UNet evaluations, FLOPs, memory, disk and hours on named GPUs. Runs nothing."""
@@ -226,7 +241,8 @@ def export(
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder of the demo's artefacts.")] = Path("runs/demo"),
+    out: Annotated[Path, typer.Option(
+        parser=place, metavar="PATH", help="Folder of the demo's artefacts.")] = Path("runs/demo"),
     seed: Annotated[int, typer.Option(help="Seed of pairs, training and images.")] = 0,
 ) -> None:
     """The whole job on the embedded tiny model, in minutes on two CPU cores."""

@@ -1,9 +1,12 @@
-"""What the terminal shows: one progress bar for the running stage, one line for each finished one."""
+"""What is shown of running stages: a progress bar on a terminal, else lines; and a line for each finished one.
 
+Progress goes to stderr, results to stdout. What users wrote is printed as it is, never read as markup.
+"""
+
+import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import TracebackType
-from typing import Self
 
 from rich.console import Console
 from rich.progress import (
@@ -18,8 +21,10 @@ from rich.progress import (
 )
 from rich.text import Text
 
-UNITS = {"sample": "images", "generate": "images", "cache": "pairs"}
-"""Stage -> what its bar counts; the others say their rate themselves."""
+from smpo.progress_lines import UNITS, ProgressLines, interval_s
+
+RATED = ("sample", "generate", "cache")
+"""Stages whose bar shows a rate; the others say theirs themselves."""
 RATE_WINDOW_S = 600  # a batch of large images takes minutes on a CPU, and a rate needs three of them
 
 
@@ -28,40 +33,62 @@ class RateColumn(ProgressColumn):
 
     def render(self, task: Task) -> Text:
         """The rate, or nothing as long as it is not known."""
-        unit = UNITS.get(task.fields["stage"])
-        known = unit and task.speed
-        return Text(f"{task.speed:.3g} {unit}/s" if known else "", style="progress.data.speed")
+        stage = task.fields["stage"]
+        known = stage in RATED and task.speed
+        return Text(f"{task.speed:.3g} {UNITS[stage]}/s" if known else "", style="progress.data.speed")
+
+
+class DescriptionColumn(ProgressColumn):
+    """What the stage says of itself, literally."""
+
+    def render(self, task: Task) -> Text:
+        """The description, dimmed."""
+        return Text(task.description, style="dim")
+
+
+def is_terminal() -> bool:
+    """Whether stderr is a terminal that can show a moving bar."""
+    return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
 
 
 class Display:
-    """Progress on stderr-like rich consoles; silent on all but the main process."""
+    """Bars or lines of progress on stderr; silent on all but the main process."""
 
     def __init__(self) -> None:
+        from smpo.library_output import quieten_libraries
         from smpo.processes import this_process
 
-        self.console = Console(quiet=not this_process().is_main, highlight=False)
-        self.bars = Progress(
-            TextColumn("{task.fields[stage]:>9}"), BarColumn(bar_width=24), MofNCompleteColumn(), TimeElapsedColumn(),
-            TimeRemainingColumn(), RateColumn(), TextColumn("[dim]{task.description}"), console=self.console,
-            transient=True, speed_estimate_period=RATE_WINDOW_S,
-        )
-
-    def __enter__(self) -> Self:
-        from smpo.library_output import quieten_libraries
-
         quieten_libraries()
-        self.bars.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.bars.stop()
+        self.speaks, self.moves = this_process().is_main, is_terminal()
+        self.every_s = interval_s()
+        self.console = Console(
+            stderr=True, quiet=not self.speaks, highlight=False, markup=False, force_terminal=self.moves
+        )
+        self.bars = Progress(
+            TextColumn("{task.fields[stage]:>9}", markup=False), BarColumn(bar_width=24), MofNCompleteColumn(),
+            TimeElapsedColumn(), TimeRemainingColumn(), RateColumn(), DescriptionColumn(), console=self.console,
+            transient=True, speed_estimate_period=RATE_WINDOW_S, redirect_stdout=False,
+        )
 
     @contextmanager
     def stage(self, name: str) -> Iterator[Callable[..., None]]:
         """A callback (done, total) or (what, done, total) that moves the stage's bar."""
-        task, last = self.bars.add_task("", stage=name, total=None), 0
+        if not self.speaks:
+            yield lambda *values: None
+            return
+        if not self.moves:
+            with ProgressLines(name, every_s=self.every_s) as lines:
+                yield lines
+            return
+        with self.bars:
+            task = self.bars.add_task("", stage=name, total=None)
+            try:
+                yield self._mover(task)
+            finally:
+                self.bars.remove_task(task)
+
+    def _mover(self, task: int) -> Callable[..., None]:
+        last = 0
 
         def progress(*values: str | int | None) -> None:
             nonlocal last
@@ -71,10 +98,7 @@ class Display:
             last = done
             self.bars.update(task, description=what, completed=done, total=total)
 
-        try:
-            yield progress
-        finally:
-            self.bars.remove_task(task)
+        return progress
 
     def warn(self, subject: str, text: str) -> None:
         """What the user should know before a run goes on."""
@@ -82,4 +106,5 @@ class Display:
 
     def done(self, name: str, said: str, seconds: float) -> None:
         """The finished stage's line."""
-        self.console.print(f"[bold]{name:>9}[/bold] {seconds:6.1f} s  {said}", soft_wrap=True)
+        if self.speaks:
+            print(f"{name:>9} {seconds:6.1f} s  {said}", flush=True)

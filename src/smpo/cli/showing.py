@@ -9,7 +9,7 @@ import yaml
 
 from smpo.evaluation.published import TRAINED, PublishedNumbers
 from smpo.recipes import any_path, recipe_path, shipped_recipes, shipped_sweeps, sweep_path
-from smpo.recipes.reading import lineage, overlaid, parse_mapping, read_recipe
+from smpo.recipes.reading import lineage, overlaid, read_mapping, read_recipe
 
 WIDTH = 100
 COLUMNS = (24, 18, 48, 6)
@@ -79,7 +79,7 @@ def is_sweep(source: str) -> bool:
     Raises:
         ConfigError: it is neither the one nor the other.
     """
-    return "recipe" in parse_mapping(any_path(source).read_text(), where=source)
+    return "recipe" in read_mapping(any_path(source), where=source)
 
 
 def as_comment(text: str) -> str:

@@ -4,7 +4,7 @@ import inspect
 from dataclasses import dataclass, replace
 from typing import Any
 
-from smpo.checks import check_known, check_positive
+from smpo.checks import check_device, check_known, check_positive
 from smpo.errors import ConfigError
 
 DTYPES = ("float32", "float16", "bfloat16")
@@ -40,6 +40,7 @@ class GenerationOptions:
         if self.num_inference_steps is not None:
             check_positive(num_inference_steps=self.num_inference_steps)
         check_known(self.dtype, DTYPES, what="dtype")
+        check_device(self.device, what="device")
         if (self.guidance_scale or 0) < 0 or self.seed < 0:
             raise ConfigError(f"guidance_scale and seed must be >= 0, got {self.guidance_scale} and {self.seed}")
 

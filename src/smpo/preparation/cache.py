@@ -45,7 +45,7 @@ class CacheOptions(Section):
         crop: where the square is cut: the middle, or a random place that depends on the image alone.
     """
 
-    resolution: int = Field(512, gt=0, description="px; the shorter side, then a square crop")
+    resolution: int = Field(512, ge=8, le=8192, multiple_of=8, description="px; the shorter side, then a square crop")
     crop: Literal["center", "random"] = "center"
     crops: int = Field(1, gt=0, description="crops stored of each image")
     flips: bool = Field(True, description="store the mirrored crops too")

@@ -1,5 +1,6 @@
 """The recipes and sweeps that ship with the package, and how a name or a path is found. Imports nothing heavy."""
 
+import os
 from pathlib import Path
 
 from smpo.checks import did_you_mean
@@ -35,9 +36,16 @@ def any_path(source: str) -> Path:
 
 
 def _found(source: str, known: list[str], *, what: str) -> Path:
-    if Path(source).is_file():
-        return Path(source)
+    path = Path(os.path.expanduser(source))
+    is_file = path.is_file()
     if source in known:
+        if is_file:
+            raise ConfigError(f"'{source}' is a shipped {what} and a file here; write ./{source} for the file")
         return next(FOLDER.rglob(f"{source}.yaml"))
-    hint = did_you_mean(source, known)
+    if is_file:
+        return path
+    if path.exists():
+        raise ConfigError(f"{source}: a {what} is a YAML file, got {'a folder' if path.is_dir() else 'no plain file'}")
+    beside = [name for name in (f"{source}.yaml", f"{source}.yml") if Path(name).is_file()]
+    hint = f" Did you mean '{beside[0]}'?" if beside else did_you_mean(source.removesuffix(".yaml"), known)
     raise ConfigError(f"no {what} file and no shipped {what} '{source}'; shipped: {', '.join(known)}.{hint}")

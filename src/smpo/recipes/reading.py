@@ -5,41 +5,30 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from smpo.errors import ConfigError
 from smpo.recipes import recipe_path
+from smpo.recipes.yaml_text import parse_mapping, parse_value, read_text
 
 BASE = "base"
+KEY = re.compile(r"[^.\s]+(\.[^.\s]+)*")
+SHOWN = 60  # characters of an override in a message
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML in which 1e-5 is a number, as everywhere else, and not a string."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
-)
-
-
-def parse_mapping(text: str, *, where: str) -> dict[str, Any]:
-    """The mapping that a YAML text holds; ConfigError names `where` it came from when it holds none."""
-    content = _parsed(text, where=where)
-    if not isinstance(content, dict):
-        raise ConfigError(f"{where}: must be a mapping of keys, got {type(content).__name__}")
-    return content
+def read_mapping(path: Path, *, where: str) -> dict[str, Any]:
+    """The mapping that the YAML file `path` holds; ConfigError names `where`, as the user wrote it, and the line."""
+    return parse_mapping(read_text(path, where=where), where=where)
 
 
 def parse_override(text: str) -> tuple[str, Any]:
-    """Key and value of an `a.b.c=value`; the value is read as YAML.
+    """Key and value of an `a.b.c=value`; see `yaml_text.parse_value`.
 
     Raises:
-        ConfigError: there is no key or no "=", or the value is not YAML.
+        ConfigError: there is no key or no "=", the value is empty, or it is no YAML.
     """
     key, equals, value = text.partition("=")
-    if not equals or not key:
-        raise ConfigError(f"override must look like section.key=value, got '{text}'")
-    return key, _parsed(value, where=f"override '{text}'")
+    if not equals or not KEY.fullmatch(key):
+        raise ConfigError(f"override must look like section.key=value, got {_shown(text)}")
+    return key, parse_value(value, where=f"override {_shown(text)}")
 
 
 def read_recipe(source: str) -> dict[str, Any]:
@@ -61,7 +50,7 @@ def lineage(source: str) -> list[tuple[Path, dict[str, Any]]]:
         if path.resolve() in [known.resolve() for known, _ in found]:
             chain = " -> ".join([known.stem for known, _ in found] + [path.stem])
             raise ConfigError(f"{where}: base: {chain} goes in a circle; let one of them stand without a base")
-        own = parse_mapping(path.read_text(), where=where)
+        own = read_mapping(path, where=where)
         base = own.pop(BASE, None)
         found.append((path, own))
         if base is None:
@@ -87,11 +76,10 @@ def overlaid(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any
     return content
 
 
-def _parsed(text: str, *, where: str) -> Any:
-    try:
-        return yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{where}: not valid YAML ({' '.join(str(error).split())})") from error
+def _shown(text: str) -> str:
+    """A text in quotes, cut where it is long; what no terminal shows is escaped."""
+    cut = text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
+    return f"'{cut}'" if cut.isprintable() else ascii(cut)
 
 
 def _base_path(base: Any, path: Path, where: str) -> Path:

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from smpo.checks import check_known
+from smpo.checks import check_device, check_known
 from smpo.precision import float32_products
 from smpo.processes import local_device
 from smpo.rewards.scorer import Preprocessing
@@ -58,6 +58,7 @@ class LearntScorer(ABC):
 
     def __post_init__(self) -> None:
         check_known(self.dtype, DTYPES, what="scorer.dtype")
+        check_device(self.device, what="scorer.device")
 
     @property
     @abstractmethod

@@ -22,6 +22,7 @@ from smpo.artefacts import fingerprint
 from smpo.errors import DataError
 from smpo.rewards.scorer import Preprocessing, Scorer
 from smpo.sections import Section
+from smpo.signals import left_to_parent
 
 MAX_WORKERS = 8  # unless more are asked for
 
@@ -207,7 +208,7 @@ class _Preparation(Dataset):
 def _loader(batches: Iterator[_Batch], preparation: _Preparation, options: ScoringOptions) -> DataLoader:
     """Prepared batches, in order."""
     return DataLoader(preparation, batch_size=None, sampler=batches, num_workers=num_workers(options),
-                      pin_memory=torch.cuda.is_available())
+                      worker_init_fn=left_to_parent, pin_memory=torch.cuda.is_available())
 
 
 @dataclass

@@ -20,7 +20,7 @@ from smpo.config import PathsSection, Recipe, load_recipe
 from smpo.errors import ConfigError
 from smpo.names import BASE, check_names
 from smpo.recipes import sweep_path
-from smpo.recipes.reading import parse_mapping, parse_override
+from smpo.recipes.reading import parse_override, read_mapping
 from smpo.registry import one_line
 from smpo.sections import Section
 
@@ -221,7 +221,7 @@ def load_sweep(source: str, out: Path | None = None, changes: Sequence[str] = ()
     """
     path = sweep_path(source)
     try:
-        file = SweepFile.model_validate(parse_mapping(path.read_text(), where=source))
+        file = SweepFile.model_validate(read_mapping(path, where=source))
     except ValidationError as error:
         raise ConfigError(f"{source}: {one_line(error, section='')}") from error
     file = file.model_copy(update={"set": {**file.set, **dict(map(parse_override, changes))}})

@@ -1,7 +1,6 @@
 """Runs a sweep: what is done is left alone, the rest is shared by worker processes; a failed run stops no other."""
 
 import json
-import multiprocessing
 import os
 import shutil
 import subprocess
@@ -9,7 +8,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +18,15 @@ import torch
 
 from smpo.artefacts import fingerprint, write_atomically
 from smpo.config import Recipe
-from smpo.errors import ProcessError
+from smpo.errors import ProcessError, Stopped
 from smpo.library_output import quieten_libraries
 from smpo.locks import exclusive
+from smpo.progress_lines import ProgressLines
+from smpo.signals import stopping
 from smpo.stages import places_of, run_stage, score_sets, stages_of
 from smpo.sweep.plan import Planned, Sweep
 from smpo.sweep.rows import named, row_of, wins_of
+from smpo.sweep.workers import submitted, worker_pool
 from smpo.training.trainer import forget_precision
 
 RESULT = "row.json"
@@ -56,22 +58,20 @@ def run_sweep(sweep: Sweep, *, jobs: int = 1, say: Said = print) -> Outcome:
     runs = sweep.runs()
     done = {run.folder for run in runs if finished_row(run) is not None}
     before, failed = len(done), {}
-    context = multiprocessing.get_context("spawn")
-    places = context.Queue()
-    for place in range(jobs):
-        places.put(place)
-    with ProcessPoolExecutor(jobs, mp_context=context, initializer=settle, initargs=(places, jobs)) as pool:
+    with worker_pool(jobs, settle) as pool:
         working: dict[Future, Planned] = {}
         while True:
             for run in ready(runs, done, failed, [run.folder for run in working.values()]):
                 if len(working) < jobs:
-                    working[pool.submit(do_run, sweep, run)] = run
+                    working[submitted(pool, do_run, sweep, run)] = run
             if not working:
                 break
             finished, _ = wait(working, return_when=FIRST_COMPLETED)
             for future in finished:
                 run = working.pop(future)
                 problem = future.exception()
+                if isinstance(problem, Stopped):
+                    raise problem
                 if problem is None:
                     done.add(run.folder)
                     (run.folder / TRACE).unlink(missing_ok=True)
@@ -116,7 +116,12 @@ def settle(places: Any, jobs: int) -> None:
 
 
 def do_run(sweep: Sweep, run: Planned) -> str:
-    """All stages of one run; what to say of it."""
+    """All stages of one run; what to say of it. A signal ends it where what is done stays."""
+    with stopping():
+        return _done_run(sweep, run)
+
+
+def _done_run(sweep: Sweep, run: Planned) -> str:
     quieten_libraries()
     forget_precision()
     _prepare_seed(sweep, run.seed)
@@ -124,10 +129,11 @@ def do_run(sweep: Sweep, run: Planned) -> str:
     recipe, seconds = run.recipe(), {}
     for stage in stages_of(recipe):
         if stage not in ("evaluate", "report"):
-            with _turns(stage, recipe, run):
-                _, seconds[stage] = run_stage(stage, recipe, lambda *_: None)
+            with _turns(stage, recipe, run), _progress(stage, run) as progress:
+                _, seconds[stage] = run_stage(stage, recipe, progress)
     started = time.perf_counter()
-    score_sets(recipe, lambda *_: None)
+    with _progress("evaluate", run) as progress:
+        score_sets(recipe, progress)
     seconds["evaluate"] = time.perf_counter() - started
     row = row_of(recipe, run)
     result = {**row, "seconds": {stage: round(s, 2) for stage, s in seconds.items()}, "plan": plan_of(run)}
@@ -135,6 +141,10 @@ def do_run(sweep: Sweep, run: Planned) -> str:
         shutil.rmtree(recipe.folder("train") / "checkpoints", ignore_errors=True)
     write_atomically(run.folder / RESULT, json.dumps(result, indent=1) + "\n")
     return "  ".join(f"{name} {scores['mean']:.3f}" for name, scores in row["scores"].items())
+
+
+def _progress(stage: str, run: Planned) -> ProgressLines:
+    return ProgressLines(stage, before=f"[seed {run.seed}, {run.row}] ")
 
 
 @contextmanager

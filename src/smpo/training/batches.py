@@ -16,6 +16,7 @@ from smpo.preparation.cache import LatentCache, prompt_rows
 from smpo.preparation.label import LabelTable
 from smpo.randomness import normal_per_seed
 from smpo.records import TrainingBatch
+from smpo.signals import left_to_parent
 from smpo.training.options import TrainingOptions
 from smpo.training.order import Draws, Visit, Visiting, draws_of, micro_batch_share, places_alike, visit_at
 from smpo.training.stored import StoredVisits
@@ -43,11 +44,12 @@ class TrainingPairs:
 
 
 def outlive_preemption(worker: int) -> None:
-    """Let this loader process survive the signals that a scheduler sends to every process of a job.
+    """Let this loader process survive the signals that a scheduler or a terminal sends to every process of a job.
 
     The training process decides what to do about them, and needs its batches meanwhile. It ends the loader itself, at
     worst by a second SIGTERM.
     """
+    left_to_parent()
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, lambda *_: os._exit(0)))
 

@@ -22,6 +22,7 @@ from smpo.precision import float32_products
 from smpo.preparation.cache import MODEL
 from smpo.processes import main_first, shard, this_process, wait_for_all
 from smpo.records import StoredNoise, TrainingBatch
+from smpo.signals import left_to_parent
 from smpo.training.batches import MicroBatches, Share
 from smpo.training.order import distinct_visits
 from smpo.training.run import Run, model_inputs
@@ -122,7 +123,7 @@ def _noise(run: Run, blocks: Sequence[range], parts: StepParts, evaluations: Eva
     )
     loader = iter(DataLoader(
         Chunks(batches), batch_size=None, sampler=[chunk for block in chunks for chunk in block],
-        num_workers=run.options.workers, pin_memory=device.type == "cuda",
+        num_workers=run.options.workers, worker_init_fn=left_to_parent, pin_memory=device.type == "cuda",
     ))
     dtype = getattr(torch, run.cache.manifest["settings"]["dtype"])
     for block in chunks:

@@ -2,10 +2,12 @@
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import ProjectConfiguration
 
 from smpo.errors import ConfigError
 from smpo.processes import this_process
 from smpo.training.run import Run
+from smpo.training.tracking import LOGS
 
 
 def join_processes(run: Run) -> Accelerator:
@@ -18,7 +20,7 @@ def join_processes(run: Run) -> Accelerator:
     started = this_process().world_size
     accelerator = Accelerator(
         mixed_precision=run.options.mixed_precision, log_with=list(run.options.trackers) or None,
-        project_dir=run.folder,
+        project_config=ProjectConfiguration(project_dir=str(run.folder), logging_dir=str(run.folder / LOGS)),
         cpu=started > 1 and not torch.accelerator.is_available(),  # unless told so, it takes the CPU for one process's
     )
     if accelerator.num_processes != started:

@@ -7,6 +7,10 @@ from pydantic import Field, model_validator
 from smpo.errors import ConfigError
 from smpo.sections import Section
 
+Tracker = Literal["tensorboard", "wandb", "trackio", "comet_ml", "mlflow", "aim", "clearml", "dvclive", "swanlab"]
+"""Trackers that accelerate can write to; each but TensorBoard is a package of its own."""
+LARGEST_SCHEDULE = 10_000  # noise levels; every public model has 1,000 (the model's own number is compared in training)
+
 
 class OptimizerOptions(Section):
     """AdamW, also with moments of 8 bits, or Adafactor, and the learning rate's course.
@@ -28,7 +32,9 @@ class OptimizerOptions(Section):
     max_grad_norm: float = Field(1.0, gt=0)
 
     @model_validator(mode="after")
-    def _fusable(self) -> "OptimizerOptions":
+    def _usable(self) -> "OptimizerOptions":
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ConfigError(f"betas must lie in [0, 1), got {list(self.betas)}")
         if self.fused and self.name != "adamw":
             raise ConfigError(f"fused is a way of adamw, got name={self.name}; set fused=false or name=adamw")
         return self
@@ -47,6 +53,13 @@ class SampleOptions(Section):
     prompts: tuple[str, ...] = ()
     num_inference_steps: int = Field(25, gt=0)
     guidance_scale: float = 7.5
+
+
+class TrackingOptions(Section):
+    """How trackers name the run."""
+
+    project: str = Field("smpo", min_length=1, description="of W&B and other trackers that have projects")
+    run: str | None = Field(None, description="name of the run; None is the recipe's name")
 
 
 class LoraOptions(Section):
@@ -96,7 +109,7 @@ class TrainingOptions(Section):
     flips: Literal["none", "shared", "independent"] = "independent"
     latents: Literal["sample", "mean"] = Field("sample", description="of the VAE's posterior")
     min_timestep: int = Field(1, ge=1)
-    max_timestep: int = Field(999, ge=1)
+    max_timestep: int = Field(999, ge=1, lt=LARGEST_SCHEDULE)
     mixed_precision: Literal["no", "bf16", "fp16"] = "no"
     gradient_checkpointing: bool | Literal["selective"] = Field(
         False, description="make activations again in the backward: all, or but the outputs of matrix products"
@@ -117,7 +130,8 @@ class TrainingOptions(Section):
     checkpoint_every: int = Field(50, gt=0, description="optimizer steps")
     keep_checkpoints: int = Field(2, gt=0)
     log_every: int = Field(1, gt=0, description="optimizer steps")
-    trackers: tuple[str, ...] = ("tensorboard",)
+    trackers: tuple[Tracker, ...] = Field(("tensorboard",), description="where metrics and sample grids go, too")
+    tracking: TrackingOptions = TrackingOptions()
     workers: int = Field(0, ge=0, description="processes that read the cache")
     samples: SampleOptions = SampleOptions()
     single_file: Literal["float16", "float32"] | None = Field(None, description=(

@@ -20,8 +20,10 @@ from smpo.training.lora import fuse
 from smpo.training.lora_files import save_adapters
 from smpo.training.run import METRICS, Run, model_inputs
 
-SPEED_ONLY = {"checkpoint_every", "keep_checkpoints", "log_every", "trackers", "workers", "samples", "micro_batch_size",
-              "single_file"}
+SPEED_ONLY = {
+    "checkpoint_every", "keep_checkpoints", "log_every", "trackers", "tracking", "workers", "samples",
+    "micro_batch_size", "single_file",
+}
 LOST = "bring the files back, or delete {folder} and train again"
 
 

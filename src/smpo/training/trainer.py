@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from types import FrameType
 from typing import Any
 
 import torch
@@ -22,7 +21,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from smpo.artefacts import Status
-from smpo.errors import NonFiniteError
+from smpo.errors import NonFiniteError, Stopped
 from smpo.locks import sole_writer
 from smpo.maths.utility import reference_point
 from smpo.models.proof import prove_training
@@ -31,6 +30,7 @@ from smpo.precision import float32_products, widest_float
 from smpo.processes import this_process
 from smpo.randomness import derive_seed
 from smpo.records import TrainingBatch
+from smpo.signals import GO_ON, INTERRUPTED, PREEMPTED, remembered
 from smpo.training.batches import MicroBatches, Share, outlive_preemption
 from smpo.training.checkpoint import TrainState, load_checkpoint, save_checkpoint
 from smpo.training.finite import check_finite, non_finite
@@ -44,8 +44,10 @@ from smpo.training.speed import speed_up
 from smpo.training.spread import spread_asked
 from smpo.training.spread.whole import Whole
 from smpo.training.step import Pool, Prepared, StepOutput, StepParts, prepare, rewards_ahead, training_step
+from smpo.training.tracking import start_tracking, track_samples
 
-PREEMPTED_EXIT_CODE = 75  # EX_TEMPFAIL: "try again"
+INTERRUPTION = 1e6  # in a sum over processes, Ctrl-C in one of them; 1 is a scheduler's signal
+NOTICE = "stopping: the step is finished and saved first; Ctrl-C again stops at once"
 MAX_SKIPPED_STEPS = 20  # fp16 only: gradient overflows in a row while the loss scale adapts
 
 Report = Callable[[dict[str, Any]], None]
@@ -62,7 +64,8 @@ def train(run: Run, *, report: Report | None = None) -> TrainReport:
         ConfigError: the launcher asks for what training does not do; a part of the model is damaged or does not fit.
         BusyError: another process trains in the run's folder.
         NonFiniteError: a loss or gradient is not finite; nothing was stepped, the last checkpoint stands.
-        SystemExit: code 75 after SIGTERM or SIGUSR1, with a checkpoint of the last whole step.
+        Stopped: code 75 after SIGTERM or SIGUSR1, 130 after Ctrl-C, with a checkpoint of the last whole step; a second
+            Ctrl-C does not wait for the step.
     """
     spread = spread_asked(run.options, stored=run.stored is not None)
     accelerator = join_processes(run)
@@ -80,13 +83,13 @@ def _train(run: Run, accelerator: Accelerator, spread: Callable[[Accelerator], W
     with accelerator.main_process_first():
         if accelerator.is_main_process:  # the others load the same UNets, and the main process alone saves
             prove_training(run.family, (run.init_unet, run.ref_unet), max_timestep=options.max_timestep)
-    if options.trackers:
-        accelerator.init_trackers("logs")
     started = time.perf_counter()
-    with preemption() as preempted, float32_products(tf32=options.tf32):
+    notice = NOTICE if accelerator.is_main_process else ""
+    with remembered(notice) as preempted, float32_products(tf32=options.tf32):
         state = load_checkpoint(run.checkpoints)
         resumed_from = state.step if state else 0
         check_not_beyond(run, resumed_from)
+        start_tracking(accelerator, run, step=resumed_from)
         trainer = Trainer(run, accelerator, preempted, spread(accelerator), state)
         del state  # as large as the run's weights and moments
         trainer.loop(report)
@@ -105,22 +108,6 @@ def forget_precision() -> None:
     AcceleratorState._reset_state(reset_partial_state=True)
 
 
-@contextlib.contextmanager
-def preemption() -> Iterator[list[int]]:
-    """A list that holds the signal's number once SIGTERM or SIGUSR1 has come."""
-    received: list[int] = []
-
-    def remember(number: int, frame: FrameType | None) -> None:
-        received.append(number)
-
-    before = {number: signal.signal(number, remember) for number in (signal.SIGTERM, signal.SIGUSR1)}
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 @dataclass
 class Progress:
     """Where a run stands: optimizer steps made; attempts that fp16's gradient scaler skipped, in all and in a row."""
@@ -137,7 +124,7 @@ class Trainer:
         self, run: Run, accelerator: Accelerator, preempted: list[int], spread: Whole, state: TrainState | None
     ) -> None:
         self.run, self.accelerator, self.preempted, self.spread = run, accelerator, preempted, spread
-        self.progress, self.leaving = Progress(), False
+        self.progress, self.leaving = Progress(), 0.0
         self.accumulation = run.options.accumulation(accelerator.num_processes)
         unet = run.family.load_unet(run.init_unet)
         self._equip(unet)
@@ -240,12 +227,12 @@ class Trainer:
             output = self._backward(micro_batch, pool, last=number == self.accumulation - 1)
             sums[:-1] += step_sums(output, micro_batch.batch.p_winner)
             losses.extend(zip(micro_batch.batch.pair_ids, output.loss.detach(), strict=True))
-        sums[-1] = float(bool(self.preempted))
+        sums[-1] = INTERRUPTION if signal.SIGINT in self.preempted else float(bool(self.preempted))
         sums = self.accelerator.reduce(sums, reduction="sum")
         norm = self.spread.clip(options.optimizer.max_grad_norm)
         fetched = torch.cat([sums, norm.to(sums)[None]]).cpu()  # the one time that a step waits for its device
         sums, norm = fetched[:-1], fetched[-1]
-        self.leaving = bool(sums[-1])  # by agreement: a signal may have reached one process only
+        self.leaving = float(sums[-1])  # by agreement: a signal may have reached one process only
         skipping = not self._check_finite(sums, norm, losses)
         self.spread.step()
         if skipping:
@@ -333,7 +320,10 @@ class Trainer:
     def _leave(self) -> None:
         """Save the last whole step and exit, asked to by a signal."""
         self.save()
-        raise SystemExit(PREEMPTED_EXIT_CODE)
+        interrupted = signal.SIGINT in self.preempted or self.leaving >= INTERRUPTION
+        raise Stopped(
+            INTERRUPTED if interrupted else PREEMPTED, f"saved at step {self.progress.step}; {GO_ON}"
+        )
 
     def _loader(self) -> DataLoader:
         """This process's micro-batches from the present step on; nothing is read to be skipped."""
@@ -383,5 +373,6 @@ class Trainer:
     def _samples(self) -> None:
         unet = self._whole_unet()
         if unet is not None:
-            save_samples(self.run, unet, self.progress.step)
+            path = save_samples(self.run, unet, self.progress.step)
+            track_samples(self.accelerator, path, step=self.progress.step)
         self.accelerator.wait_for_everyone()

@@ -1,0 +1,143 @@
+"""The one place where errors become lines and exit codes: 0 done, 1 failed, 2 wrong usage, 70 a bug of ours,
+75 preempted, 130 Ctrl-C, 141 nobody reads the output. docs/command-line.md lists them.
+"""
+
+import contextlib
+import os
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+
+import typer
+from typer.main import get_command
+
+from smpo.checks import did_you_mean
+from smpo.cli.failures import described
+from smpo.errors import Stopped
+from smpo.recipes.flag_names import flag_hint, ours_for
+from smpo.signals import GO_ON, INTERRUPTED, stopping
+
+FAILED, USAGE, BUG, UNREAD = 1, 2, 70, 141
+TRACEBACK = "SMPO_TRACEBACK"
+UsageError, ClickException = typer.BadParameter.__mro__[1:3]  # Click's, or those of the Click inside typer
+REPORT = "this is a bug of smpo; please report it with the lines above"
+_STAGE = "while in "
+
+
+@contextlib.contextmanager
+def stage_named(name: str) -> Iterator[None]:
+    """Note on an error that leaves this block which stage it is from."""
+    try:
+        yield
+    except BaseException as error:
+        error.add_note(f"{_STAGE}smpo {name}")
+        raise
+
+
+def run_guarded(app: typer.Typer, arguments: Sequence[str]) -> int:
+    """Run the command line; every error that can be foreseen is one line on stderr. Returns the exit code."""
+    prepare_streams()
+    arguments, shows_all = _without_debug(arguments)
+    code = _guarded(app, arguments, shows_all=shows_all)
+    try:
+        sys.stdout.flush()
+    except OSError:  # it failed before; Python would try again at exit, and fail with a code of its own
+        _silence(1)
+    return code
+
+
+def _guarded(app: typer.Typer, arguments: Sequence[str], *, shows_all: bool) -> int:
+    try:
+        with stopping():
+            _call(app, arguments)
+            sys.stdout.flush()
+        return 0
+    except Stopped as stop:
+        _say(stop.message)
+        return int(stop.code or 0)
+    except KeyboardInterrupt:
+        _say(f"stopped; {GO_ON}")
+        return INTERRUPTED
+    except ClickException as error:
+        _say(f"error: {_usage(error, app)}")
+        return USAGE
+    except BrokenPipeError:  # whoever read our output has gone, as `head` does
+        _silence(1, 2)
+        return UNREAD
+    except (typer.Exit, typer.Abort) as left:
+        return int(getattr(left, "exit_code", FAILED))
+    except SystemExit as left:
+        return left.code if isinstance(left.code, int) else FAILED
+    except Exception as error:
+        return _failed(error, shows_all=shows_all)
+
+
+def prepare_streams() -> None:
+    """Let every text be printed, whatever the terminal's encoding: what it lacks is escaped."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _call(app: typer.Typer, arguments: Sequence[str]) -> None:
+    for argument in arguments:
+        if any("\ud800" <= character <= "\udfff" for character in argument):
+            raise UsageError(f"{ascii(argument)} is not UTF-8 text; rename the file, or set LC_ALL=C.UTF-8")
+    command = get_command(app)
+    with command.make_context("smpo", list(arguments) or ["--help"]) as context:
+        command.invoke(context)
+
+
+def _failed(error: Exception, *, shows_all: bool) -> int:
+    line = described(error)
+    if line is None or shows_all:
+        traceback.print_exception(error)
+    notes = [note.removeprefix(_STAGE) for note in getattr(error, "__notes__", []) if note.startswith(_STAGE)]
+    where = f"{notes[0]}: " if notes else ""
+    if line is None:
+        _say(f"error: {where}{type(error).__name__}; {REPORT}")
+        return BUG
+    _say(f"error: {_process()}{where}{line}")
+    return FAILED
+
+
+def _without_debug(arguments: Sequence[str]) -> tuple[list[str], bool]:
+    """The arguments but for --debug, and whether every error shows its traceback."""
+    asked = "--debug" in arguments or os.environ.get(TRACEBACK, "0") not in ("", "0")
+    return [argument for argument in arguments if argument != "--debug"], asked
+
+
+def _usage(error: Exception, app: typer.Typer) -> str:
+    """A wrong usage in one line, with what was probably meant and where help is."""
+    context = getattr(error, "ctx", None)
+    verb = context.command_path if context else "smpo"
+    message = " ".join(error.format_message().split())  # type: ignore[attr-defined]
+    option = getattr(error, "option_name", None)
+    if option is not None:
+        ours = ours_for(option)
+        note = flag_hint(option).partition("?")[2]
+        instead = f"write {ours.key}=...{note}" if ours else "keys of a recipe are written as section.key=value"
+        message = f"there is no option {option}; {instead}."
+    elif message.startswith("No such command") and "Did you mean" not in message:
+        given = message.partition("'")[2].partition("'")[0]
+        message += did_you_mean(given, get_command(app).commands)  # type: ignore[attr-defined]
+    return f"{message} See `{verb} --help`."
+
+
+def _process() -> str:
+    """Which of several processes speaks, but for the main one, whose message is everybody's."""
+    rank, size = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1")
+    return "" if size == "1" or rank == "0" else f"process {rank} of {size}: "
+
+
+def _silence(*descriptors: int) -> None:
+    """Let what is still written there go nowhere."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for descriptor in descriptors:
+        with contextlib.suppress(OSError):
+            os.dup2(nowhere, descriptor)
+
+
+def _say(line: str) -> None:
+    with contextlib.suppress(OSError):  # nobody may be there to read it
+        print("".join(one if one.isprintable() else ascii(one)[1:-1] for one in line), file=sys.stderr, flush=True)

@@ -1,0 +1,77 @@
+"""What has to be there before a stage starts: its source, the artefacts of the stages before it, its trackers."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from smpo.artefacts import MANIFEST
+from smpo.config import Recipe
+from smpo.data.formats import is_hub_id
+from smpo.errors import ConfigError
+from smpo.labels import LABELS
+from smpo.stages import STAGES, stages_of
+from smpo.training.tracking import check_trackers
+
+READS = {
+    "score": ("pairs",), "label": ("pairs", "score"), "audit": ("pairs",), "cache": ("pairs",),
+    "invert": ("pairs", "label", "cache"), "train": ("pairs", "label", "cache", "invert"), "generate": ("train",),
+    "evaluate": ("generate",), "report": ("label", "train", "generate", "evaluate"),
+}
+"""Stage -> stages whose artefacts it reads, where the recipe needs them."""
+
+
+def check_prerequisites(names: Sequence[str], recipe: Recipe, source: str) -> None:
+    """Raise ConfigError unless the stages `names`, run in order, find what they read.
+
+    Args:
+        names: of stages.
+        recipe: of them.
+        source: what the user called the recipe, for the message.
+    """
+    if "train" in names:
+        check_trackers(recipe.training.trackers)
+    missing = missing_before(names, recipe)
+    if "pairs" in {*names, *missing}:
+        _check_source(recipe, already="pairs" not in names)
+    if missing:
+        *rest, last = missing
+        stages = f"{', '.join(rest)} and {last}" if rest else last
+        raise ConfigError(
+            f"`smpo {names[0]}` reads what {stages} should have made in {recipe.workdir}, and there is none; run "
+            f"`smpo run {source}`, which does all stages in order, or `smpo {missing[0]} {source}` "
+            f"{'first' if not rest else 'and so on first, in this order'}"
+        )
+
+
+def missing_before(names: Sequence[str], recipe: Recipe) -> list[str]:
+    """The stages, in order, that have to be run before `names`."""
+    needed = [*stages_of(recipe)]
+    missing: set[str] = set()
+
+    def look(stage: str) -> None:
+        for before in READS.get(stage, ()):
+            if before in needed and before not in names and before not in missing and not _is_there(before, recipe):
+                missing.add(before)
+                look(before)
+
+    for name in names:
+        look(name)
+    return [stage for stage in STAGES if stage in missing]
+
+
+def _is_there(stage: str, recipe: Recipe) -> bool:
+    """Whether the stage has begun to write; whether it is whole and fits is looked at by who reads it."""
+    folder = recipe.folder(stage)
+    if stage == "score":
+        tables = LABELS.build(recipe.labels).tables(tuple(recipe.pair_scorers))
+        return all((folder / table / MANIFEST).exists() for table in tables)
+    return (folder / MANIFEST).exists() or next(folder.glob(f"*/{MANIFEST}"), None) is not None
+
+
+def _check_source(recipe: Recipe, *, already: bool) -> None:
+    """Raise ConfigError for a source of pairs that is not there; once `pairs` has read it, nobody looks."""
+    source = recipe.data.source
+    if source is None or Path(source).exists() or is_hub_id(source):
+        return
+    first = "" if not already else "; the stages before need it"
+    raise ConfigError(f"data.source: {source} does not exist{first}; correct the path, or name your pairs with "
+                      "data.source=...")
