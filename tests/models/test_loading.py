@@ -528,7 +528,7 @@ def test_the_check_of_names_and_shapes_at_true_size(
     family: str, part: str, count: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Files are their headers alone: those of the public model pass; without its last tensor it is refused."""
-    source = Path(loading.__file__).parents[1] / "cost" / "architectures" / family / part
+    source = Path(loading.__file__).parent / "published" / family / part
     place = Part(shutil.copytree(source, tmp_path / part))
     kind = PARTS[part]
     headers = {
