@@ -45,6 +45,7 @@ from smpo.preparation.cache import LatentCache, cache_pairs, check_encoders
 from smpo.preparation.sampling import PAIRS_FILE, check_sampled, sample_pairs
 from smpo.processes import this_process, wait_for_all
 from smpo.prompts import Prompt, read_prompts
+from smpo.prompts.lengths import cut_prompts
 from smpo.rewards import SCORERS
 from smpo.sections import Section
 from smpo.training.batches import TrainingPairs
@@ -77,7 +78,8 @@ def check_pairs(recipe: Recipe, progress: Progress) -> str:
         check_sampled(recipe.folder("sample"))
     source = recipe.data.source or str(recipe.folder("sample") / PAIRS_FILE)
     report = pairs.prepare_pairs(source, recipe.folder("pairs"), options=recipe.data.options, progress=progress)
-    return pairs.describe(report)
+    captions = PairSet.open(report.folder).captions
+    return pairs.describe(report) + cut_prompts(captions, base_model(recipe))
 
 
 def score_images(recipe: Recipe, progress: Progress) -> str:
@@ -103,7 +105,7 @@ def cache_latents(recipe: Recipe, progress: Progress) -> str:
     out = recipe.folder("cache")
     report = cache_pairs(pair_set, family, out, options=recipe.cache, progress=progress)
     size = f"{report.pairs} pairs x 2 images x {report.views} views and {report.prompts} prompts"
-    return f"{size} in {out}, {report.megabytes:.1f} MB"
+    return f"{size} in {out}, {report.megabytes:.1f} MB{report.long_prompts.describe()}"
 
 
 def invert(recipe: Recipe, progress: Progress) -> str:
@@ -140,7 +142,8 @@ def generate(recipe: Recipe, progress: Progress) -> str:
         )
         made, black = made + report.num_made, black + report.num_black
     dark = f"; {black} of the images are entirely black" if black else ""
-    return f"{len(models)} sets of {report.num_images} images in {recipe.store}, {made} drawn{dark}"
+    cut = cut_prompts([prompt.text for prompt in prompts], base_model(recipe))
+    return f"{len(models)} sets of {report.num_images} images in {recipe.store}, {made} drawn{dark}{cut}"
 
 
 def evaluate(recipe: Recipe, progress: Progress) -> str:
@@ -185,7 +188,8 @@ def audit(recipe: Recipe, progress: Progress) -> str:
         recipe.folder("pairs"), recipe.folder("audit"), scores=recipe.folder("score"), labels=recipe.folder("label"),
         gamma=recipe.objective.get("gamma", 1.0), progress=progress,
     )
-    return f"{report.folder / 'audit.html'}\n{report.text}"
+    cut = cut_prompts(PairSet.open(recipe.folder("pairs")).captions, base_model(recipe))
+    return f"{report.folder / 'audit.html'}{cut}\n{report.text}"
 
 
 STAGES: dict[str, Callable[[Recipe, Progress], str]] = {

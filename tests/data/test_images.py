@@ -1,10 +1,13 @@
 """decode_image: every kind of file to the same RGB pixels, and every damage named."""
 
+import json
+
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from smpo.data import images
+from smpo.data.image_text import without_text
 from smpo.data.images import ImageError, content_uid, decode_image
 from smpo.errors import DataError
 from tests.data.pictures import encoded, picture, png
@@ -137,3 +140,37 @@ def test_float_pixels_are_refused():
 def test_content_uid():
     """sha256("") starts with e3b0c44298fc1c14."""
     assert content_uid(b"") == "e3b0c44298fc1c149afbf4c8996fb924"
+
+
+def test_only_the_named_kinds_are_opened():
+    """Of an EPS, pillow would run Ghostscript; ICO, PPM and 40 others are nobody's training data."""
+    assert images.known_kinds()[:6] == ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
+    for format in ("EPS", "PPM", "ICO", "PDF"):
+        with pytest.raises(ImageError, match="no PNG, JPEG, .* image"):
+            decode_image(encoded(picture(0), format))
+
+
+def workflow(size: int, zip: bool) -> PngImagePlugin.PngInfo:
+    """Texts as ComfyUI writes them, of `size` characters that do not compress to nothing."""
+    info = PngImagePlugin.PngInfo()
+    info.add_text("workflow", json.dumps({"nodes": [str(i) for i in range(size // 10)]}), zip=zip)
+    info.add_itxt("prompt", "x" * size, zip=zip)
+    return info
+
+
+@pytest.mark.parametrize("zip", [True, False])
+def test_a_png_with_megabytes_of_workflow_is_sound(zip: bool):
+    data = encoded(picture(1), pnginfo=workflow(3_000_000, zip))
+    assert np.array_equal(pixels(decode_image(data)), pixels(picture(1)))
+    with pytest.raises(ImageError):
+        decode_image(data[:len(data) // 2])
+
+
+def test_orientation_in_a_text_is_kept():
+    """ImageMagick writes EXIF into a text chunk; XMP is one, too."""
+    xmp = "<x:xmpmeta xmlns:x='adobe:ns:meta/'><tiff:Orientation>6</tiff:Orientation></x:xmpmeta>"
+    info = PngImagePlugin.PngInfo()
+    info.add_itxt("XML:com.adobe.xmp", xmp)
+    info.add_text("parameters", "a cat\nSteps: 20")
+    assert decode_image(encoded(picture(1, (30, 20)), pnginfo=info)).size == (20, 30)
+    assert without_text(b"GIF89a no png") == b"GIF89a no png"

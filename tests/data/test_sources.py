@@ -10,7 +10,6 @@ import pytest
 
 from smpo.data.formats import ACCEPTED, FORMATS, detect_format, open_source
 from smpo.data.images import content_uid
-from smpo.data.layouts import LAYOUTS
 from smpo.errors import ConfigError, DataError
 from tests.data.pictures import good_row, png, write_folders, write_jsonl, write_parquet
 
@@ -141,7 +140,7 @@ def test_parquet_missing_columns(tmp_path: Path):
     assert message(file, format="parquet") == (
         f"{file} has no layout that is known; found: captions, jpg_0, image_1; nearest: Pick-a-Pic (caption, jpg_0, "
         "jpg_1), lacks caption, jpg_1. Did you mean 'captions'? Did you mean 'image_1'? Rename with data.columns, e.g. "
-        f"data.columns={{prompt: your_column}}; layouts: {' | '.join(dict.fromkeys(one.columns for one in LAYOUTS))}")
+        "data.columns={prompt: your_column}; the layouts: docs/data.md")
 
 
 def test_parquet_unreadable(tmp_path: Path):
@@ -221,9 +220,10 @@ def test_jsonl_of_pairs(tmp_path: Path):
 
 @pytest.mark.parametrize(("row", "expected"), [
     ({"prompt": "x", "image_0": "a", "imag_1": "b"}, "nearest: pairs (prompt, image_0, image_1), lacks image_1. "
-     "Did you mean 'imag_1'? Rename with data.columns, e.g. data.columns={image_1: your_column}; layouts: caption, "),
+     "Did you mean 'imag_1'? Rename with data.columns, e.g. data.columns={image_1: your_column}; the layouts: "
+     "docs/data.md"),
     ({"words": "x", "chosen": "a", "rejected": "b"}, "nearest: TRL (prompt, chosen, rejected), lacks prompt. "
-     "Rename with data.columns, e.g. data.columns={prompt: your_column}; layouts: caption, jpg_0, jpg_1 | "),
+     "Rename with data.columns, e.g. data.columns={prompt: your_column}; the layouts: docs/data.md"),
 ])
 def test_a_table_without_a_layout_hears_of_the_nearest_one(tmp_path: Path, row: dict, expected: str):
     file = write_jsonl(tmp_path / "pairs.jsonl", [row])

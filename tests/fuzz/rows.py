@@ -71,8 +71,8 @@ CHOSEN: tuple[Fault, ...] = (  # rows of {"prompt", "chosen", "rejected"}
     Fault({"prompt": "\ud800"}, MALFORMED),
     Fault({"prompt": "a \udcff b"}, MALFORMED),
     Fault({"prompt": DROP}, f"empty_caption|{MALFORMED}"),
-    Fault(
-        {"prompt": [{"role": "user", "content": "a cat"}]}, MALFORMED, "https://github.com/OpenRLHF/OpenRLHF/issues/909"
+    Fault(  # TRL's conversations are read (docs/data.md); this one has no text of the user
+        {"prompt": [{"role": "system", "content": "a"}]}, MALFORMED, "https://github.com/OpenRLHF/OpenRLHF/issues/909"
     ),
     Fault({"chosen": DROP}, f"{MALFORMED}|{MISSING}"),
     Fault({"rejected": DROP}, f"{MALFORMED}|{MISSING}"),
@@ -449,7 +449,7 @@ def _tables() -> Iterator[Case]:
         yield _table_case(name, lambda sound, columns=columns: {**sound, **columns}, Kept(kept))
     bad: dict[str, tuple[dict[str, Any], str]] = {
         "URLs as images": ({"jpg_0": ["https://x.invalid/a.png"] * 3}, BAD_IMAGE),
-        "path texts as images": ({"jpg_0": ["0-a.png"] * 3}, f"{BAD_IMAGE}|{WON}"),
+        "path texts as images": ({"jpg_0": ["nowhere.png"] * 3}, BAD_IMAGE),
         "null images": ({"jpg_0": pa.nulls(3, pa.binary())}, BAD_IMAGE),
         "numbers as images": ({"jpg_0": [1, 2, 3]}, BAD_IMAGE),
         "lists as images": ({"jpg_0": [[1], [2], [3]]}, BAD_IMAGE),

@@ -117,6 +117,16 @@ def test_oversized_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     assert prepared(tmp_path, rows, ANY).dropped == {"oversized_image": 1}
 
 
+def test_a_strip_is_dropped(tmp_path: Path):
+    """1 x 8000 px would be 512 x 4,096,000 px in a cache of 512 px."""
+    rows = [{**good_row(0), "jpg_1": png(9, (8000, 1))}, {**good_row(1), "jpg_0": png(8, (64, 2))}, good_row(2)]
+    assert prepared(tmp_path, rows).dropped == {"narrow_image": 1}
+    assert dropped(tmp_path)[0]["detail"] == "image 1 has 8000 x 1 px, more than max_aspect 32"
+    assert prepared(tmp_path / "b", rows, PairOptions(max_aspect=2)).kept == 1
+    with pytest.raises(ConfigError, match="max_aspect must be >= 1, got 0.5"):
+        PairOptions(max_aspect=0.5)
+
+
 def test_malformed_row(tmp_path: Path):
     (tmp_path / "a.png").write_bytes(png(0))
     (tmp_path / "b.png").write_bytes(png(1))

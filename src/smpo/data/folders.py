@@ -9,7 +9,7 @@ from smpo.data.entries import ENTRIES
 from smpo.data.files import fingerprint_files
 from smpo.data.image_text import prompt_in
 from smpo.data.images import content_uid
-from smpo.data.layouts import NAMES
+from smpo.data.layouts import NAMES, Readings
 from smpo.data.records import RawPair, SourceOptions, broken_row
 from smpo.data.text import read_text
 from smpo.data.values import RowProblem, as_text, shown
@@ -211,11 +211,17 @@ def _embedded(image_0: bytes, image_1: bytes) -> tuple[str, bool]:
 def _read_prompts(file: Path) -> dict[str, str]:
     """File name without its ending -> prompt, of a table of prompts."""
     prompts = {}
-    for entry in ENTRIES[file.suffix](file):
+    entries = list(ENTRIES[file.suffix](file))
+    if entries and all(entry.values and Readings().of(entry.values) for entry in entries):
+        return {}  # a table of pairs, of datasets' imagefolder
+    for entry in entries:
         values = entry.values or {}
         name = values.get("file_name")
         text = next((values[column] for column in NAMES["prompt"] if column in values), None)
         if not isinstance(name, str) or not isinstance(text, str):
             raise DataError(f'{file.parent / entry.place} must be {{"file_name": ..., "prompt": ...}}; correct it')
-        prompts[Path(name.replace("\\", "/")).stem] = text
+        try:
+            prompts[Path(name.replace("\\", "/")).stem] = as_text(text, name="the prompt")
+        except RowProblem as problem:
+            raise DataError(f"{file.parent / entry.place}: {problem.detail}; save the file as UTF-8") from problem
     return prompts

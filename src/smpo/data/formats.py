@@ -7,6 +7,7 @@ from pathlib import Path
 
 from smpo.data.entries import ENTRIES
 from smpo.data.folders import ends_of, sides_of
+from smpo.data.layouts import Readings
 from smpo.data.parquet_files import files_below, open_parquet
 from smpo.data.rankings import ranks_images
 from smpo.data.records import PairSource, SourceOptions
@@ -35,19 +36,19 @@ def detect_format(source: str) -> tuple[str, str]:
     Raises:
         DataError: nothing matches; the message lists what is accepted.
     """
-    path = Path(source).expanduser()
-    if path.is_dir():
+    path = Path(os.path.expanduser(source))
+    if os.path.isdir(path):  # unlike pathlib's, it takes any text
         return _detect_folder(path)
-    if path.is_file():
+    if os.path.isfile(path):
         suffix = path.suffix.lower()
         if suffix in ENTRIES or suffix == ".tar":
             if suffix == ".parquet" and _is_metadata(path):
                 return "metadata", "a .parquet file of metadata"
             return "jsonl" if suffix == ".ndjson" else suffix[1:], f"a {suffix} file"
-        raise DataError(f"cannot tell the format of {source}; accepted: {ACCEPTED}")
+        raise DataError(f"cannot tell the format of {source[-200:]}; accepted: {ACCEPTED}")
     if is_hub_id(source):
         return "hf", "no such path, so a hub id"
-    raise DataError(f"{source} does not exist; accepted: {ACCEPTED}")
+    raise DataError(f"{source[-200:]} does not exist; accepted: {ACCEPTED}")
 
 
 def _detect_folder(path: Path) -> tuple[str, str]:
@@ -55,9 +56,10 @@ def _detect_folder(path: Path) -> tuple[str, str]:
         return "hf", "a folder written by save_to_disk"
     if sides := sides_of(path):
         return "folders", f"a folder with {sides[0]}/ and {sides[1]}/"
-    if ends := ends_of(path):
+    ends, name = ends_of(path), next((name for name in METADATA if (path / name).is_file()), None)
+    if ends and not (name and _names_pairs(path / name)):
         return "folders", f"a folder with names that end in {ends[0]} and {ends[1]}"
-    if name := next((name for name in METADATA if (path / name).is_file()), None):
+    if name:
         return "metadata" if name.endswith(".parquet") else name.rpartition(".")[2], f"a folder with {name}"
     if files_below(path, "*.parquet"):
         return "parquet", "a folder with .parquet files"
@@ -67,6 +69,12 @@ def _detect_folder(path: Path) -> tuple[str, str]:
         if len(tables_in(path, format)) == 1:
             return format, f"a folder with one .{format} file"
     raise DataError(f"cannot tell the format of {path}; accepted: {ACCEPTED}")
+
+
+def _names_pairs(table: Path) -> bool:
+    """Whether the first row of a table names both images of a pair."""
+    values = next((entry.values for entry in ENTRIES[table.suffix](table) if entry.values), {})
+    return Readings().of(values) is not None
 
 
 def _is_metadata(file: Path) -> bool:
@@ -90,6 +98,8 @@ def open_source(source: str, *, format: str, split: str | None = None, columns: 
 
 def is_hub_id(source: str) -> bool:
     """Whether `source` reads like owner/name and is no path."""
+    if not os.path.lexists(source) and max(map(len, source.split("/"))) > 96:  # the hub's limit
+        return False
     path = Path(source)
     likely = source.count("/") == 1 and not source.startswith(("/", ".", "~"))
     return likely and not path.exists() and not path.parent.exists()

@@ -100,7 +100,7 @@ def _load(source: str, split: str | None) -> datasets.Dataset | datasets.Dataset
         if Path(source).is_dir():
             return datasets.load_from_disk(source)
         return datasets.load_dataset(source, split=split)
-    except (OSError, ValueError) as error:  # not found, unreachable, no such split: all are of these two kinds
+    except (OSError, ValueError, KeyError, TypeError) as error:  # not found, unreachable, no such split; damaged JSON
         reason = str(error).partition("\n")[0]
         raise DataError(f"'{source}' is neither a saved dataset nor one the hub delivers ({reason}); "
                         "correct the path, id or split") from error

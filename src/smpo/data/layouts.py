@@ -191,12 +191,11 @@ def _no_layout(columns: list[str], source: str) -> str:
         return [name for name in ("prompt", "image_0", "image_1")
                 if not set(layout.columns_of(name)) & set(columns)]
 
-    nearest = min(LAYOUTS, key=lambda layout: len(missing(layout)))
+    nearest = min(LAYOUTS, key=lambda layout: (len(missing(layout)), layout.columns_of("prompt")[0] not in columns))
     lacking = [nearest.columns_of(name)[0] for name in missing(nearest)]
     spare = [column for column in columns if column not in nearest.columns.split(", ")]
     hints = "".join(dict.fromkeys(did_you_mean(name, spare) for name in lacking))
-    fields = dict.fromkeys(layout.columns for layout in LAYOUTS)
-    return (f"{source} has no layout that is known; found: {', '.join(map(str, columns)) or 'none'}; nearest: "
+    return (f"{source} has no layout that is known; found: {', '.join(map(str, columns))[:200] or 'none'}; nearest: "
             f"{nearest.name} ({nearest.columns}), lacks {', '.join(lacking)}.{hints} Rename with data.columns, e.g. "
-            f"data.columns={{{lacking[0] if lacking[0] in RENAMED else 'prompt'}: your_column}}; layouts: "
-            + " | ".join(fields))
+            f"data.columns={{{lacking[0] if lacking[0] in RENAMED else 'prompt'}: your_column}}; "
+            "the layouts: docs/data.md")

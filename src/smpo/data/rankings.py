@@ -53,8 +53,8 @@ def _ranked_list(values: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any
 
     Or a prompt with a list `images` of two and any of the label columns.
     """
-    column = next(name for name in LISTS if name in values)
-    images = values[column]
+    column = next((name for name in LISTS if name in values), LISTS[0])
+    images = values.get(column)
     if not isinstance(images, list) or not 2 <= len(images) <= MAX_IMAGES:
         raise malformed(f"{column} is {shown(images)}, expected a list of 2 to {MAX_IMAGES} images")
     ranks = _ranks(values, len(images))
@@ -123,7 +123,7 @@ def _task(values: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
 
     The choice is left or right, in the order of the tag's toName; the data's two images must be in that order.
     """
-    data, annotations = values["data"], values.get("annotations")
+    data, annotations = values.get("data"), values.get("annotations")
     if not isinstance(data, Mapping) or not isinstance(annotations, list):
         raise malformed(f"data is {shown(data)}, expected an object, and annotations a list")
     reading = Readings().of(str(name) for name in data)

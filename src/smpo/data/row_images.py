@@ -12,7 +12,7 @@ from urllib.parse import unquote
 
 from smpo.data.values import RowProblem, is_missing, malformed, plain, shown
 
-MAX_PATH_CHARACTERS = 4096  # Linux's PATH_MAX
+MAX_PATH_BYTES, MAX_NAME_BYTES = 4096, 255  # Linux's PATH_MAX and NAME_MAX; a longer name is no file's
 MAX_FILE_BYTES = 1 << 30  # 89 million pixels of 16-bit RGBA are 0.7 GB
 BASE64_STARTS = ("iVBORw0KGgo", "/9j/", "UklGR", "R0lGOD", "Qk", "SUkq", "TU0A")  # PNG, JPEG, WebP, GIF, BMP, TIFF
 URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://")
@@ -52,13 +52,15 @@ class ImageFiles:
 
         Backslashes separate folders as well. Only an image's content gets any further, wherever the path leads.
         """
-        if "\0" in value or len(value) > MAX_PATH_CHARACTERS or any("\ud800" <= letter <= "\udfff" for letter in value):
+        if "\0" in value or len(value) > MAX_PATH_BYTES or any("\ud800" <= letter <= "\udfff" for letter in value):
             return None
         for start in LABEL_STUDIO:
             if value.startswith(start) and not os.path.lexists(value):
                 value = unquote(value.removeprefix(start))
         path = self.root / value
-        return path if os.path.lexists(path) else self.root / value.replace("\\", "/")
+        path = path if os.path.lexists(path) else self.root / value.replace("\\", "/")
+        longest = max((len(os.fsencode(part)) for part in path.parts), default=0)
+        return path if longest <= MAX_NAME_BYTES and len(os.fsencode(path)) < MAX_PATH_BYTES else None
 
     def _read_struct(self, value: Mapping[Any, Any], name: str) -> bytes:
         """Of an Image feature of datasets, {"bytes": ..., "path": ...}: the bytes, or else the file at the path."""

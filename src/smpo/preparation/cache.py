@@ -6,7 +6,7 @@ set nor its cache has to fit in memory.
 
 import io
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -29,6 +29,7 @@ from smpo.parts import Parts, SealedBlocks
 from smpo.precision import float32_products
 from smpo.preparation.crops import Crops, views_of
 from smpo.processes import local_device
+from smpo.prompts.lengths import LongPrompts, long_prompts
 from smpo.sections import Section
 
 MODEL = "model."  # in front of a part's name among the inputs
@@ -72,6 +73,7 @@ class CacheReport:
     pairs: int
     prompts: int
     views: int
+    long_prompts: LongPrompts
     megabytes: float
     skipped: bool
 
@@ -98,12 +100,14 @@ def cache_pairs(
         _write_prompts(["", *prompts], family, blocks, options=options, device=device)
         vae = family.load_vae(getattr(torch, options.vae_dtype)).to(device)
         _write_latents(pairs, vae, blocks, options=options, progress=progress)
-        counts = {"pairs": len(pairs), "prompts": 1 + len(prompts), "views": options.views.num_views}
+        counts = {"pairs": len(pairs), "prompts": 1 + len(prompts), "views": options.views.num_views,
+                  "long_prompts": asdict(long_prompts(prompts, family.folder))}
         finish(out, {**counts, "content": _content(blocks)}, sealed=blocks.of_all())
     artefact = Artefact.open(out, stage="cache")
     megabytes = sum(seal.bytes for seal in artefact.seals.values()) / 1e6
     counts = {name: artefact.results[name] for name in ("pairs", "prompts", "views")}
-    return CacheReport(**counts, megabytes=megabytes, skipped=status is Status.DONE)
+    cut = LongPrompts(**artefact.results["long_prompts"])
+    return CacheReport(**counts, long_prompts=cut, megabytes=megabytes, skipped=status is Status.DONE)
 
 
 def _content(parts: Parts) -> str:

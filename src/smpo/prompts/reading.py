@@ -65,6 +65,8 @@ def _names_file(item: Path | str | Prompt) -> bool:
 
 
 def _of_place(source: str, split: str | None) -> list[Prompt]:
+    if not source.strip():
+        raise DataError("prompts are named by an empty text; name their file, folder or dataset")
     path = Path(source)
     if is_hub_id(source) and path.suffix.lower() not in READERS or path.is_dir() and is_saved_dataset(path):
         with datasets_needed():
@@ -99,7 +101,8 @@ def _of_files(paths: Sequence[Path]) -> list[Prompt]:
 def _of_file(path: Path) -> list[Prompt]:
     check_known(path.suffix.lower(), READERS, what="kind of prompts file")
     if not path.is_file():
-        raise DataError(f"{path} does not exist; correct the path")
+        name = str(path) if str(path).isprintable() else repr(str(path))
+        raise DataError(f"{name} does not exist; correct the path")
     return _prompts_of(READERS[path.suffix.lower()](path), name=str(path))
 
 
