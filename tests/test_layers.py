@@ -17,7 +17,7 @@ ROOT = Path(smpo.__file__).parent
 ROWS = (
     ("", "errors", "checks", "registry", "records", "artefacts", "randomness", "sections", "recipes",
      "precision", "processes", "contact_sheet", "image_set", "library_output", "transfer", "digests", "seals", "parts",
-     "locks", "names", "signals", "progress_lines"),
+     "locks", "names", "signals", "progress_lines", "failures"),
     ("maths", "data.image_text"),
     ("labels", "noising", "objectives", "models.package_data", "data.images"),
     ("models", "rewards", "data"),

@@ -12,8 +12,8 @@ import typer
 from typer.main import get_command
 
 from smpo.checks import did_you_mean
-from smpo.cli.failures import described
 from smpo.errors import Stopped
+from smpo.failures import described
 from smpo.recipes.flag_names import flag_hint, ours_for
 from smpo.signals import GO_ON, INTERRUPTED, stopping
 

@@ -1,4 +1,4 @@
-"""What has to be there before a stage starts: its source, the artefacts of the stages before it, its trackers."""
+"""What has to be there before a stage starts: its source, the artefacts of the stages before it."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +9,6 @@ from smpo.data.formats import is_hub_id
 from smpo.errors import ConfigError
 from smpo.labels import LABELS
 from smpo.stages import STAGES, stages_of
-from smpo.training.tracking import check_trackers
 
 READS = {
     "score": ("pairs",), "label": ("pairs", "score"), "audit": ("pairs",), "cache": ("pairs",),
@@ -27,8 +26,6 @@ def check_prerequisites(names: Sequence[str], recipe: Recipe, source: str) -> No
         recipe: of them.
         source: what the user called the recipe, for the message.
     """
-    if "train" in names:
-        check_trackers(recipe.training.trackers)
     missing = missing_before(names, recipe)
     if "pairs" in {*names, *missing}:
         _check_source(recipe, already="pairs" not in names)

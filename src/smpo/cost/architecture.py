@@ -58,15 +58,11 @@ class Architecture:
         with META:
             return [CLIPTextModelWithProjection(CLIPTextConfig(**self.config(part))) for part in parts]
 
-    @property
-    def vae_factor(self) -> int:
-        """Pixels of an image a side of its latents: each level of the VAE but the last halves."""
-        return 2 ** (len(self.config("vae")["block_out_channels"]) - 1)
-
     def latent_shape(self, resolution: int) -> tuple[int, int, int]:
         """Channels, height and width of the latents of an image of `resolution` px."""
-        side = resolution // self.vae_factor
-        return self.config("vae")["latent_channels"], side, side
+        vae = self.config("vae")
+        side = resolution // 2 ** (len(vae["block_out_channels"]) - 1)
+        return vae["latent_channels"], side, side
 
     def prompt_shapes(self) -> dict[str, tuple[int, ...]]:
         """What the cache stores of a prompt: name -> shape."""

@@ -11,6 +11,7 @@ from PIL import Image
 from smpo.contact_sheet import contact_sheet
 from smpo.errors import DataError
 from smpo.generation.options import GenerationOptions
+from smpo.precision import float32_products
 
 SMALLEST_PNG = 1024  # bytes, more than a PNG of one colour has beside its pixels
 BLACK_SHARE = 0.03  # bytes a pixel, ten times what zlib makes of three zeros a pixel
@@ -21,6 +22,7 @@ def image_seed(seed: int, prompt_index: int, image_index: int) -> int:
     return int(np.random.SeedSequence([seed, prompt_index, image_index]).generate_state(1)[0])
 
 
+@float32_products(tf32=False)
 def render(pipeline: Any, prompts: Sequence[str], seeds: Sequence[int], *, options: GenerationOptions) -> np.ndarray:
     """Pixels of one image per prompt and seed, shape (B, H, W, 3), uint8; DataError names one with NaN or infinities.
 

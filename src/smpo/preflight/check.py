@@ -2,16 +2,13 @@
 
 from collections.abc import Collection, Iterator
 
-from smpo.artefacts import read_manifest
 from smpo.config import Recipe
-from smpo.errors import ConfigError, SmpoError
+from smpo.errors import ConfigError
+from smpo.failures import described
 from smpo.preflight.findings import Finding, Outcome, Probe
 from smpo.preflight.probes import PROBES
 from smpo.processes import this_process, wait_for_all
 from smpo.stages import is_complete, stages_of
-
-INPUTS = {"cache": ("pairs",), "train": ("pairs", "label", "cache")}
-"""Stage -> those whose artefacts it reads."""
 
 
 def check(recipe: Recipe, stages: Collection[str] | None = None) -> Iterator[Finding]:
@@ -35,17 +32,12 @@ def require(recipe: Recipe, stages: Collection[str]) -> list[Finding]:
     """The warnings of the probes that the unfinished ones of `stages` need; the main process asks for all processes.
 
     Raises:
-        DataError: a stage would read what no earlier one has made.
         ConfigError: something would stop a stage; the message names all of it.
         ProcessError: so it is for the main process.
     """
     findings: list[Finding] = []
     if this_process().is_main:
-        unfinished = [stage for stage in stages if not is_complete(recipe, stage)]
-        for stage in unfinished:
-            for made_before in (name for name in INPUTS.get(stage, ()) if name not in stages):
-                read_manifest(recipe.folder(made_before), stage=made_before)
-        findings = list(check(recipe, unfinished))
+        findings = list(check(recipe, [stage for stage in stages if not is_complete(recipe, stage)]))
     failed = [finding for finding in findings if finding.outcome is Outcome.FAILED]
     if failed:
         raise ConfigError(_message(failed))
@@ -57,8 +49,11 @@ def _findings(probe: Probe, recipe: Recipe) -> Iterator[Finding]:
     try:
         for note in probe.ask(recipe):
             yield Finding(probe.subject, note.outcome, note.text)
-    except SmpoError as error:
-        yield Finding(probe.subject, Outcome.FAILED, str(error))
+    except Exception as error:  # a probe meets what the run would meet: disks, networks, libraries
+        text = described(error)
+        if text is None:  # ours, not the user's
+            raise
+        yield Finding(probe.subject, Outcome.FAILED, text)
 
 
 def _message(failed: list[Finding]) -> str:

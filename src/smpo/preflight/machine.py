@@ -20,6 +20,7 @@ from smpo.processes import local_device, this_process
 from smpo.stages import artefacts_of, is_complete, stages_of
 from smpo.training.optimizers import build_optimizer
 from smpo.training.spread import spread_asked
+from smpo.training.tracking import check_trackers
 
 COMPILERS = ("c++", "g++", "clang++", "cl")
 FULL_SIZE_PX = 256  # images of fewer pixels a side are a toy's, which a CPU trains
@@ -109,11 +110,12 @@ def device_name() -> str:
 
 
 def packages(recipe: Recipe) -> Iterator[Note]:
-    """Whether what the training's options need is installed."""
+    """Whether what the training's optimizer, compiler and trackers need is installed."""
     build_optimizer([nn.Parameter(torch.zeros(1))], recipe.training.optimizer)
+    check_trackers(recipe.training.trackers)
     if recipe.training.compile and not any(map(shutil.which, COMPILERS)):
         raise ConfigError("training.compile=true needs a C++ compiler, found none; install g++, or set it to false")
-    yield Note(f"optimizer {recipe.training.optimizer.name}")
+    yield Note(f"optimizer {recipe.training.optimizer.name}, trackers {', '.join(recipe.training.trackers) or 'none'}")
 
 
 def cost(recipe: Recipe) -> Iterator[Note]:

@@ -62,19 +62,6 @@ def timesteps(recipe: Recipe) -> Iterator[Note]:
     yield Note(f"{options.min_timestep} to {options.max_timestep} of {levels}")
 
 
-def resolution(recipe: Recipe) -> Iterator[Note]:
-    """Whether the VAE makes whole latents of the images."""
-    architecture, side = architecture_of(recipe.model), recipe.cache.resolution
-    channels, height, width = architecture.latent_shape(side)
-    factor = architecture.vae_factor
-    if side % factor:
-        raise ConfigError(
-            f"cache.resolution must be a multiple of {factor}, by which the VAE divides, got {side}; "
-            f"set {max(1, round(side / factor)) * factor}"
-        )
-    yield Note(f"images of {side} px, latents of {channels} x {height} x {width}")
-
-
 def scorers(recipe: Recipe) -> Iterator[Note]:
     """Whether every scorer loads and scores an image."""
     prompt = _any_prompt(recipe)

@@ -23,12 +23,11 @@ PROBES: tuple[Probe, ...] = (
     _probe("held-out pairs", ("evaluate",), data.held_out),
     _probe("model", (*GENERATING, "cache", *TRAINING), models.base),
     _probe("timesteps", (*GENERATING, *TRAINING), models.timesteps, "model"),
-    _probe("resolution", ("cache",), models.resolution, "model"),
     _probe("adapters", TRAINING, models.adapters, "model"),
     _probe("compared", ("generate",), models.compared),
     _probe("scorers", ("score", "evaluate"), models.scorers, "device", "prompts"),
     _probe(
         "disk, memory", ("cache", *TRAINING), machine.cost, "folders", "processes", "packages", "pairs", "model",
-        "timesteps", "resolution", "adapters",
+        "timesteps", "adapters",
     ),
 )
