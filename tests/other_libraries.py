@@ -24,7 +24,7 @@ def environment(name: str, requirements: Sequence[str]) -> Path:
     """The interpreter of an environment `.venv-name` in the checkout that holds these and what they need."""
     folder = ROOT / f".venv-{name}"
     wanted = hashlib.sha256("\n".join([*sorted(requirements), torch.__version__, sys.version]).encode()).hexdigest()
-    with open(ROOT / ".git" if (ROOT / ".git").is_file() else ROOT / "pyproject.toml") as lock:
+    with open(ROOT / f".venv-{name}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         stamp = folder / STAMP
         if not stamp.is_file() or stamp.read_text() != wanted:

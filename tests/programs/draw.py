@@ -1,19 +1,25 @@
-"""draw.py FAMILY KIND SOURCE OUT: pictures of a folder or a single file, with whatever libraries run this program."""
+"""draw.py OUT [FAMILY SOURCE]...: pictures of folders and single files, with whatever libraries run this program.
+
+Writes OUT/NUMBER.npy for each source, counted from 0.
+"""
 
 import sys
+from pathlib import Path
 
 import numpy as np
 import torch
 from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
 
-family, kind, source, out = sys.argv[1:]
-pipelines = {"sd": StableDiffusionPipeline, "sdxl": StableDiffusionXLPipeline}
-if kind == "file":
-    configs = source.replace(".safetensors", ".config")
-    pipeline = pipelines[family].from_single_file(source, config=configs, torch_dtype=torch.float32)
-else:
-    pipeline = pipelines[family].from_pretrained(source)
-pipeline.set_progress_bar_config(disable=True)
-prompts = ["a small red house on the left, on a blue background", "something else"]
-draws = [torch.Generator().manual_seed(seed) for seed in range(len(prompts))]
-np.save(out, pipeline(prompts, num_inference_steps=4, generator=draws, output_type="np").images)
+PIPELINES = {"sd": StableDiffusionPipeline, "sdxl": StableDiffusionXLPipeline}
+PROMPTS = ["a small red house on the left, on a blue background", "something else"]
+out, *given = sys.argv[1:]
+for number, (family, source) in enumerate(zip(given[::2], given[1::2], strict=True)):
+    if source.endswith(".safetensors"):
+        configs = source.replace(".safetensors", ".config")
+        pipeline = PIPELINES[family].from_single_file(source, config=configs, torch_dtype=torch.float32)
+    else:
+        pipeline = PIPELINES[family].from_pretrained(source)
+    pipeline.set_progress_bar_config(disable=True)
+    draws = [torch.Generator().manual_seed(seed) for seed in range(len(PROMPTS))]
+    images = pipeline(PROMPTS, num_inference_steps=4, generator=draws, output_type="np").images
+    np.save(Path(out) / f"{number}.npy", images)
