@@ -17,7 +17,7 @@ import torch
 from accelerate import Accelerator
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from torch import Tensor, nn
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+from transformers import CLIPTextConfig, CLIPTokenizer
 
 from benchmarks.released_step import ReleasedModels, ReleasedOptions, ReleasedPair, ReleasedTrainer
 from benchmarks.scoring import make_pairs
@@ -28,7 +28,7 @@ from smpo.cost.flops import forward_flops, trained_forwards
 from smpo.data.images import decode_image
 from smpo.data.pair_set import PairSet
 from smpo.models import FAMILIES
-from smpo.models.parts import load_tokenizer, token_ids
+from smpo.models.parts import token_ids
 from smpo.models.sd import StableDiffusion
 from smpo.models.sdxl import StableDiffusionXL
 from smpo.preparation.cache import cache_pairs
@@ -74,11 +74,16 @@ class Drawn:
         """The shapes."""
         return Architecture(Path(self.source), is_own=True)
 
-    def _encoder(self, part: str, kind: type[nn.Module]) -> tuple[CLIPTokenizer, nn.Module]:
-        config = CLIPTextConfig(**self.architecture.config(part))
-        tokenizer = load_tokenizer(self.source, "tokenizer", None)
-        tokenizer.model_max_length = config.max_position_embeddings
-        return tokenizer, drawn(lambda: kind(config), self.device, torch.float32).eval()
+    def load_text_encoder(self, name: str, dtype: torch.dtype = torch.float32) -> nn.Module:
+        """The text encoder in the folder `name`, in eval mode."""
+        config = CLIPTextConfig(**self.architecture.config(name))
+        return drawn(lambda: self.text_encoders[name](config), self.device, dtype).eval()
+
+    def load_tokenizer(self, encoder: str) -> CLIPTokenizer:
+        """The tiny world's tokenizer, as long as the text encoder: at true size it has fewer words than that."""
+        tokenizer = CLIPTokenizer.from_pretrained(Path(self.source) / "tokenizer")
+        tokenizer.model_max_length = self.architecture.config(encoder)["max_position_embeddings"]
+        return tokenizer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,21 +92,12 @@ class DrawnSD(Drawn, StableDiffusion):
 
     device: torch.device = field(default=torch.device("cpu"))
 
-    @functools.cached_property
-    def _text(self) -> Any:
-        return self._encoder("text_encoder", CLIPTextModel)
-
 
 @dataclass(frozen=True, kw_only=True)
 class DrawnSDXL(Drawn, StableDiffusionXL):
     """SDXL's family, on a device."""
 
     device: torch.device = field(default=torch.device("cpu"))
-
-    @functools.cached_property
-    def _texts(self) -> Any:
-        kinds = {"text_encoder": CLIPTextModel, "text_encoder_2": CLIPTextModelWithProjection}
-        return [self._encoder(part, kind) for part, kind in kinds.items()]
 
 
 def drawn(build: Callable[[], nn.Module], device: torch.device, dtype: torch.dtype) -> Any:
@@ -110,11 +106,6 @@ def drawn(build: Callable[[], nn.Module], device: torch.device, dtype: torch.dty
     with device:
         network = build()
     return network if dtype == torch.float32 else network.to(dtype)
-
-
-def text_models(family: StableDiffusion) -> list[tuple[CLIPTokenizer, nn.Module]]:
-    """Every text encoder with its tokenizer."""
-    return family._texts if isinstance(family, StableDiffusionXL) else [family._text]
 
 
 class Stepper(Trainer):
@@ -278,7 +269,7 @@ def released_trainer(
     models = ReleasedModels(
         policy=policy, reference=family.load_unet(dtype=half).to(device).requires_grad_(False).eval(),
         vae=family.load_vae(half).to(device).requires_grad_(False),
-        text_encoders=tuple(encoder.to(device, half).requires_grad_(False) for _, encoder in text_models(family)),
+        text_encoders=tuple(encoder.to(device, half).requires_grad_(False) for _, encoder in family._texts),
         alphas_cumprod=family.alphas_cumprod.float().to(device), autocast=accelerator.autocast, half=half,
     )
     return ReleasedTrainer(models, build_optimizer(policy.parameters(), run.options.optimizer), options)
@@ -300,7 +291,7 @@ def released_pairs(work: Workload, run: Run) -> Callable[[int], ReleasedPair]:
         sides = [(pair.image_0, pair.image_1)[side] for side in (winner, 1 - winner)]
         views = Crops(work.plan.resolution, flips=False)
         pixels = torch.stack([views_of(decode_image(data), views, key="")[0].pixels for data in sides])
-        tokenizers = [tokenizer for tokenizer, _ in text_models(work.family)]
+        tokenizers = [tokenizer for tokenizer, _ in work.family._texts]
         return pixels.to(work.device), tuple(token_ids(one, [pair.caption]).to(work.device) for one in tokenizers)
 
     def pair_at(position: int) -> ReleasedPair:

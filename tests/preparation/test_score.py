@@ -175,8 +175,8 @@ def test_wrong_shape_is_refused(pairs: PairSet, tmp_path: Path):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_an_image_that_has_become_unreadable_is_named(tmp_path: Path, workers: int):
-    """The file keeps its size, so that the pair set still fits; the message comes out of a worker as one line."""
+def test_an_image_that_has_been_changed_is_named(tmp_path: Path, workers: int):
+    """The file keeps its size; the message comes out of a worker as one line."""
     for index in range(4):
         (tmp_path / f"{index}.png").write_bytes(png(index))
     write_jsonl(tmp_path / "s.jsonl", [
@@ -186,11 +186,11 @@ def test_an_image_that_has_become_unreadable_is_named(tmp_path: Path, workers: i
     prepare_pairs(str(tmp_path / "s.jsonl"), tmp_path / "pairs")
     whole = (tmp_path / "3.png").read_bytes()
     (tmp_path / "3.png").write_bytes(whole[:PNG_HEAD] + bytes(len(whole) - PNG_HEAD))
-    with pytest.raises(DataError) as caught:
+    with pytest.raises(StaleError) as caught:
         score_pairs(PairSet.open(tmp_path / "pairs"), {"light": Brightness()}, tmp_path / "scores",
                     options=ScoringOptions(workers=workers))
-    assert str(caught.value).startswith("image 1 of pair 'p1': image is truncated or damaged (")
-    assert "\n" not in str(caught.value)
+    assert str(caught.value).startswith("pair 'p1' (row 1 of the source) has changed since ")
+    assert "image 1 is another" in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_names_and_sizes_are_checked(pairs: PairSet, tmp_path: Path):

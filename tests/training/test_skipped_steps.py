@@ -14,10 +14,11 @@ from accelerate import Accelerator
 from accelerate.utils import AutocastKwargs
 
 from smpo.errors import ConfigError, NonFiniteError
+from smpo.signals import PREEMPTED
 from smpo.training import trainer
 from smpo.training.checkpoint import load_checkpoint
 from smpo.training.run import Run
-from smpo.training.trainer import MAX_SKIPPED_STEPS, PREEMPTED_EXIT_CODE, forget_precision, train
+from smpo.training.trainer import MAX_SKIPPED_STEPS, forget_precision, train
 from tests.training.outcomes import metrics_of
 
 MakeRun = Callable[..., Run]
@@ -98,7 +99,7 @@ def test_a_run_that_is_stopped_in_a_skipped_attempt_goes_on_as_if_it_had_not_bee
                 and len(run.metrics_path.read_text().splitlines()) == 2 else None)
     with pytest.raises(SystemExit) as left:
         train(run)
-    assert left.value.code == PREEMPTED_EXIT_CODE
+    assert left.value.code == PREEMPTED
     assert load_checkpoint(run.checkpoints).step == 2 and load_checkpoint(run.checkpoints).scalars["skipped"] == 1
     train(run)
     assert_same_course(run, straight, skipped=[1, 1, 1, 1])

@@ -16,7 +16,9 @@ from diffusers import UNet2DConditionModel
 from tokenizers import Tokenizer
 
 from smpo.errors import ConfigError
-from smpo.models.tensor_files import StoredTensor, tensors_of_folder, weight_files, write_safetensors
+from smpo.models.folders import Part
+from smpo.models.tensor_files import STEMS, StoredTensor, tensors_of_folder, write_safetensors
+from smpo.models.weight_files import weight_files
 
 INDEX, CONFIG = "model_index.json", "config.json"
 LEFT_OUT = ("safety_checker", "feature_extractor", "image_encoder")
@@ -102,7 +104,7 @@ def _is_text(folder: Path) -> bool:
 def _copy_weights(source: Path, target: Path) -> None:
     """The files themselves where every program finds and reads them; else one .safetensors of the same tensors."""
     tensors = tensors_of_folder(source)
-    files = weight_files(source)
+    files = weight_files(Part(source), STEMS)
     names = {name: old_name(name) if _is_text(source) else name for name in tensors}
     plain = all(path.suffix == ".safetensors" and ".fp16" not in path.name for path in files)
     if plain and all(name == new for name, new in names.items()):

@@ -14,8 +14,10 @@ from torch import Tensor
 
 from smpo.artefacts import sync_folder
 from smpo.errors import ConfigError
+from smpo.models.folders import Part
+from smpo.models.weight_files import DIFFUSERS, TRANSFORMERS, WeightFile, weight_files
 
-STEMS = ("model", "diffusion_pytorch_model", "pytorch_model")
+STEMS = (*DIFFUSERS, *TRANSFORMERS)
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64}
 CODES = {dtype: code for code, dtype in DTYPES.items()}
 HASH = "modelspec.hash_sha256"
@@ -54,39 +56,16 @@ def tensors_of_file(path: Path) -> dict[str, StoredTensor]:
     }
 
 
-def weight_files(folder: Path) -> list[Path]:
-    """The files that hold the weights of a network's folder.
-
-    Plain .safetensors before the fp16 variant, and both before the pickled .bin files.
-
-    Raises:
-        ConfigError: there is none.
-    """
-    for kind in (".safetensors", ".fp16.safetensors", ".bin", ".fp16.bin"):
-        for stem in STEMS:
-            variant, suffix = (".fp16", kind.removeprefix(".fp16")) if kind.startswith(".fp16") else ("", kind)
-            for pattern in (f"{stem}{kind}", f"{stem}{variant}-?????-of-?????{suffix}"):
-                found = sorted(folder.glob(pattern))
-                if found:
-                    return found
-    raise ConfigError(f"{folder} holds no weights ({STEMS[0]}.safetensors or the like); complete the model's folder")
-
-
 def tensors_of_folder(folder: Path) -> dict[str, StoredTensor]:
-    """All tensors of a network's folder, whole or in pieces, .safetensors or .bin (read without unpickling code)."""
+    """All tensors of a network's folder: of the files that `weight_files` chooses, the pickled ones held in memory."""
+    part = Part(folder)
     found: dict[str, StoredTensor] = {}
-    for path in weight_files(folder):
-        found |= tensors_of_file(path) if path.suffix == ".safetensors" else _tensors_of_pickle(path)
+    for path in weight_files(part, STEMS):
+        if path.suffix == ".safetensors":
+            found |= tensors_of_file(path)
+        else:
+            found |= {name: _held(tensor) for name, tensor in WeightFile(part, path).tensors()}
     return found
-
-
-def _tensors_of_pickle(path: Path) -> dict[str, StoredTensor]:
-    try:
-        content: Mapping[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # the parser of untrusted bytes raises whatever it stumbles over
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ConfigError(f"{path} holds more than tensors or is damaged ({reason}); save it as safetensors") from error
-    return {name: _held(tensor) for name, tensor in content.items()}
 
 
 def _held(tensor: Tensor) -> StoredTensor:

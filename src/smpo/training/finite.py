@@ -22,7 +22,7 @@ def non_finite(tensors: Mapping[str, Tensor]) -> list[str]:
             values.append(torch.isfinite(here.detach()).all())
     return [
         name for names, values in flags.values()
-        for name, fine in zip(names, torch.stack(values).tolist(), strict=True) if not fine
+        for name, fine in zip(names, torch.stack(values).cpu().tolist(), strict=True) if not fine
     ]
 
 
