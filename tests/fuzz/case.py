@@ -13,9 +13,9 @@ from tests.fuzz.running import LIMIT_S, Result, run
 from tests.fuzz.world import World
 
 MAX_ERROR = 400  # characters of an error's one line, paths of the sandbox not counted
-WAY_OUT = re.compile(
-    r"; |Did you mean|should|must|expected|give |set |choose|correct|run `|accepted|cannot|only|needs"
-    r"|required|valid|delete",
+WAY_OUT = re.compile(  # what to do; or a limit, which is as good
+    r"; |Did you mean|should|must|expected|give |set |choose|correct|run `|accepted|cannot|only|needs|required|valid"
+    r"|delete| is a |more than|deeper than|too many|not read|not UTF-8|inside|smpo show",
     re.I,
 )
 

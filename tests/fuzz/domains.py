@@ -3,7 +3,19 @@
 import random
 from collections.abc import Callable, Iterator
 
-from tests.fuzz import artefacts, layouts, models, overrides, pictures, prompt_files, recipe_files, rows
+from tests.fuzz import (
+    artefacts,
+    changes,
+    formats,
+    layouts,
+    models,
+    overrides,
+    pictures,
+    prompt_files,
+    recipe_files,
+    rows,
+    tables,
+)
 from tests.fuzz.case import Case
 
 Fixed = Callable[[], list[Case]]
@@ -13,11 +25,14 @@ DOMAINS: dict[str, tuple[Fixed, AtRandom]] = {
     "overrides": (overrides.fixed, overrides.at_random),
     "recipes": (recipe_files.fixed, recipe_files.at_random),
     "rows": (rows.fixed, rows.at_random),
+    "tables": (tables.fixed, rows.at_random),
     "pictures": (pictures.fixed, pictures.at_random),
     "layouts": (layouts.fixed, layouts.at_random),
     "prompts": (prompt_files.fixed, prompt_files.at_random),
     "models": (models.fixed, models.at_random),
+    "formats": (formats.fixed, models.at_random),
     "artefacts": (artefacts.fixed, artefacts.at_random),
+    "changes": (changes.fixed, artefacts.at_random),
 }
 """Name -> (the fixed cases, one more at random)."""
 

@@ -91,10 +91,10 @@ def _broken_texts() -> Iterator[Case]:
     }
     for name, change in changes.items():
         yield text_case(name, change, Refused((("recipe.yaml", "x", "seed"),), writes=False))
-    for key in ("seed", "training", "name", "objective"):
+    for key in ("cache", "training", "name", "objective"):
         yield text_case(
             f"{key} twice",
-            lambda text, key=key: text + f"{key}: {'{}' if key in ('training', 'objective') else 1}\n",
+            lambda text, key=key: text + f"{key}: {'{}' if key != 'name' else 1}\n",
             refused(key),
             "https://github.com/yaml/pyyaml/issues/165",
         )
@@ -172,7 +172,9 @@ def _bases() -> Iterator[Case]:
         "null byte": '"a\\0b"',
     }
     for name, base in bases.items():
-        yield text_case(f"base is {name}", lambda text, base=base: f"base: {base}\n" + text, refused("base"))
+        yield text_case(
+            f"base is {name}", lambda text, base=base: f"base: {base}\n" + text, refused(("base", "a\\x00b"))
+        )
     yield text_case("a shipped base", lambda text: "base: sd15-smpo\n" + text, resolved("name", "fz"))
     yield text_case("base: null", lambda text: "base: null\n" + text, resolved("name", "fz"))
 
@@ -205,7 +207,7 @@ def _sources() -> Iterator[Case]:
         "/dev/null": "recipe",
         "/dev/zero": "recipe",
         "/dev/stdin": "recipe",
-        "x" * 5000: "recipe",
+        "x" * 5000: ("recipe", "name"),
         "a\nb": "recipe",
         "SD15-SMPO": "sd15-smpo",
         "tiny-table2": "recipe",
