@@ -1,6 +1,7 @@
 """Score tables: what is stored, what is kept of an interrupted run, what is refused."""
 
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 from smpo.errors import ConfigError, DataError, StaleError
+from smpo.evaluation.judge import judged
 from smpo.evaluation.scores import ScoreTable, evaluate_images
 from smpo.image_set import ImageSet
 from smpo.rewards.scoring import ScoringOptions
@@ -141,3 +143,12 @@ def test_a_stored_column_is_found_by_every_evaluation_of_the_images(
     assert ScoreTable.open(tmp_path / "four").details == {
         "verifier": ScoreTable.open(tmp_path / "two").details["verifier"]
     }
+
+
+def test_scores_of_images_that_were_drawn_anew_are_no_scores_of_these(
+    sets: dict[str, ImageSet], evaluations: dict[str, Path], tmp_path: Path
+) -> None:
+    for name, scored in (("base", "base"), ("ours", "twin")):
+        shutil.copytree(evaluations[scored], tmp_path / name)
+    with pytest.raises(StaleError, match="ours holds the scores of other images than"):
+        judged({name: sets[name] for name in ("base", "ours")}, tmp_path, baseline="base")

@@ -166,7 +166,7 @@ def _moved_base(name: str, change: Callable[[Path], object], expect: Expectation
         change(model)
         return [["train", "recipe.yaml", *given, *MORE]]
 
-    return Case(f"{name}, then train", make, expect, "https://github.com/kohya-ss/sd-scripts/issues/1075", limit_s=30)
+    return Case(f"{name}, then train", make, expect, limit_s=30)
 
 
 def _third_step_here(made: Made, results: Sequence[Result]) -> list[str]:

@@ -4,11 +4,12 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from smpo.errors import DataError
+from smpo.artefacts import read_manifest
+from smpo.errors import DataError, StaleError
 from smpo.evaluation.appearance import Appearance, measure_images
 from smpo.evaluation.compare import Comparison, compare
 from smpo.evaluation.indicators import diversity, drifts
-from smpo.evaluation.scores import evaluate_images
+from smpo.evaluation.scores import STAGE, evaluate_images
 from smpo.image_set import ImageSet
 from smpo.rewards.scorer import Scorer
 from smpo.rewards.scoring import ScoringOptions
@@ -54,12 +55,22 @@ def judged(
 ) -> Comparison:
     """The comparison of sets that are scored and measured already; arguments and errors as `judge`."""
     folders = {name: out / name for name in sets}
+    for name, images in sets.items():
+        _check_scored(images, folders[name])
     compared = compare(
         folders, baseline, training_reward=training_reward, protocol=protocol,
         categories=categories_of(sets[baseline]) if baseline in sets else (),
     )
     looks = {name: Appearance.open(folder / APPEARANCE) for name, folder in folders.items()}
     return dataclasses.replace(compared, drifts=drifts(looks, baseline), diversity=diversity(looks, baseline))
+
+
+def _check_scored(images: ImageSet, folder: Path) -> None:
+    """StaleError unless `folder` holds the scores of just these images: they may have been drawn anew since."""
+    if read_manifest(folder, stage=STAGE)["inputs"].get("images") != images.fingerprint:
+        raise StaleError(
+            f"{folder} holds the scores of other images than {images.folder}; delete {folder} and run `smpo evaluate`"
+        )
 
 
 def categories_of(images: ImageSet) -> tuple[str, ...]:
