@@ -54,14 +54,18 @@ class Kept:
         return wrong + self._wrong_reasons(Counter(reasons))
 
     def _wrong_reasons(self, reasons: Counter) -> list[str]:
-        got, left = dict(reasons), Counter(reasons)
-        for allowed, count in self.dropped.items():
-            for _ in range(count):
-                fitting = [one for one in left if left[one] and (allowed == ANY or one in allowed.split("|"))]
-                if not fitting:
-                    return [f"drops {got}, and must drop {dict(self.dropped)}"]
-                left[fitting[0]] -= 1
-        return [] if not +left else [f"drops {got}, and must drop {dict(self.dropped)}"]
+        wanted = [allowed for allowed, count in self.dropped.items() for _ in range(count)]
+        fits = len(wanted) == reasons.total() and _fit(sorted(wanted, key=lambda one: (one == ANY, len(one))), reasons)
+        return [] if fits else [f"drops {dict(reasons)}, and must drop {dict(self.dropped)}"]
+
+
+def _fit(wanted: Sequence[str], reasons: Counter) -> bool:
+    """Whether the reasons can be given to the wanted alternatives, one to each."""
+    if not wanted:
+        return True
+    first, *rest = wanted
+    fitting = [one for one in reasons if reasons[one] and (first == ANY or one in first.split("|"))]
+    return any(_fit(rest, reasons - Counter([one])) for one in fitting)
 
 
 def found_pairs(folder: Path) -> list[Pair]:
