@@ -101,7 +101,7 @@ def test_exponent_without_a_point_is_a_number_in_a_recipe(tmp_path):
     ("scorer=null", "labels 'smoothed' need scores: add a scorer section"),
     ("scoring.also={pickscore: {name: clip}}", "scoring.also.pickscore: the table of the recipe's scorer has this "
                                                "name; choose another"),
-    ("scoring.also={mine: {source: x}}", "scorer.name: required, but missing; known: pickscore"),
+    ("scoring.also={mine: {source: x}}", "scoring.also.mine.name: required, but missing; known: pickscore"),
     ("scoring.wokers=2", "scoring.wokers: unknown key; known: batch_size, workers, block_size, also."),
     ("training.steps=[1", "override 'training.steps=[1': not valid YAML (while parsing a flow sequence"),
     ("steps", "override must look like section.key=value, got 'steps'"),

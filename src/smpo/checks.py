@@ -9,6 +9,7 @@ from typing import Any
 from smpo.errors import ConfigError
 
 LONGEST = 100  # characters of a name that are compared: the comparison is quadratic
+LISTED = 160   # characters of a list of names that are shown: an error is one line
 
 DEVICE = re.compile(r"auto|cpu|(cuda|xpu|npu|hpu|mps)(:\d+)?")
 
@@ -22,13 +23,23 @@ def did_you_mean(name: str, known: Iterable[str], *, likeness: float = 0.5) -> s
     return f" Did you mean '{nearest[0]}'?" if nearest else ""
 
 
+def listed(names: Iterable[str]) -> str:
+    """The names, joined by commas; those beyond LISTED characters are counted: "a, b and 31 more"."""
+    names, shown = list(names), list[str]()
+    for name in names:
+        if shown and sum(map(len, [*shown, name])) + 2 * len(shown) > LISTED:
+            return f"{', '.join(shown)} and {len(names) - len(shown)} more"
+        shown.append(name)
+    return ", ".join(shown)
+
+
 def check_known(name: Any, known: Iterable[str], *, what: str) -> None:
     """Raise ConfigError unless `name` is one of `known`; the message lists them and names the nearest."""
     known = list(known)
     if not isinstance(name, str):
-        raise ConfigError(f"{what}: its name must be a text, got {name!r}; known: {', '.join(known)}.")
+        raise ConfigError(f"{what}: its name must be a text, got {name!r}; known: {listed(known)}.")
     if name not in known:
-        raise ConfigError(f"unknown {what} '{name}'; known: {', '.join(known)}.{did_you_mean(name, known)}")
+        raise ConfigError(f"unknown {what} '{name}'; known: {listed(known)}.{did_you_mean(name, known)}")
 
 
 def check_device(device: str, *, what: str) -> None:

@@ -14,7 +14,7 @@ from typing import Any, Literal, get_type_hints
 import yaml
 from pydantic import Field, ValidationError, create_model, model_validator
 
-from smpo.checks import check_known
+from smpo.checks import check_known, listed
 from smpo.data.formats import FORMATS
 from smpo.errors import ConfigError
 from smpo.evaluation.published import PublishedNumbers
@@ -359,7 +359,7 @@ def _explain(error: ValidationError) -> str:
         if model is None:
             return one_line(error, section="")
     known, path = list(model.model_fields), ".".join([*sections, key])
-    return f"{path}: unknown key; known: {', '.join(known)}.{key_hint(path, known, _all_keys())}"
+    return f"{path}: unknown key; known: {listed(known)}.{key_hint(path, known, _all_keys())}"
 
 
 def _all_keys() -> list[str]:

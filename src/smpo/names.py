@@ -14,8 +14,9 @@ DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{i}" for port in ("com", "lpt")
 def check_name(name: str, *, what: str) -> None:
     """Raise ConfigError unless `name` can be the name of a folder or file everywhere."""
     if not (isinstance(name, str) and NAME.fullmatch(name)) or name.endswith(".") or len(name) > MAX_NAME:
+        shown = repr(name) if len(str(name)) <= 2 * MAX_NAME else f"{str(name)[:MAX_NAME]!r}..."
         raise ConfigError(
-            f"{what} {name!r} cannot be the name of a folder: use 1 to {MAX_NAME} letters, digits, '_', '-' and '.', "
+            f"{what} {shown} cannot be the name of a folder: use 1 to {MAX_NAME} letters, digits, '_', '-' and '.', "
             "with no '.' first or last"
         )
     if name.partition(".")[0].lower() in DEVICES:

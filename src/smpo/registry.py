@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from smpo.checks import check_known, did_you_mean
+from smpo.checks import check_known, did_you_mean, listed
 from smpo.errors import ConfigError
 from smpo.recipes.flag_names import flag_hint
 
@@ -35,10 +35,13 @@ class Registry(Mapping[str, str]):
         module, attribute = self[name].split(":")
         return getattr(importlib.import_module(module), attribute)
 
-    def named(self, settings: Mapping[str, Any]) -> str:
-        """The member that `settings` name; ConfigError if they name none, or one that there is not."""
+    def named(self, settings: Mapping[str, Any], *, section: str = "") -> str:
+        """The member that `settings` name; ConfigError if they name none, or one that there is not.
+
+        `section` is where they stand in a recipe, for messages; by default the kind.
+        """
         if "name" not in settings:
-            raise ConfigError(f"{self.kind}.name: required, but missing; known: {', '.join(self)}")
+            raise ConfigError(f"{section or self.kind}.name: required, but missing; known: {listed(self)}")
         check_known(settings["name"], self._entries, what=self.kind)
         return settings["name"]
 
@@ -48,7 +51,7 @@ class Registry(Mapping[str, str]):
         `section` is where they stand in a recipe, for messages; by default the kind.
         """
         settings, section = dict(settings), section or self.kind
-        member = self.resolve(self.named(settings))
+        member = self.resolve(self.named(settings, section=section))
         del settings["name"]
         check_fields(member, settings, section=section)
         try:
@@ -68,7 +71,7 @@ def check_fields(member: Any, settings: Mapping[str, Any], *, section: str) -> N
     for key in settings:
         if key not in known:
             hint = flag_hint(key) or did_you_mean(key, known)
-            raise ConfigError(f"{section}.{key}: unknown key; known: {', '.join(['name', *known])}.{hint}")
+            raise ConfigError(f"{section}.{key}: unknown key; known: {listed(['name', *known])}.{hint}")
 
 
 KINDS = {

@@ -125,6 +125,8 @@ def complaints(case: Case, world: World, root: Path) -> list[str]:
             results.append(run(command, cwd, home=home, limit_s=case.limit_s))
             if results[-1].crash:
                 return [f"`{' '.join(map(str, command[:2]))}`: {results[-1].crash}"]
+            if results[-1].code:
+                break
         found = [fault for result in results for fault in _faults(result, place)]
         strays = sorted(path.name for path in Path(place).iterdir() if path.name not in ("cwd", "home"))
         found += [f"wrote outside its folder: {', '.join(strays)}"] if strays else []

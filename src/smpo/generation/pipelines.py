@@ -7,6 +7,7 @@ import diffusers
 import torch
 from diffusers import DiffusionPipeline
 
+from smpo.errors import ConfigError
 from smpo.generation.options import GenerationOptions
 from smpo.models import FAMILIES
 from smpo.models.fitting import family_name, index_of
@@ -30,6 +31,12 @@ def load_pipeline(model: str, options: GenerationOptions) -> DiffusionPipeline:
     """
     family = family_in(local_pipeline(model))
     pipeline = family.pipeline(dtype=getattr(torch, options.dtype))
+    levels = pipeline.scheduler.config.num_train_timesteps
+    if (options.num_inference_steps or 0) > levels:
+        raise ConfigError(
+            f"num_inference_steps must be <= {levels}, the number of timesteps of {model}, "
+            f"got {options.num_inference_steps}"
+        )
     return pipeline.to(local_device() if options.device == "auto" else options.device)
 
 

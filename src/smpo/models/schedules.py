@@ -12,6 +12,7 @@ import diffusers
 import torch
 from torch import Tensor
 
+from smpo.checks import listed
 from smpo.errors import ConfigError
 from smpo.maths.betas import alphas_cumprod_of_betas, named_alphas_cumprod
 from smpo.models.configs import check_values
@@ -61,7 +62,7 @@ def training_schedule(part: Part, class_name: str) -> dict[str, Any]:
     config = part.json(CONFIG)
     for name in (class_name, config.get("_class_name", class_name)):
         if name not in DESCRIBED_BY_BETAS:
-            raise part.error(f"{name} is no scheduler with a table of betas; known: {', '.join(DESCRIBED_BY_BETAS)}",
+            raise part.error(f"{name} is no scheduler with a table of betas; known: {listed(DESCRIBED_BY_BETAS)}",
                              way_out=ANOTHER_BASE)
     scheduler = getattr(diffusers, class_name)
     check_values({key: value for key, value in config.items() if key in READ}, scheduler, part, file=CONFIG)

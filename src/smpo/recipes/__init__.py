@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from smpo.checks import did_you_mean
+from smpo.checks import did_you_mean, listed
 from smpo.errors import ConfigError
 
 FOLDER = Path(__file__).parent
@@ -48,4 +48,6 @@ def _found(source: str, known: list[str], *, what: str) -> Path:
         raise ConfigError(f"{source}: a {what} is a YAML file, got {'a folder' if path.is_dir() else 'no plain file'}")
     beside = [name for name in (f"{source}.yaml", f"{source}.yml") if Path(name).is_file()]
     hint = f" Did you mean '{beside[0]}'?" if beside else did_you_mean(source.removesuffix(".yaml"), known)
-    raise ConfigError(f"no {what} file and no shipped {what} '{source}'; shipped: {', '.join(known)}.{hint}")
+    raise ConfigError(
+        f"no {what} file and no shipped {what} '{source}'; shipped: {listed(known)} (`smpo show` lists all).{hint}"
+    )

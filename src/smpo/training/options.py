@@ -52,7 +52,7 @@ class SampleOptions(Section):
     every: int = Field(0, ge=0, description="optimizer steps between grids; 0 draws none")
     prompts: tuple[str, ...] = ()
     num_inference_steps: int = Field(25, gt=0)
-    guidance_scale: float = 7.5
+    guidance_scale: float = Field(7.5, ge=0)
 
 
 class TrackingOptions(Section):
