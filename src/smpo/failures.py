@@ -48,7 +48,8 @@ LESS_MEMORY = (
 MEMORY = re.compile(r"out of memory|can't allocate memory|DefaultCPUAllocator|CU(DA|DNN|BLAS)_STATUS_ALLOC_FAILED"
                     r"|bad allocation|Unable to allocate", re.IGNORECASE)
 DEVICE = re.compile(r"no NVIDIA driver|CUDA (driver|error|initialization)|no kernel image|invalid device ordinal"
-                    r"|device string|HIP error|not compiled with CUDA|Torch not compiled|No CUDA GPUs", re.IGNORECASE)
+                    r"|device string|HIP error|not compiled with CUDA|Torch not compiled|No CUDA GPUs"
+                    r"|not linked with support|No module named 'torch\.[a-z]+'", re.IGNORECASE)
 PEERS = re.compile(r"Connection (closed by peer|reset by peer|refused)|NCCL|ProcessGroup|Broken pipe|timed out waiting"
                    r"|gloo|TCPStore|DistStore|DistNetwork", re.IGNORECASE)
 WORKER = re.compile(r"DataLoader worker .*(killed by signal|exited unexpectedly)|unable to (open|write|mmap) .*shm"
@@ -67,7 +68,7 @@ def described(error: BaseException) -> str | None:
     """One line for an error that the user or the surroundings caused; None for one that only we can mend."""
     if isinstance(error, SmpoError):
         return " ".join(_own_message(error).splitlines())
-    for describe in (_memory, _system, _package, _device, _workers, _damaged, _network):
+    for describe in (_memory, _system, _device, _package, _workers, _damaged, _network):
         line = describe(error)
         if line is not None:
             return line
@@ -105,7 +106,8 @@ def _package(error: BaseException) -> str | None:
 
 
 def _device(error: BaseException) -> str | None:
-    if not isinstance(error, RuntimeError | AssertionError) or not DEVICE.search(str(error)):
+    kinds = RuntimeError | AssertionError | ModuleNotFoundError  # the last for torch.hpu and its like
+    if not isinstance(error, kinds) or not DEVICE.search(str(error)):
         return None
     return f"the device cannot be used ({_first_line(str(error))}); see the driver, CUDA_VISIBLE_DEVICES, `device`"
 

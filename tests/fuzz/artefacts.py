@@ -184,14 +184,18 @@ def _checkpoints() -> Iterator[Case]:
             path.write_bytes(b"") for path in (cwd / RUN / "train/checkpoints").glob("*/unet.safetensors")
         ],
         "a checkpoint of the future": lambda cwd: (cwd / RUN / "train/checkpoints/step-99999999").mkdir(),
-        "a checkpoint that is a file": lambda cwd: (cwd / RUN / "train/checkpoints/step-00000009").write_text("x"),
         "half-written leftovers": lambda cwd: (cwd / RUN / "train/checkpoints/.tmp-00000003").mkdir(),
         "other people's files": lambda cwd: (cwd / RUN / "train/checkpoints/notes.txt").write_text("x"),
+    }.items():
+        yield changed_case(name, change, "train", Accepted(third_step), MORE, URL)
+    either = Either((Accepted(third_step), Refused((("metrics", "step-00000009"),))))
+    for name, change in {  # the report reads the log, so it is sealed like the weights; a file is no checkpoint
+        "a checkpoint that is a file": lambda cwd: (cwd / RUN / "train/checkpoints/step-00000009").write_text("x"),
         "the log is cut in a line": lambda cwd: cut(cwd / RUN / "train/metrics.jsonl"),
         "the log is gone": lambda cwd: (cwd / RUN / "train/metrics.jsonl").unlink(),
         "the log is binary": lambda cwd: (cwd / RUN / "train/metrics.jsonl").write_bytes(b"\xff\x00\n"),
     }.items():
-        yield changed_case(name, change, "train", Accepted(third_step), MORE, URL)
+        yield changed_case(name, change, "train", either, MORE, URL)
     yield changed_case(
         "a checkpoint from another run",
         _foreign_checkpoint,
@@ -243,27 +247,27 @@ def _idle() -> Iterator[Case]:
 
 
 def _images() -> Iterator[Case]:
-    """Pictures in the store: told by name before they are judged, or drawn again by the stage that draws."""
+    """Pictures in the store: told by name before they are judged or shown, or drawn again by the stage that draws.
+
+    An evaluation that is complete looks at no picture: its scores are those of the pictures that were drawn.
+    """
+    picture, named = "../store/images/*/images/00000.png", Refused((("png", "images", "store"),))
     for damage in DAMAGES:
-        yield damage_case(
-            "../store/images/*/images/00000.png", damage, "evaluate", [], Refused((("png", "images", "store"),))
-        )
+        yield damage_case(picture, damage, "evaluate", ["paths.evaluate=new"], named)
+    for damage in ("gone", "with a bit turned"):
+        yield damage_case(picture, damage, "evaluate", [], Either((Accepted(), named)))
+        yield damage_case(picture, damage, "report", [], named)
     for damage in ("gone", "empty", "halved", "of noise"):
         yield damage_case(
             "../store/images/*/manifest.json", damage, "evaluate", [], Refused((("store", "generate", "images"),))
         )
-        yield damage_case(
-            "../store/images/*/images/00000.png",
-            damage,
-            "generate",
-            [],
-            Either((Accepted(_as_drawn), Refused((("png", "store", "images"),)))),
-        )
+        yield damage_case(picture, damage, "generate", [], Either((Accepted(_as_drawn), named)))
     yield changed_case(
         "an image of the store is another",
         lambda cwd: sorted((cwd / "runs/store/images").glob("*/images/00000.png"))[0].write_bytes(png(5, (32, 32))),
         "evaluate",
-        Refused((("png", "images", "store"),)),
+        named,
+        ["paths.evaluate=new"],
     )
     yield changed_case(
         "the store is gone", lambda cwd: shutil.rmtree(cwd / "runs/store"), "generate", Accepted(_as_drawn)

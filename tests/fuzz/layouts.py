@@ -301,7 +301,7 @@ def _nothing() -> Iterator[Case]:
         yield folder_case(
             f"source {source[:30]!r}",
             lambda d: None,
-            Refused(((source[:40].strip("./") or "/", source[:40], "nothing"),)),
+            Refused(((source[:40].strip("./") or "/", source[:40], source.replace("\n", " "), "/x does"),)),
             source=source,
         )
     yield folder_case("a FIFO", lambda d: os.mkfifo(d / "pipe"), Refused(("pipe",)), source="data/pipe")

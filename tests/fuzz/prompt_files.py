@@ -125,7 +125,12 @@ def fixed() -> list[Case]:
 
 def _others(two: Prompts) -> Iterator[Case]:
     for file in ("nowhere.txt", "", "x" * 250 + ".txt", "a\nb.txt", "/dev/null"):
-        yield prompts_case("is not there", file, lambda path: None, Refused(((file[:40] or "prompts", "prompts"),)))
+        yield prompts_case(
+            "is not there",
+            file,
+            lambda path: None,
+            Refused(((repr(file)[1:40] or "prompts", file[:40] or "prompts", "prompts"),)),
+        )
     yield prompts_case("a folder of none", "d", lambda path: path.mkdir(), Refused(("d",)))
     yield prompts_case("a folder called p.txt", "p.txt", lambda path: path.mkdir(), Refused(("p.txt",)))
     yield prompts_case("a table", "p.parquet", lambda path: pq.write_table(pa.table({"prompt": TWO}), path), two)

@@ -233,9 +233,9 @@ def _judged_by_stages() -> Iterator[Case]:
     )
     for resolution in (1, 2, 3, 5, 33, 1001):
         yield stage_case("cache", ["paths.cache=new", f"cache.resolution={resolution}"], Refused(("resolution",)))
-    for device in ("cuda:7", "warp", "cuda", "0", "cpu:99:1", "", "mps", "meta"):
+    for device in ("cuda:7", "warp", "cuda", "0", "cpu:99:1", "", "mps", "meta", "hpu", "npu:1", "xpu"):
         given = ["paths.generate=new", "generation.seed=77", f"generation.device={device}"]  # another seed: to be drawn
-        yield stage_case("generate", given, Refused((("device", "CUDA"),)))
+        yield stage_case("generate", given, Refused((("device", "CUDA", "torch.hpu"),)))
     yield stage_case(
         "generate", ["paths.generate=new", "generation.num_inference_steps=1001"], Refused(("num_inference_steps",))
     )

@@ -17,6 +17,7 @@ MAX_JSON_BYTES = 64 * 2**20  # a tokenizer.json has 4 MB
 MAY_BE_INFINITE = "lambda_min_clipped"  # of DPM-Solver schedulers, minus infinity unless set
 LEFT_TO_DEFAULTS = "_use_default_values"  # diffusers would not read the keys that this lists, though they are there
 WAY_OUT = "give a diffusers pipeline folder or hub id"
+SHOWN = 240  # characters of a reason
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,8 @@ class Part:
     def error(self, reason: object, *, way_out: str = WAY_OUT) -> ConfigError:
         """One line: the part, where it lies, the first line of `reason`, the way out."""
         line = (str(reason).strip() or type(reason).__name__).splitlines()[0]
+        if len(line) > SHOWN:  # torch, for one, explains its unpickler at length
+            line = f"{line[:SHOWN]}..."
         return ConfigError(f"model: cannot load '{self.name}' of {self.folder.parent} ({line}); {way_out}")
 
     def file(self, name: str) -> Path:
