@@ -115,6 +115,7 @@ def test_every_smpo_command_of_a_tutorial_resolves(reference, in_tutorial, page)
             load_recipe(rest[0], [word for word in rest if "=" in word])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("changes", "base", "peak_gib"), [
     ([], "sd15-dpo", 7), (["objective.beta=5000", "training.micro_batch_size=1"], "sdxl-dpo", 16),
 ])

@@ -117,6 +117,7 @@ def test_a_run_asks_only_for_its_unfinished_stages_and_names_all_failures(set_up
     assert require(recipe, ["label"]) == []
 
 
+@pytest.mark.slow
 def test_the_command_prints_a_line_a_finding_and_fails_where_one_failed(set_up: list[str]) -> None:
     sound = smpo("check", "tiny-demo", *set_up)
     assert sound.returncode == 0, sound.stderr
