@@ -60,7 +60,9 @@ def test_two_processes_train_what_one_trains(new_run: MakeRun, optimizer: str) -
     one, two = new_run("one", **settings), new_run("two", **settings)
     train(one)
     assert on_processes(lambda: train(two)) == [0, 0]
-    assert_same_trajectory(two, one)
+    # Adafactor divides a gradient by the root of its row's and column's means: on some processors the rounding of a
+    # small one becomes 1.9e-6 of a weight
+    assert_same_trajectory(two, one, atol=3e-6 if optimizer == "adafactor" else 1e-6)
 
 
 @pytest.mark.slow

@@ -25,13 +25,13 @@ def weights(run: Run) -> dict[str, Tensor]:
     return load_checkpoint(run.checkpoints).tensors["unet"]
 
 
-def assert_same_trajectory(run: Run, other: Run, *, but: tuple[str, ...] = ()) -> None:
+def assert_same_trajectory(run: Run, other: Run, *, but: tuple[str, ...] = (), atol: float = 1e-6) -> None:
     """Equal weights and, `but` these, metrics."""
     for ours, theirs in zip(metrics_of(run), metrics_of(other), strict=True):
         assert ours["loss"] == pytest.approx(theirs["loss"], abs=1e-6)
         compared = {key: value for key, value in theirs.items() if key not in but}
         assert {key: ours[key] for key in ours if key not in but} == pytest.approx(compared, abs=1e-5, rel=1e-4)
-    torch.testing.assert_close(weights(run), weights(other), atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(weights(run), weights(other), atol=atol, rtol=1e-5)
 
 
 def test_accumulation_is_the_large_batch(new_run: MakeRun) -> None:
