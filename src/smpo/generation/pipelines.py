@@ -15,9 +15,6 @@ from smpo.models.folders import Part
 from smpo.models.sources import local_pipeline
 from smpo.processes import local_device
 
-UNWANTED = {"safety_checker": None, "requires_safety_checker": False, "add_watermarker": False}
-"""Parts left out: a safety checker would put black images into the statistics, a watermark would change the scores."""
-
 
 def pipeline_class(folder: Path) -> type:
     """The class of the pipeline in `folder`; ConfigError where it is of no family."""
