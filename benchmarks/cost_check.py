@@ -21,18 +21,18 @@ from pathlib import Path
 
 import torch
 
-from smpo.config import Recipe, dump_recipe, load_recipe
 from smpo.cost.estimate import counts_of, estimate
 from smpo.cost.measured import measured_hours
-from smpo.stages import run_stage
+from smpo.pipeline.config import Recipe, dump_recipe, load_recipe
+from smpo.pipeline.stages import run_stage
 from smpo.tiny.demo import write_prompts
 
 TRAIN = """
 import resource, sys
 import torch
-from smpo.config import load_recipe
+from smpo.pipeline.config import load_recipe
 from smpo.models import FAMILIES
-from smpo.stages import run_stage, training_run
+from smpo.pipeline.stages import run_stage, training_run
 recipe = load_recipe(sys.argv[1])
 training_run(recipe).family.load_unet()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

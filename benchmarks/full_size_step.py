@@ -21,14 +21,14 @@ from pathlib import Path
 import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel
 
+from smpo.core.records import Conditioning, TrainingBatch
 from smpo.cost.architecture import architecture_of
 from smpo.models.sd import StableDiffusion
 from smpo.models.sdxl import StableDiffusionXL
 from smpo.noising.inversion import ReNoise
 from smpo.objectives.smpo import SmPO
-from smpo.records import Conditioning, TrainingBatch
-from smpo.training.optimizers import build_optimizer
 from smpo.training.options import OptimizerOptions
+from smpo.training.policy.optimizers import build_optimizer
 from smpo.training.step import StepParts, prepare, training_step
 
 PUBLISHED = {  # whose configurations come with the package

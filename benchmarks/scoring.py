@@ -34,6 +34,7 @@ from safetensors.torch import save_file
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 from transformers.models.clip import CLIPImageProcessorPil
 
+from smpo.core.processes import local_device
 from smpo.data.images import decode_image
 from smpo.data.pair_set import PairSet
 from smpo.data.records import PairImages
@@ -41,7 +42,6 @@ from smpo.models.package_data import resolve_source
 from smpo.preparation.pairs import prepare_pairs
 from smpo.preparation.row_checks import PairOptions
 from smpo.preparation.score import ScoreTable, score_pairs
-from smpo.processes import local_device
 from smpo.rewards.pickscore import PickScore
 from smpo.rewards.scoring import ScoringOptions, num_workers
 from smpo.tiny.prompts import phrase, sample_scenes

@@ -17,7 +17,7 @@ import torch
 import transformers
 from torch import Tensor
 
-from smpo.artefacts import write_atomically
+from smpo.core.artefacts import write_atomically
 
 Step = Callable[[], Mapping[str, float]]
 """Work to be timed; returns what it counted, such as {"pairs": 64}."""

@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from smpo.config import Recipe, load_recipe
 from smpo.evaluation.compare import Comparison, compare
-from smpo.stages import BASE, TIMES, run_stage, stages_of
+from smpo.pipeline.config import Recipe, load_recipe
+from smpo.pipeline.stages import BASE, TIMES, run_stage, stages_of
 from smpo.tiny.demo import write_prompts
 
 METHODS = {"smpo": "tiny-demo", "dpo": "tiny-dpo"}

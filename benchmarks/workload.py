@@ -22,7 +22,7 @@ from transformers import CLIPTextConfig, CLIPTokenizer
 from benchmarks.released_step import ReleasedModels, ReleasedOptions, ReleasedPair, ReleasedTrainer
 from benchmarks.scoring import make_pairs
 from benchmarks.timing import Step
-from smpo.config import Recipe, load_recipe
+from smpo.core.randomness import normal_per_seed
 from smpo.cost.architecture import Architecture
 from smpo.cost.flops import forward_flops, trained_forwards
 from smpo.data.images import decode_image
@@ -31,15 +31,15 @@ from smpo.models import FAMILIES
 from smpo.models.parts import token_ids
 from smpo.models.sd import StableDiffusion
 from smpo.models.sdxl import StableDiffusionXL
+from smpo.pipeline.config import Recipe, load_recipe
+from smpo.pipeline.stages import run_stage, unstored_run
 from smpo.preparation.cache import cache_pairs
 from smpo.preparation.crops import Crops, views_of
-from smpo.randomness import normal_per_seed
-from smpo.stages import run_stage, unstored_run
 from smpo.training.batches import MicroBatches, Share
 from smpo.training.invert import invert_visits, with_stored
-from smpo.training.optimizers import build_optimizer
+from smpo.training.parallel.replicated import Whole
+from smpo.training.policy.optimizers import build_optimizer
 from smpo.training.run import Run
-from smpo.training.spread.whole import Whole
 from smpo.training.trainer import Trainer
 
 SHAPES = {  # name -> (family, package, folder of configurations, px)

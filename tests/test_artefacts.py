@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from smpo import artefacts
-from smpo.artefacts import (
+from smpo.core import artefacts
+from smpo.core.artefacts import (
     Status,
     begin,
     fingerprint,
@@ -17,7 +17,7 @@ from smpo.artefacts import (
     read_manifest,
     write_atomically,
 )
-from smpo.errors import DataError, StaleError
+from smpo.core.errors import DataError, StaleError
 
 WORK = {"stage": "label", "settings": {"gamma": 10.0, "scale": {"low": 0.1}}, "inputs": {"pairs": "a" * 64}}
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from smpo.checks import (
+from smpo.core.checks import (
     check_batch,
     check_fraction,
     check_known,
@@ -13,7 +13,7 @@ from smpo.checks import (
     check_same_shape,
     did_you_mean,
 )
-from smpo.errors import ConfigError, DataError, NonFiniteError, SmpoError, StaleError
+from smpo.core.errors import ConfigError, DataError, NonFiniteError, SmpoError, StaleError
 
 NAN, INF = float("nan"), float("inf")
 

@@ -5,11 +5,11 @@ from typing import get_args
 import pytest
 import yaml
 
-from smpo.checks import did_you_mean
-from smpo.config import Recipe, dump_recipe, load_recipe, resolve
-from smpo.errors import ConfigError
-from smpo.recipes import recipe_path, shipped_recipes
-from smpo.recipes.reading import read_recipe
+from smpo.core.checks import did_you_mean
+from smpo.core.errors import ConfigError
+from smpo.pipeline.config import Recipe, dump_recipe, load_recipe, resolve
+from smpo.pipeline.reading import read_recipe
+from smpo.pipeline.recipe_files import recipe_path, shipped_recipes
 
 MINIMAL = {
     "name": "mine",

@@ -13,21 +13,21 @@ from pathlib import Path
 
 import pytest
 
-from smpo.artefacts import Artefact
+from smpo.audit.stage import audit_folder
+from smpo.core.artefacts import Artefact
+from smpo.core.errors import SmpoError
 from smpo.data.pair_set import PairSet
-from smpo.errors import SmpoError
 from smpo.evaluation.appearance import Appearance, measure_images
-from smpo.evaluation.audit.stage import audit_folder
 from smpo.evaluation.scores import ScoreTable as ImageScores
 from smpo.evaluation.scores import evaluate_images
-from smpo.generation import GenerationOptions, ImageSet, generate_shared
 from smpo.labels import LABELS
-from smpo.models.identity import check_trained
+from smpo.models.part_digests import check_trained
 from smpo.preparation.cache import LatentCache
 from smpo.preparation.label import LabelTable, label_pairs
 from smpo.preparation.sampling import check_sampled, sample_pairs
 from smpo.preparation.score import ScoreTable, score_pairs
 from smpo.rewards.scoring import ScoringOptions
+from smpo.sampling import GenerationOptions, ImageSet, generate_shared
 from smpo.training.checkpoint import load_checkpoint
 from smpo.training.implicit import HeldOut, ImplicitOptions, measure_held_out, read_held_out
 from smpo.training.invert import invert_visits, with_stored

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from smpo import digests
-from smpo.digests import FILE, cache_folder, file_digest, file_digests, files_digest, hash_file
+from smpo.core import digests
+from smpo.core.digests import FILE, cache_folder, file_digest, file_digests, files_digest, hash_file
 from tests.training.outcomes import exit_code
 
 OLD = 1_600_000_000  # s; long settled

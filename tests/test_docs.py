@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from smpo.cli.app import VERBS
-from smpo.config import load_recipe
+from smpo.pipeline.config import load_recipe
 from smpo.sweep.plan import load_sweep
 
 ROOT = Path(__file__).parents[1]

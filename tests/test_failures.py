@@ -13,8 +13,8 @@ import safetensors.torch
 import torch
 from PIL import Image
 
-from smpo.errors import DataError
-from smpo.failures import BY_NUMBER, described
+from smpo.core.errors import DataError
+from smpo.core.failures import BY_NUMBER, described
 
 
 def caught(call: Callable[[], object]) -> Exception:

@@ -14,9 +14,11 @@ import torch
 from diffusers import DDIMPipeline, DiffusionPipeline, StableDiffusionPipeline, StableDiffusionXLPipeline
 from PIL import Image
 
-from smpo.artefacts import read_manifest
-from smpo.errors import ConfigError, DataError, StaleError
-from smpo.generation import (
+from smpo.core.artefacts import read_manifest
+from smpo.core.errors import ConfigError, DataError, StaleError
+from smpo.models import sources
+from smpo.prompts import Prompt
+from smpo.sampling import (
     GenerationOptions,
     ImageSet,
     generate_images,
@@ -26,8 +28,6 @@ from smpo.generation import (
     render,
     sample_grid,
 )
-from smpo.models import sources
-from smpo.prompts import Prompt
 
 PROMPTS = ["a red cat", "two blue dogs", "a green boat at the left", "a fish", "a small yellow star"]
 FAST = GenerationOptions(num_inference_steps=3, batch_size=2)

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from smpo import parts
-from smpo.errors import DataError, ProcessError
-from smpo.generation import GenerationOptions, ImageSet, generate_images, sets
-from smpo.processes import this_process
+from smpo.core import parts
+from smpo.core.errors import DataError, ProcessError
+from smpo.core.processes import this_process
+from smpo.sampling import GenerationOptions, ImageSet, generate_images, sets
 from tests.ranks import ranked
 
 PROMPTS = [f"number {i} of seven" for i in range(7)]

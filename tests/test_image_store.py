@@ -12,18 +12,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from smpo import locks, parts
-from smpo.artefacts import Artefact, finish, read_manifest
-from smpo.errors import DataError, StaleError
-from smpo.generation import (
+from smpo.core import locks, parts
+from smpo.core.artefacts import Artefact, finish, read_manifest
+from smpo.core.errors import DataError, StaleError
+from smpo.prompts import Prompt
+from smpo.sampling import (
     GenerationOptions,
     ImageSet,
     ImageSetReport,
     generate_images,
     generate_shared,
 )
-from smpo.generation.sets import Drawing
-from smpo.prompts import Prompt
+from smpo.sampling.sets import Drawing
 from tests.ranks import ranked
 
 PROMPTS = [Prompt("a cat", "Animals", "Basic"), Prompt("a dog", "Animals"), Prompt("a car", "Vehicles", "Basic")]

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from smpo import locks
-from smpo.errors import BusyError
-from smpo.locks import exclusive, sole_writer
+from smpo.core import locks
+from smpo.core.errors import BusyError
+from smpo.core.locks import exclusive, sole_writer
 from tests.training.outcomes import die, start_child
 
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from smpo.config import load_recipe
-from smpo.errors import ConfigError
-from smpo.names import check_name, check_names
+from smpo.core.errors import ConfigError
+from smpo.core.names import check_name, check_names
+from smpo.pipeline.config import load_recipe
 
 BAD = ["", "../x", "a/b", "/abs", "a\\b", ".hidden", "dot.", "con", "NUL.txt", "a" * 101, "new\nline", "a b", "\u00e9"]
 

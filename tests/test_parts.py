@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from smpo import seals
-from smpo.artefacts import Artefact, Status, begin, finish
-from smpo.errors import DataError
-from smpo.parts import Parts, SealedBlocks
+from smpo.core import seals
+from smpo.core.artefacts import Artefact, Status, begin, finish
+from smpo.core.errors import DataError
+from smpo.core.parts import Parts, SealedBlocks
 from tests.training.outcomes import exit_code, flip_byte
 
 WORK = {"stage": "cache", "settings": {}, "inputs": {}}

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from smpo import processes
-from smpo.errors import ConfigError, ProcessError
-from smpo.processes import Process, main_first, shard, this_process, wait_for_all
+from smpo.core import processes
+from smpo.core.errors import ConfigError, ProcessError
+from smpo.core.processes import Process, main_first, shard, this_process, wait_for_all
 from tests.ranks import ranked
 
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from smpo.errors import ConfigError, DataError
+from smpo.core.errors import ConfigError, DataError
 from smpo.prompts import Prompt, read_prompts
 
 SHARED = Path(__file__).parents[2] / "shared/data"

@@ -5,7 +5,7 @@ import hashlib
 import numpy as np
 import torch
 
-from smpo.randomness import derive_seed, generator, normal_per_seed
+from smpo.core.randomness import derive_seed, generator, normal_per_seed
 
 
 def test_seeds_are_stable() -> None:

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from diffusers import DiffusionPipeline, StableDiffusionPipeline, StableDiffusionXLPipeline
 
-from smpo.artefacts import fingerprint
-from smpo.config import PathsSection, Recipe, load_recipe
-from smpo.cost.visits import visit_cost
-from smpo.errors import ConfigError
-from smpo.recipes import shipped_recipes
-from smpo.stages import run_stage, stages_of
+from smpo.core.artefacts import fingerprint
+from smpo.core.errors import ConfigError
+from smpo.cost.examples import visit_cost
+from smpo.pipeline.config import PathsSection, Recipe, load_recipe
+from smpo.pipeline.recipe_files import shipped_recipes
+from smpo.pipeline.stages import run_stage, stages_of
 from tests.tiny_people import write_people
 
 WEIGHTS = "package://smpo.tiny/weights"

@@ -10,11 +10,11 @@ from typer.testing import CliRunner
 from smpo.cli import showing
 from smpo.cli.app import app
 from smpo.cli.explaining import explanation
-from smpo.config import load_recipe
-from smpo.cost.visits import VisitCost, storing_cost, visit_cost
-from smpo.evaluation.published import FILE
-from smpo.recipes import recipe_path, shipped_recipes, shipped_sweeps
-from smpo.recipes.reading import lineage
+from smpo.cost.examples import VisitCost, storing_cost, visit_cost
+from smpo.pipeline.config import load_recipe
+from smpo.pipeline.reading import lineage
+from smpo.pipeline.recipe_files import recipe_path, shipped_recipes, shipped_sweeps
+from smpo.report.published import FILE
 from smpo.sweep.plan import load_sweep
 
 NAMES = shipped_recipes()

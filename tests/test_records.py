@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 
-from smpo.records import Conditioning, PairErrors, flatten_sides, unflatten_sides
+from smpo.core.records import Conditioning, PairErrors, flatten_sides, unflatten_sides
 from tests.seams.batches import batch_of
 
 

@@ -8,13 +8,13 @@ import pkgutil
 import pytest
 
 import smpo
+from smpo.core.errors import ConfigError
+from smpo.core.registry import Registry
 from smpo.data.formats import FORMATS
-from smpo.errors import ConfigError
 from smpo.labels import LABELS
 from smpo.models import FAMILIES
 from smpo.noising import NOISINGS
 from smpo.objectives import OBJECTIVES
-from smpo.registry import Registry
 from smpo.rewards import SCORERS
 
 BUILT = (FAMILIES, LABELS, NOISINGS, OBJECTIVES, SCORERS)

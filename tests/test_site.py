@@ -9,9 +9,9 @@ from types import ModuleType
 import pytest
 import yaml
 
-from smpo.config import Recipe, dump_recipe, load_recipe
 from smpo.cost.estimate import counts_of, estimate
-from smpo.recipes import shipped_recipes
+from smpo.pipeline.config import Recipe, dump_recipe, load_recipe
+from smpo.pipeline.recipe_files import shipped_recipes
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"

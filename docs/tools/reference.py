@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from smpo.cli.app import app
-from smpo.config import SEAMS, Recipe
+from smpo.pipeline.config import SEAMS, Recipe
 from smpo.rewards import SCORERS
 
 POINTS = {  # plug-in points: the section that names a member -> what stands above its page's part
@@ -173,7 +173,7 @@ def attributes_of(model: type) -> dict[str, str]:
 
 
 def _made_from(model: type) -> list[type]:
-    """The dataclass that `smpo.config.section_of` made a section from, if it did."""
+    """The dataclass that `smpo.pipeline.config.section_of` made a section from, if it did."""
     build = getattr(model, "options", None)
     return [inspect.getclosurevars(build.fget).nonlocals["options"]] if isinstance(build, property) else []
 

@@ -13,7 +13,7 @@ import typer
 from smpo.cli import NO_TELEMETRY
 from smpo.cli.app import app
 from smpo.cli.boundary import REPORT, run_guarded, stage_named
-from smpo.errors import DataError, ProcessError, Stopped
+from smpo.core.errors import DataError, ProcessError, Stopped
 
 Run = Callable[..., tuple[int, str, str]]
 

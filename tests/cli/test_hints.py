@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from smpo.config import _all_keys
-from smpo.recipes.flag_names import THEIRS, flag_hint, ours_for
-from smpo.recipes.hints import key_hint
+from smpo.core.flag_names import THEIRS, flag_hint, ours_for
+from smpo.pipeline.config import _all_keys
+from smpo.pipeline.hints import key_hint
 
 PAGE = Path(__file__).parents[2] / "docs" / "command-line.md"
 KEYS = set(_all_keys())

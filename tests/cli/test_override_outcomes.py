@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from smpo.config import Recipe, load_recipe
-from smpo.errors import ConfigError
+from smpo.core.errors import ConfigError
+from smpo.pipeline.config import Recipe, load_recipe
 
 EMPTY = "the value is empty (an unset shell variable?); give one, or write null for none"
 NO_OVERRIDE = "override must look like section.key=value, got "

@@ -6,8 +6,8 @@ import time
 import pytest
 
 from smpo.cli.display import Display
-from smpo.errors import ConfigError
-from smpo.progress_lines import INTERVAL, ProgressLines, duration, interval_s
+from smpo.core.errors import ConfigError
+from smpo.core.progress_lines import INTERVAL, ProgressLines, duration, interval_s
 
 
 def test_a_line_has_stage_done_total_rate_and_remaining_time() -> None:

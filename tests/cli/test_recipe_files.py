@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from smpo.errors import ConfigError
-from smpo.recipes import recipe_path
-from smpo.recipes.reading import read_recipe
+from smpo.core.errors import ConfigError
+from smpo.pipeline.reading import read_recipe
+from smpo.pipeline.recipe_files import recipe_path
 
 LEVELS = "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 12))
 BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + LEVELS

@@ -7,15 +7,15 @@ from typer.testing import CliRunner
 
 from smpo.cli.app import app
 from smpo.cli.costing import as_json, as_text
-from smpo.config import load_recipe
+from smpo.core.errors import ConfigError
 from smpo.cost import disk
 from smpo.cost.architecture import architecture_of
 from smpo.cost.disk import latents_bytes, prompts_bytes
 from smpo.cost.estimate import UTILISATION, Counts, counts_of, estimate
-from smpo.cost.visits import visit_cost
+from smpo.cost.examples import visit_cost
 from smpo.data.pair_set import PairSet
-from smpo.errors import ConfigError
 from smpo.models import FAMILIES
+from smpo.pipeline.config import load_recipe
 from smpo.preparation import cache
 from smpo.preparation.cache import CacheOptions, cache_pairs
 from smpo.training import stored

@@ -4,12 +4,12 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from smpo.config import load_recipe
 from smpo.cost.architecture import architecture_of, unet_inputs
+from smpo.cost.examples import visit_cost
 from smpo.cost.flops import forward_flops, trained_forwards, visit_flops
-from smpo.cost.visits import visit_cost
+from smpo.pipeline.config import load_recipe
 from smpo.training.options import TrainingOptions
-from smpo.training.speed import speed_up
+from smpo.training.policy.speed import speed_up
 from tests.tiny_pipelines import unet as tiny_unet
 
 PARAMETERS = {"sd15-smpo": 859_520_964, "sdxl-smpo": 2_567_463_684}

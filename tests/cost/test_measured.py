@@ -10,11 +10,11 @@ from typer.testing import CliRunner
 
 from smpo.cli.app import app
 from smpo.cli.costing import as_json, as_text
-from smpo.config import Recipe, load_recipe
+from smpo.core.errors import ConfigError, DataError
 from smpo.cost.estimate import Counts, estimate
 from smpo.cost.measured import FIRST_STEPS, measured_hours
-from smpo.errors import ConfigError, DataError
-from smpo.stages import training_run
+from smpo.pipeline.config import Recipe, load_recipe
+from smpo.pipeline.stages import training_run
 from smpo.training.trainer import train
 
 COUNTS = Counts(10, 5, "")

@@ -12,15 +12,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
-from smpo.config import load_recipe
 from smpo.cost.allocation import activation_bytes
 from smpo.cost.architecture import architecture_of, unet_inputs
 from smpo.cost.estimate import OVERHEAD_GIB
 from smpo.cost.memory import Memory, state_bytes, training_memory
-from smpo.cost.spread import Spread, bytes_of
-from smpo.training.optimizers import build_optimizer, optimizer_tensors
+from smpo.cost.parallel import Spread, bytes_of
+from smpo.pipeline.config import load_recipe
 from smpo.training.options import OptimizerOptions, TrainingOptions
-from smpo.training.speed import speed_up
+from smpo.training.policy.optimizers import build_optimizer, optimizer_tensors
+from smpo.training.policy.speed import speed_up
 from tests.tiny_pipelines import unet as tiny_unet
 
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"

@@ -14,12 +14,12 @@ from torch.distributed.tensor import DTensor
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from smpo.cli.costing import as_text
-from smpo.config import load_recipe
+from smpo.core.errors import ConfigError
 from smpo.cost.architecture import architecture_of, unet_inputs
 from smpo.cost.estimate import Counts, estimate
 from smpo.cost.memory import Memory, training_memory
-from smpo.cost.spread import SPLITS, Spread
-from smpo.errors import ConfigError
+from smpo.cost.parallel import SPLITS, Spread
+from smpo.pipeline.config import load_recipe
 from smpo.training.options import TrainingOptions
 from smpo.training.run import Run
 from smpo.training.trainer import train

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
+from smpo.core.errors import DataError
 from smpo.data import images
 from smpo.data.image_text import without_text
 from smpo.data.images import ImageError, content_uid, decode_image
-from smpo.errors import DataError
 from tests.data.pictures import encoded, picture, png
 
 

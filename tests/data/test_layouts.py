@@ -15,9 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from smpo.core.errors import ConfigError, DataError
 from smpo.data.formats import detect_format, open_source
 from smpo.data.records import PairSource, RawPair
-from smpo.errors import ConfigError, DataError
 from smpo.preparation.pairs import prepare_pairs
 from smpo.preparation.row_checks import PairOptions, check_pair
 from tests.data.pictures import png, write_jsonl, write_parquet

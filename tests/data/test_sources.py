@@ -8,9 +8,9 @@ import datasets
 import pyarrow.parquet as pq
 import pytest
 
+from smpo.core.errors import ConfigError, DataError
 from smpo.data.formats import ACCEPTED, FORMATS, detect_format, open_source
 from smpo.data.images import content_uid
-from smpo.errors import ConfigError, DataError
 from tests.data.pictures import good_row, png, write_folders, write_jsonl, write_parquet
 
 ROWS = [good_row(index) for index in range(10)]

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from smpo.core.errors import DataError
 from smpo.data.formats import open_source
 from smpo.data.text import read_cells, read_text
-from smpo.errors import DataError
 from smpo.prompts import read_prompts
 from tests.data.pictures import png, write_folders, write_jsonl
 

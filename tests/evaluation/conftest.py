@@ -10,9 +10,9 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from smpo.artefacts import begin, finish, write_atomically
+from smpo.core.artefacts import begin, finish, write_atomically
 from smpo.evaluation.scores import evaluate_images
-from smpo.generation import ImageSet
+from smpo.sampling import ImageSet
 
 NUM_PROMPTS = 40
 WORDS = ("red", "green", "blue", "orange", "purple")

@@ -7,9 +7,9 @@ import pytest
 import torch
 from PIL import Image, ImageDraw, ImageEnhance
 
-from smpo.evaluation.audit.judgements import agreement, contradictions
-from smpo.evaluation.audit.perceptual import Descriptors, describe_image, near, near_clusters
-from smpo.evaluation.audit.signal import training_signal
+from smpo.audit.judgements import agreement, contradictions
+from smpo.audit.perceptual import Descriptors, describe_image, near, near_clusters
+from smpo.audit.signal import training_signal
 from smpo.maths.preference import smpo_loss
 from tests.data.pictures import encoded
 
@@ -177,7 +177,7 @@ def test_clusters_equal_brute_force() -> None:
 
 def test_many_equal_images_stay_in_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """2,000 copies would be two million edges: they are joined on the way."""
-    monkeypatch.setattr("smpo.evaluation.audit.perceptual.EDGES_AT_ONCE", 5000)
+    monkeypatch.setattr("smpo.audit.perceptual.EDGES_AT_ONCE", 5000)
     copies = Descriptors(np.full(2000, 7, dtype=np.uint64), np.zeros((2000, 48), dtype=np.uint8))
     assert near_clusters(copies).tolist() == [0] * 2000
 

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from smpo.errors import ConfigError, DataError
-from smpo.evaluation.browser import Evaluated, thumbnail, write_browser
+from smpo.core.errors import ConfigError, DataError
+from smpo.core.seals import Seal
 from smpo.evaluation.scores import ScoreTable
-from smpo.image_set import ImageSet, SealedImage
-from smpo.seals import Seal
+from smpo.report.browser import Evaluated, thumbnail, write_browser
+from smpo.sampling.image_set import ImageSet, SealedImage
 
 
 @pytest.fixture(scope="module")

@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from smpo.errors import ConfigError, DataError
+from smpo.core.errors import ConfigError, DataError
 from smpo.evaluation.compare import Comparison, OverOptimisation, compare
-from smpo.evaluation.examples import paired_examples
 from smpo.evaluation.scores import ScoreTable, evaluate_images
 from smpo.evaluation.statistics import holm_adjusted, win_rate
-from smpo.evaluation.wording import headline
-from smpo.generation import ImageSet
+from smpo.report.examples import paired_examples
+from smpo.report.wording import headline
+from smpo.sampling import ImageSet
 from tests.evaluation.conftest import Brightness
 
 

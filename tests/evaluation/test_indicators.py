@@ -8,12 +8,12 @@ import pytest
 from PIL import Image, ImageEnhance, ImageFilter
 from scipy import stats
 
-from smpo.errors import DataError, StaleError
+from smpo.core.errors import DataError, StaleError
 from smpo.evaluation.appearance import MEASURES, Appearance, measure, measure_images, to_lab
 from smpo.evaluation.indicators import between_distances, diversity, drifts, within_distances
 from smpo.evaluation.judge import categories_of, judge
 from smpo.evaluation.statistics import holm_adjusted
-from smpo.image_set import ImageSet
+from smpo.sampling.image_set import ImageSet
 from tests.evaluation.conftest import Brightness
 
 

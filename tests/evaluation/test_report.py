@@ -12,22 +12,22 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from smpo.errors import ConfigError, DataError
+from smpo.core.errors import ConfigError, DataError
+from smpo.core.seals import Seal
 from smpo.evaluation.compare import Comparison, compare
-from smpo.evaluation.examples import Example, grid_rows, paired_examples
-from smpo.evaluation.figures import attribute_chart, before_after_grid, change_chart, model_grid, win_rate_chart
 from smpo.evaluation.implicit import implicit_accuracy
 from smpo.evaluation.judge import categories_of, judge
-from smpo.evaluation.report import ReportContent, write_report
 from smpo.evaluation.scores import ScoreTable
 from smpo.evaluation.statistics import Interval
-from smpo.evaluation.tables import paper_tables
-from smpo.evaluation.theme import DARK, LIGHT, save
-from smpo.evaluation.training_figures import label_distribution, read_metrics, running_mean, training_curves
-from smpo.evaluation.wording import decimals, interval_text, joined, shortened
-from smpo.generation import ImageSet
-from smpo.image_set import SealedImage
-from smpo.seals import Seal
+from smpo.report.examples import Example, grid_rows, paired_examples
+from smpo.report.figures import attribute_chart, before_after_grid, change_chart, model_grid, win_rate_chart
+from smpo.report.report import ReportContent, write_report
+from smpo.report.tables import paper_tables
+from smpo.report.theme import DARK, LIGHT, save
+from smpo.report.training_figures import label_distribution, read_metrics, running_mean, training_curves
+from smpo.report.wording import decimals, interval_text, joined, shortened
+from smpo.sampling import ImageSet
+from smpo.sampling.image_set import SealedImage
 from tests.evaluation.conftest import Brightness
 
 VOID = {"meta", "img", "source", "br"}
@@ -37,7 +37,7 @@ VOID = {"meta", "img", "source", "br"}
 def coarse_figures():
     """A quarter of the pixels: drawing is most of this file's time."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("smpo.evaluation.theme.DPI", 80)
+        patch.setattr("smpo.report.theme.DPI", 80)
         yield
 
 

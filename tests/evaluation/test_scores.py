@@ -10,11 +10,11 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from smpo.errors import ConfigError, DataError, StaleError
+from smpo.core.errors import ConfigError, DataError, StaleError
 from smpo.evaluation.judge import judged
 from smpo.evaluation.scores import ScoreTable, evaluate_images
-from smpo.image_set import ImageSet
 from smpo.rewards.scoring import ScoringOptions
+from smpo.sampling.image_set import ImageSet
 from tests.evaluation.conftest import Brightness, Pixels, Verifier
 
 

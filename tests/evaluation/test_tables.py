@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from smpo.errors import ConfigError, DataError
+from smpo.core.errors import ConfigError, DataError
 from smpo.evaluation.compare import Comparison, compare
-from smpo.evaluation.published import FILE, PublishedNumbers
 from smpo.evaluation.statistics import holm_adjusted
-from smpo.evaluation.tables import LATEX_MARKS, Layout, latex_escaped, paper_tables, ranks, write_tables
+from smpo.report.published import FILE, PublishedNumbers
+from smpo.report.tables import LATEX_MARKS, Layout, latex_escaped, paper_tables, ranks, write_tables
 
 HOSTILE = r"50% of {x}_1 & \cmd #2 | <b>"
 
@@ -57,7 +57,7 @@ def test_marks_are_ranks_and_adjusted_tests(layouts: tuple[Layout, Layout], comp
 def test_holm_counts_all_prompt_sets(comparison: Comparison, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[int] = []
     monkeypatch.setattr(
-        "smpo.evaluation.tables.holm_adjusted", lambda values: sizes.append(len(values)) or holm_adjusted(values)
+        "smpo.report.tables.holm_adjusted", lambda values: sizes.append(len(values)) or holm_adjusted(values)
     )
     layout, _ = paper_tables({"a": comparison, "b": comparison}, "ours")
     assert sizes == [2 * 2 * 3] and [block.heading for block in layout.blocks] == ["a (40 prompts)", "b (40 prompts)"]

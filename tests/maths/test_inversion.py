@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from smpo.errors import ConfigError
+from smpo.core.errors import ConfigError
 from smpo.maths.inversion import REFINEMENTS, ddim_transfer, inversion_levels, invert, last_step, source_label
 from smpo.maths.schedule import alpha_bar, target_noise
 from tests.maths import references

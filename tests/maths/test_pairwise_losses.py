@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from smpo.errors import ConfigError
+from smpo.core.errors import ConfigError
+from smpo.core.records import PairErrors
 from smpo.maths.preference import (
     cdpo_loss,
     dpo_loss,
@@ -20,7 +21,6 @@ from smpo.maths.preference import (
     mapo_margin,
     mapo_ratio,
 )
-from smpo.records import PairErrors
 from tests.maths import references
 from tests.maths.references import doubles, draw
 from tests.maths.test_preference import pair_errors, some_p

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from smpo.errors import ConfigError
+from smpo.core.errors import ConfigError
+from smpo.core.records import PairErrors
 from smpo.maths.preference import dpo_loss, implicit_margin, mean_squared_error, preference_logit, smpo_loss
-from smpo.records import PairErrors
 from tests.maths import references
 from tests.maths.references import doubles, draw
 

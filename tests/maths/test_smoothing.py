@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from smpo.errors import ConfigError
+from smpo.core.errors import ConfigError
 from smpo.maths.smoothing import (
     bradley_terry_probability,
     linear_probability,

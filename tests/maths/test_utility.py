@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from smpo.errors import ConfigError
+from smpo.core.errors import ConfigError
+from smpo.core.records import PairErrors
 from smpo.maths.utility import UTILITIES, implicit_reward, kto_logit, kto_loss, reference_point
-from smpo.records import PairErrors
 from tests.maths import references
 from tests.maths.references import doubles, draw
 

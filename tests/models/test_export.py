@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from smpo.cli.app import app
-from smpo.errors import ConfigError
+from smpo.core.errors import ConfigError
 from smpo.models.export import export
 from smpo.models.original import TEXT
 from smpo.models.published import published_folder

@@ -8,12 +8,12 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, DiffusionPipeline
 
-from smpo.errors import ConfigError
+from smpo.core.errors import ConfigError
+from smpo.core.records import Conditioning
 from smpo.maths.inversion import inversion_levels, invert
 from smpo.models import FAMILIES, parts
 from smpo.models.sd import StableDiffusion
 from smpo.models.sdxl import StableDiffusionXL
-from smpo.records import Conditioning
 from tests.maths.references import draw
 
 CPU = torch.device("cpu")

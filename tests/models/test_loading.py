@@ -17,15 +17,15 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
-from smpo.errors import ConfigError
-from smpo.generation import GenerationOptions
-from smpo.generation.pipelines import load_pipeline
+from smpo.core.errors import ConfigError
 from smpo.models import FAMILIES, loading
 from smpo.models.folders import Part
 from smpo.models.loading import KINDS, empty_network, load_network, prove_network
 from smpo.models.proof import prove_pipeline, prove_training
 from smpo.models.sd import StableDiffusion
 from smpo.models.weight_files import Header, WeightFile
+from smpo.sampling import GenerationOptions
+from smpo.sampling.pipelines import load_pipeline
 
 Damage = Callable[[Path], None]
 UNET = "unet/diffusion_pytorch_model.safetensors"

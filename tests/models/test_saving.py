@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from transformers import CLIPTokenizer
 
-from smpo.errors import ConfigError
+from smpo.core.errors import ConfigError
 from smpo.models.saving import save_pipeline
 from smpo.tiny.folders import weights_folder
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from diffusers import AutoencoderKL
 
-from smpo.errors import ConfigError
+from smpo.core.errors import ConfigError
 from smpo.maths.betas import cosine_alphas_cumprod, linear_alphas_cumprod
 from smpo.models.folders import Part
 from smpo.models.parts import posterior_moments

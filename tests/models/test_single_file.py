@@ -14,8 +14,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import CLIPTokenizer
 
-from smpo.digests import cache_folder
-from smpo.errors import ConfigError
+from smpo.core.digests import cache_folder
+from smpo.core.errors import ConfigError
 from smpo.models.foreign import Header, family_of
 from smpo.models.published import published_folder, write_clip_vocabulary, write_configs
 from smpo.models.single_file import converted, understood

@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from smpo.config import load_recipe
+from smpo.core.errors import ConfigError
 from smpo.cost.architecture import architecture_of
-from smpo.errors import ConfigError
-from smpo.generation import GenerationOptions, generate_images
 from smpo.models import sources
 from smpo.models.sd import StableDiffusion
 from smpo.models.sources import local_pipeline, local_unet
-from smpo.stages import base_model, compared_models
+from smpo.pipeline.config import load_recipe
+from smpo.pipeline.stages import base_model, compared_models
+from smpo.sampling import GenerationOptions, generate_images
 from tests.tiny_pipelines import save_random_sd
 
 OLD, NEW = "1" * 40, "2" * 40  # commits

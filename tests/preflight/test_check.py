@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from smpo.artefacts import begin
-from smpo.config import load_recipe
-from smpo.errors import ConfigError
+from smpo.core.artefacts import begin
+from smpo.core.errors import ConfigError
+from smpo.pipeline.config import load_recipe
 from smpo.preflight import Finding, Outcome, check, machine, require
 from smpo.preflight.machine import check_writable
 from smpo.tiny.prompts import sample_prompts

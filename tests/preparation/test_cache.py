@@ -11,9 +11,9 @@ import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline
 from PIL import Image
 
+from smpo.core.errors import DataError, StaleError
 from smpo.data.images import decode_image
 from smpo.data.pair_set import PairSet
-from smpo.errors import DataError, StaleError
 from smpo.models import FAMILIES
 from smpo.models.sd import StableDiffusion
 from smpo.preparation import cache as cache_stage

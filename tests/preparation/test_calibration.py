@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.optimize import minimize_scalar
 
-from smpo.errors import DataError
+from smpo.core.errors import DataError
 from smpo.preparation.calibration import CalibrationBin, calibration, fit_scale
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from smpo.artefacts import read_manifest
+from smpo.core.artefacts import read_manifest
+from smpo.core.errors import DataError, StaleError
 from smpo.data.pair_set import PairSet
-from smpo.errors import DataError, StaleError
 from smpo.labels import LABELS
 from smpo.preparation.label import LabelTable, describe, label_pairs
 from smpo.preparation.pairs import prepare_pairs

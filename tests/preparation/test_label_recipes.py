@@ -9,10 +9,10 @@ import pytest
 import torch
 from typer.testing import CliRunner, Result
 
-from smpo.artefacts import read_manifest
 from smpo.cli.app import app
+from smpo.core.artefacts import read_manifest
+from smpo.core.errors import ConfigError, StaleError
 from smpo.data.pair_set import PairSet
-from smpo.errors import ConfigError, StaleError
 from smpo.preparation.calibration import fit_scale
 from smpo.preparation.label import LabelTable
 from smpo.preparation.score import ScoreTable

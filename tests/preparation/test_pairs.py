@@ -9,11 +9,11 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from smpo.artefacts import read_manifest
+from smpo.core.artefacts import read_manifest
+from smpo.core.errors import ConfigError, DataError, StaleError
 from smpo.data import images
 from smpo.data.images import content_uid
 from smpo.data.pair_set import PairImages, PairSet
-from smpo.errors import ConfigError, DataError, StaleError
 from smpo.preparation import pairs as stage
 from smpo.preparation.pairs import describe, prepare_pairs
 from smpo.preparation.row_checks import CHOICES, DEFECTS, PairOptions

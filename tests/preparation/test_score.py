@@ -8,10 +8,10 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from smpo.artefacts import read_manifest
+from smpo.core.artefacts import read_manifest
+from smpo.core.errors import ConfigError, DataError, StaleError
 from smpo.data.images import decode_image
 from smpo.data.pair_set import PairSet
-from smpo.errors import ConfigError, DataError, StaleError
 from smpo.preparation.pairs import prepare_pairs
 from smpo.preparation.score import ScoreTable, describe, score_pairs
 from smpo.rewards.clip import ClipScore

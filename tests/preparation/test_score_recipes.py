@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from smpo.config import Recipe, load_recipe
+from smpo.pipeline.config import Recipe, load_recipe
+from smpo.pipeline.stages import check_pairs, label_winners, score_images
 from smpo.preparation.label import LabelTable
 from smpo.preparation.score import ScoreTable
-from smpo.stages import check_pairs, label_winners, score_images
 from smpo.tiny.prompts import phrase, sample_scenes
 from smpo.tiny.scenes import draw
 from tests.data.pictures import write_jsonl

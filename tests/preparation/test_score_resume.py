@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
+from smpo.core.errors import DataError, ProcessError
+from smpo.core.processes import this_process
 from smpo.data.pair_set import PairSet
-from smpo.errors import DataError, ProcessError
 from smpo.preparation.score import ScoreTable, score_pairs
-from smpo.processes import this_process
 from smpo.rewards.clip import ClipScore
 from smpo.rewards.scoring import ScoringOptions
 from tests.preparation.scorers import Brightness

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer
 
-from smpo.errors import ConfigError, DataError
+from smpo.core.errors import ConfigError, DataError
 from smpo.rewards import SCORERS, clip_cosine
 from smpo.rewards.clip import ClipScore
 from smpo.rewards.clip_cosine import ClipCosine, projected

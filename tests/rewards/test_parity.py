@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from smpo.artefacts import hash_file
-from smpo.precision import precision_switches
+from smpo.core.artefacts import hash_file
+from smpo.core.precision import precision_switches
 from smpo.rewards import learnt
 from smpo.rewards.affine_head import AffineHead
 from smpo.rewards.clip import ClipScore

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from transformers import CLIPImageProcessor
 
-from smpo.errors import ConfigError, DataError
+from smpo.core.errors import ConfigError, DataError
 from smpo.rewards.preprocessing import LongestSide, ShortestSide
 from tests.data.pictures import picture
 from tests.rewards.goldens import cases

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from transformers import CLIPTokenizer
 
-from smpo.errors import DataError
+from smpo.core.errors import DataError
 from smpo.rewards.tokenisation import (
     OPENAI_MARKS,
     ImageRewardTokens,

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from smpo.errors import ConfigError, DataError
+from smpo.core.errors import ConfigError, DataError
 from smpo.rewards import SCORERS
 from smpo.rewards.aesthetic import Aesthetic
 from smpo.rewards.hpsv2 import HpsV2

@@ -6,7 +6,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from smpo.records import Conditioning, TrainingBatch
+from smpo.core.records import Conditioning, TrainingBatch
 from tests.maths.references import draw
 
 SHAPE = (4, 2, 2)

@@ -8,8 +8,7 @@ import torch
 import yaml
 from torch import Tensor
 
-from smpo.config import resolve
-from smpo.errors import ConfigError
+from smpo.core.errors import ConfigError
 from smpo.labels import LABELS
 from smpo.labels.bradley_terry import BradleyTerry
 from smpo.labels.ensemble import Ensemble
@@ -19,7 +18,8 @@ from smpo.labels.label import Label
 from smpo.labels.majority import Majority
 from smpo.labels.smoothed import Smoothed
 from smpo.labels.votes import Votes
-from smpo.recipes import recipe_path
+from smpo.pipeline.config import resolve
+from smpo.pipeline.recipe_files import recipe_path
 from tests.maths.references import doubles, sigmoid
 
 PAGE = Path(__file__).parents[2] / "docs" / "labels.md"

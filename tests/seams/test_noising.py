@@ -8,7 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from smpo.errors import ConfigError
+from smpo.core.errors import ConfigError
+from smpo.core.randomness import normal_per_seed
+from smpo.core.records import Conditioning, NoisyPair, TrainingBatch, flatten_sides
 from smpo.maths.inversion import GRIDS, inversion_levels, invert
 from smpo.maths.schedule import add_noise
 from smpo.noising import NOISINGS
@@ -16,8 +18,6 @@ from smpo.noising.chained import Chained
 from smpo.noising.forward import Forward
 from smpo.noising.inversion import DDIM, Heun, Midpoint, ReNoise, ReNoiseEvery, guided
 from smpo.noising.released import Released
-from smpo.randomness import normal_per_seed
-from smpo.records import Conditioning, NoisyPair, TrainingBatch, flatten_sides
 from tests.maths.references import TABLE, released_levels, transfer
 from tests.seams.batches import SHAPE, Model, batch_of, winners
 

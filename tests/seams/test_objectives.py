@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from smpo.errors import ConfigError
+from smpo.core.errors import ConfigError
+from smpo.core.records import PairErrors
 from smpo.maths.preference import implicit_margin
 from smpo.objectives import OBJECTIVES
-from smpo.records import PairErrors
 from tests.maths import references
 from tests.maths.references import doubles, draw
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from smpo.errors import ConfigError
-from smpo.recipes import shipped_sweeps
+from smpo.core.errors import ConfigError
+from smpo.pipeline.recipe_files import shipped_sweeps
 from smpo.sweep.plan import filled, load_sweep, slug
 
 FILE = """

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from smpo.errors import DataError
+from smpo.core.errors import DataError
 from smpo.evaluation.statistics import mean_interval
 from smpo.sweep.plan import SweepFile
 from smpo.sweep.report import by_row, gains, score_table, work_table, write_sweep_report

@@ -11,11 +11,11 @@ from typer.testing import CliRunner
 
 from smpo.cli.app import app
 from smpo.cli.showing import comments_of
-from smpo.config import Recipe, load_recipe
-from smpo.evaluation.published import PublishedNumbers
-from smpo.recipes import shipped_sweeps, sweep_path
-from smpo.sections import Section
-from smpo.stages import stages_of
+from smpo.core.sections import Section
+from smpo.pipeline.config import Recipe, load_recipe
+from smpo.pipeline.recipe_files import shipped_sweeps, sweep_path
+from smpo.pipeline.stages import stages_of
+from smpo.report.published import PublishedNumbers
 from smpo.sweep.plan import Planned, RowSection, Sweep, SweepFile, SweepReportSection, load_sweep
 from smpo.sweep.runner import plan_of
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from smpo.core.errors import ConfigError, DataError
 from smpo.data.pair_set import PairSet
-from smpo.errors import ConfigError, DataError
 from smpo.preparation.pairs import prepare_pairs
 from smpo.tiny.annotators import (
     KINDS,

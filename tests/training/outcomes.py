@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from smpo.artefacts import hash_file
+from smpo.core.artefacts import hash_file
 from smpo.training.run import Run
 
 TIMINGS = ("pairs_per_s", "seconds")

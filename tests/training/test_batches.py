@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 import torch
 
+from smpo.core.randomness import normal_per_seed
+from smpo.core.records import TrainingBatch
 from smpo.data.pair_set import PairSet
 from smpo.models import FAMILIES
 from smpo.preparation.cache import CacheOptions, LatentCache, cache_pairs
-from smpo.randomness import normal_per_seed
-from smpo.records import TrainingBatch
 from smpo.training.batches import MicroBatches, Share
 from smpo.training.order import Visit, Visiting, draws_of, visit_at
 from smpo.training.run import Run

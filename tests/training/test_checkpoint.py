@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from smpo.artefacts import fingerprint
-from smpo.processes import Process
+from smpo.core.artefacts import fingerprint
+from smpo.core.processes import Process
 from smpo.training.checkpoint import TrainState, checkpoints, damage, load_checkpoint, save_checkpoint
 from tests.training.faults import PowerCut
 from tests.training.outcomes import exit_code, flip_byte

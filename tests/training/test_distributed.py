@@ -15,7 +15,7 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState, GradientState
 
-from smpo.errors import NonFiniteError
+from smpo.core.errors import NonFiniteError
 from smpo.training.checkpoint import checkpoints, damage, load_checkpoint
 from smpo.training.run import Run
 from smpo.training.trainer import train

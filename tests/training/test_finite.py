@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from smpo.artefacts import is_complete
-from smpo.errors import BusyError, NonFiniteError
-from smpo.locks import sole_writer
+from smpo.core.artefacts import is_complete
+from smpo.core.errors import BusyError, NonFiniteError
+from smpo.core.locks import sole_writer
 from smpo.training.checkpoint import checkpoints
-from smpo.training.finite import check_finite, non_finite
+from smpo.training.policy.finite import check_finite, non_finite
 from smpo.training.trainer import train
 from tests.training.outcomes import exit_code
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from smpo.errors import StaleError
+from smpo.core.errors import StaleError
 from smpo.models import FAMILIES
-from smpo.models.identity import check_same_parts, loaded_weights, part_digest, pipeline_identity
+from smpo.models.part_digests import check_same_parts, loaded_weights, part_digest, pipeline_identity
 from smpo.preparation.cache import LatentCache, check_encoders
 from smpo.training.result import open_run
 from smpo.training.run import Run

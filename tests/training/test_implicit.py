@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from smpo.errors import StaleError
+from smpo.core.errors import StaleError
+from smpo.core.randomness import derive_seed
 from smpo.evaluation.implicit import implicit_accuracy
 from smpo.evaluation.statistics import share_interval
 from smpo.maths.preference import implicit_margin
-from smpo.randomness import derive_seed
 from smpo.training.batches import MicroBatches, Share
 from smpo.training.implicit import HeldOut, ImplicitOptions, held_out_margins, measure_held_out, read_held_out
 from smpo.training.order import Visit, Visiting

@@ -14,11 +14,11 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from smpo.errors import ConfigError
+from smpo.core.errors import ConfigError
 from smpo.models.kohya import original_module
 from smpo.training.checkpoint import load_checkpoint
-from smpo.training.lora import AdaptersOff, add_adapters, trained_parameters
 from smpo.training.options import LoraOptions
+from smpo.training.policy.lora import AdaptersOff, add_adapters, trained_parameters
 from smpo.training.run import Run
 from smpo.training.trainer import train
 from tests.training.outcomes import exit_code, metrics_of, outcome

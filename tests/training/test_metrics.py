@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from smpo.records import PairErrors
+from smpo.core.records import PairErrors
 from smpo.training.metrics import SUMS, MetricsLog, step_sums, summarise
 from smpo.training.step import Evaluations, StepOutput
 

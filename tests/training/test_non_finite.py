@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from smpo.errors import NonFiniteError
+from smpo.core.errors import NonFiniteError
 from smpo.preparation.cache import LatentCache
 from smpo.training import trainer
 from smpo.training.checkpoint import load_checkpoint

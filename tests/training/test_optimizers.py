@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch.optim import Optimizer
 
-from smpo.errors import ConfigError
+from smpo.core.errors import ConfigError
 from smpo.training.checkpoint import TrainState, load_checkpoint, save_checkpoint
-from smpo.training.optimizers import build_optimizer, learning_rate, optimizer_tensors, restore_optimizer
 from smpo.training.options import OptimizerOptions
+from smpo.training.policy.optimizers import build_optimizer, learning_rate, optimizer_tensors, restore_optimizer
 from smpo.training.run import Run
 from smpo.training.trainer import train
 

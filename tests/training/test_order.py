@@ -6,7 +6,7 @@ from functools import partial
 import pytest
 import torch
 
-from smpo.randomness import derive_seed, generator, normal_per_seed
+from smpo.core.randomness import derive_seed, generator, normal_per_seed
 from smpo.training.order import (
     Visiting,
     distinct_visits,

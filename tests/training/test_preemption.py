@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from smpo.errors import Stopped
-from smpo.signals import remembered
+from smpo.core.errors import Stopped
+from smpo.core.signals import remembered
 from smpo.training import trainer
 from smpo.training.checkpoint import checkpoints, damage
 from smpo.training.run import Run

@@ -10,9 +10,9 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 
-from smpo.artefacts import read_manifest
+from smpo.core.artefacts import read_manifest
+from smpo.core.errors import ConfigError, DataError, StaleError
 from smpo.data.pair_set import PairSet
-from smpo.errors import ConfigError, DataError, StaleError
 from smpo.preparation.cache import LatentCache
 from smpo.preparation.label import LabelTable
 from smpo.training.batches import MicroBatches, Share, TrainingPairs

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from smpo.locks import LOCK
+from smpo.core.locks import LOCK
 from smpo.training import trainer
 from smpo.training.run import Run
 from smpo.training.trainer import train

@@ -20,13 +20,13 @@ from safetensors.torch import load_file
 from torch.distributed.tensor import DTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from smpo.errors import ConfigError
+from smpo.core.errors import ConfigError
 from smpo.training.checkpoint import checkpoints, load_checkpoint
 from smpo.training.invert import invert_visits, with_stored
 from smpo.training.joining import join_processes
 from smpo.training.options import OptimizerOptions, TrainingOptions
+from smpo.training.parallel.fsdp2 import GATHERED_TOGETHER, Fsdp2, Sharding, laid_out, sharding_asked, whole
 from smpo.training.run import Run
-from smpo.training.spread.fsdp2 import GATHERED_TOGETHER, Fsdp2, Sharding, laid_out, sharding_asked, whole
 from smpo.training.trainer import forget_precision, train
 from tests.ranks import free_port
 from tests.training.outcomes import exit_code, metrics_of

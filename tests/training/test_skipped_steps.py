@@ -13,8 +13,8 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import AutocastKwargs
 
-from smpo.errors import ConfigError, NonFiniteError
-from smpo.signals import PREEMPTED
+from smpo.core.errors import ConfigError, NonFiniteError
+from smpo.core.signals import PREEMPTED
 from smpo.training import trainer
 from smpo.training.checkpoint import load_checkpoint
 from smpo.training.run import Run

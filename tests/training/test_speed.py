@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from smpo.artefacts import read_manifest
+from smpo.core.artefacts import read_manifest
 from smpo.training import speed
 from smpo.training.checkpoint import load_checkpoint
 from smpo.training.options import TrainingOptions
+from smpo.training.policy.speed import speed_up
 from smpo.training.run import Run
-from smpo.training.speed import speed_up
 from smpo.training.trainer import train
 from tests.tiny_pipelines import unet as tiny_unet
 from tests.training.test_trajectories import GENTLE, assert_same_trajectory

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from smpo.core.records import Conditioning, TrainingBatch
 from smpo.models.sd import StableDiffusion
-from smpo.records import Conditioning, TrainingBatch
 from smpo.training.batches import MicroBatches, Share
 from smpo.training.order import Visiting, visit_at
 from smpo.training.run import Run

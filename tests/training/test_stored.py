@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from smpo.artefacts import JOURNALS, read_manifest
+from smpo.core.artefacts import JOURNALS, read_manifest
+from smpo.core.errors import DataError, NonFiniteError, StaleError
 from smpo.data.pair_set import PairSet
-from smpo.errors import DataError, NonFiniteError, StaleError
 from smpo.models import FAMILIES
 from smpo.models.sd import StableDiffusion
 from smpo.preparation.cache import CacheOptions, LatentCache, cache_pairs

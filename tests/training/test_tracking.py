@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from smpo.errors import ConfigError
+from smpo.core.errors import ConfigError
 from smpo.training.run import Run
 from smpo.training.tracking import WANDB_ID, check_trackers, hyper_parameters
 from smpo.training.trainer import train

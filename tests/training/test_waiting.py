@@ -17,15 +17,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.data._utils.pin_memory import pin_memory
 
+from smpo.core.records import StoredNoise, TrainingBatch
+from smpo.core.transfer import send
 from smpo.noising import NOISINGS
 from smpo.objectives import OBJECTIVES
-from smpo.records import StoredNoise, TrainingBatch
-from smpo.training.lora import AdaptersOff, add_adapters
 from smpo.training.metrics import SUMS, step_sums
 from smpo.training.options import LoraOptions
+from smpo.training.policy.lora import AdaptersOff, add_adapters
 from smpo.training.run import Run
 from smpo.training.step import StepParts, prepare, rewards_ahead, training_step
-from smpo.transfer import send
 from tests.training.runs import make_run
 from tests.training.test_step import OBJECTIVE_SETTINGS, batch_of
 

@@ -15,13 +15,13 @@ from accelerate.utils import DistributedType
 from PIL import Image
 from safetensors.torch import load_file
 
-from smpo.errors import ConfigError, NonFiniteError
+from smpo.core.errors import ConfigError, NonFiniteError
 from smpo.training.checkpoint import checkpoints
 from smpo.training.joining import join_processes
 from smpo.training.options import TrainingOptions
+from smpo.training.parallel import spread_asked
+from smpo.training.parallel.partition import Partition, partition_asked
 from smpo.training.run import Run
-from smpo.training.spread import spread_asked
-from smpo.training.spread.partition import Partition, partition_asked
 from smpo.training.trainer import forget_precision, train
 from tests.ranks import free_port
 from tests.training.outcomes import exit_code, metrics_of
@@ -202,7 +202,7 @@ def test_what_training_does_not_do_is_refused_in_one_line(
 def test_without_the_package_the_way_out_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     for variable, value in asked(2).items():
         monkeypatch.setenv(variable, value)
-    monkeypatch.setattr("smpo.training.spread.partition.find_spec", lambda name: None)
+    monkeypatch.setattr("smpo.training.parallel.partition.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"package deepspeed, not installed; pip install 'smpo\[deepspeed\]'"):
         spread_asked(TrainingOptions(steps=1, batch_size=2, optimizer={"lr": 1.0}))
 

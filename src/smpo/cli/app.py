@@ -8,8 +8,8 @@ import typer
 from smpo import __version__
 from smpo.cli.boundary import stage_named
 from smpo.cli.display import Display
-from smpo.errors import ProcessError
-from smpo.recipes import sweep_path
+from smpo.core.errors import ProcessError
+from smpo.pipeline.recipe_files import sweep_path
 
 VERBS = {
     "sample": "Draw pairs of images from the model itself.",
@@ -59,7 +59,7 @@ def options(version: VersionFlag = False) -> None:
 
 def run_stages(names: list[str] | None, recipe_name: str, overrides: list[str] | None, *, dry_run: bool) -> None:
     """Load the recipe and run these stages, or all that it needs, in order."""
-    from smpo.config import dump_recipe, load_recipe
+    from smpo.pipeline.config import dump_recipe, load_recipe
 
     recipe = load_recipe(recipe_name, overrides or [])
     if dry_run:
@@ -69,8 +69,8 @@ def run_stages(names: list[str] | None, recipe_name: str, overrides: list[str] |
         if names in (None, ["train"]):
             print(costing.as_comment(recipe), end="")
         return
-    from smpo import stages
     from smpo.cli.prerequisites import check_prerequisites
+    from smpo.pipeline import stages
 
     display, coming = Display(), names or stages.stages_of(recipe)
     check_prerequisites(coming, recipe, recipe_name)
@@ -106,7 +106,7 @@ def run(recipe: RecipeArgument, overrides: Overrides = None, dry_run: DryRun = F
 def check(recipe: RecipeArgument, overrides: Overrides = None) -> None:
     """Prove what can be known before a run: model, pairs, prompts, scorers, disk, devices. Trains nothing."""
     from smpo.cli.checking import print_findings
-    from smpo.config import load_recipe
+    from smpo.pipeline.config import load_recipe
 
     print_findings(load_recipe(recipe, overrides or []))
 
@@ -163,7 +163,7 @@ def audit(
     if not (folder / "manifest.json").exists():
         run_stages(["audit"], source, overrides, dry_run=dry_run)
         return
-    from smpo.evaluation.audit.stage import audit_folder
+    from smpo.audit.stage import audit_folder
 
     with stage_named("audit"), Display().stage("audit") as progress:
         report = audit_folder(
@@ -189,7 +189,7 @@ def show(
 
         text, told = sweep_path(name).read_text(), [explaining.explanation_of_sweep(load_sweep(name))]
     else:
-        from smpo.config import load_recipe
+        from smpo.pipeline.config import load_recipe
 
         text, told = showing.recipe_text(name), explaining.explanation(load_recipe(name))
     print("\n".join([text, *map(showing.as_comment, told)]), end="")
@@ -211,9 +211,9 @@ def cost(  # noqa: PLR0913 -- one parameter a flag
 ) -> None:
     """Know before you go: UNet evaluations, FLOPs, memory, disk and hours on named GPUs. Runs nothing."""
     from smpo.cli import costing
-    from smpo.config import load_recipe
     from smpo.cost.estimate import counts_of, estimate
     from smpo.cost.measured import measured_hours
+    from smpo.pipeline.config import load_recipe
 
     resolved = load_recipe(recipe, overrides or [])
     counts = counts_of(resolved, data)

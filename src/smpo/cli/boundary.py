@@ -11,11 +11,11 @@ from collections.abc import Iterator, Sequence
 import typer
 from typer.main import get_command
 
-from smpo.checks import did_you_mean
-from smpo.errors import Stopped
-from smpo.failures import described
-from smpo.recipes.flag_names import flag_hint, ours_for
-from smpo.signals import GO_ON, INTERRUPTED, stopping
+from smpo.core.checks import did_you_mean
+from smpo.core.errors import Stopped
+from smpo.core.failures import described
+from smpo.core.flag_names import flag_hint, ours_for
+from smpo.core.signals import GO_ON, INTERRUPTED, stopping
 
 FAILED, USAGE, BUG, UNREAD = 1, 2, 70, 141
 TRACEBACK = "SMPO_TRACEBACK"

@@ -2,9 +2,9 @@
 
 from collections import Counter
 
-from smpo.config import Recipe
-from smpo.errors import ConfigError
-from smpo.library_output import quieten_libraries
+from smpo.core.errors import ConfigError
+from smpo.core.library_output import quieten_libraries
+from smpo.pipeline.config import Recipe
 from smpo.preflight import Outcome, check
 
 

@@ -5,11 +5,11 @@ import json
 import textwrap
 from collections.abc import Iterable
 
-from smpo.config import Recipe
+from smpo.core.errors import SmpoError
 from smpo.cost.estimate import GIB, OVERHEAD_GIB, UTILISATION, Estimate, counts_of, estimate
 from smpo.cost.measured import MeasuredHours
 from smpo.cost.memory import Memory
-from smpo.errors import SmpoError
+from smpo.pipeline.config import Recipe
 
 WIDTH = 100
 MEMORY_PARTS = {

@@ -21,7 +21,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from smpo.progress_lines import UNITS, ProgressLines, interval_s
+from smpo.core.progress_lines import UNITS, ProgressLines, interval_s
 
 RATED = ("sample", "generate", "cache")
 """Stages whose bar shows a rate; the others say theirs themselves."""
@@ -55,8 +55,8 @@ class Display:
     """Bars or lines of progress on stderr; silent on all but the main process."""
 
     def __init__(self) -> None:
-        from smpo.library_output import quieten_libraries
-        from smpo.processes import this_process
+        from smpo.core.library_output import quieten_libraries
+        from smpo.core.processes import this_process
 
         quieten_libraries()
         self.speaks, self.moves = this_process().is_main, is_terminal()

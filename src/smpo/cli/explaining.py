@@ -2,10 +2,10 @@
 
 import inspect
 
-from smpo.config import SEAMS, Recipe
-from smpo.cost.visits import VisitCost, storing_cost, visit_cost
+from smpo.cost.examples import VisitCost, storing_cost, visit_cost
 from smpo.objectives import OBJECTIVES
-from smpo.stages import settings_text
+from smpo.pipeline.config import SEAMS, Recipe
+from smpo.pipeline.stages import settings_text
 from smpo.sweep.plan import Sweep
 from smpo.training.options import OptimizerOptions, TrainingOptions
 

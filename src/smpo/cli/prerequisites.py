@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from smpo.artefacts import MANIFEST
-from smpo.config import Recipe
+from smpo.core.artefacts import MANIFEST
+from smpo.core.errors import ConfigError
 from smpo.data.formats import is_hub_id
-from smpo.errors import ConfigError
 from smpo.labels import LABELS
-from smpo.stages import STAGES, stages_of
+from smpo.pipeline.config import Recipe
+from smpo.pipeline.stages import STAGES, stages_of
 
 READS = {
     "score": ("pairs",), "label": ("pairs", "score"), "audit": ("pairs",), "cache": ("pairs",),

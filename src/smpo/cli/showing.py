@@ -7,9 +7,9 @@ from typing import Any
 
 import yaml
 
-from smpo.evaluation.published import TRAINED, PublishedNumbers
-from smpo.recipes import any_path, recipe_path, shipped_recipes, shipped_sweeps, sweep_path
-from smpo.recipes.reading import lineage, overlaid, read_mapping, read_recipe
+from smpo.pipeline.reading import lineage, overlaid, read_mapping, read_recipe
+from smpo.pipeline.recipe_files import any_path, recipe_path, shipped_recipes, shipped_sweeps, sweep_path
+from smpo.report.published import TRAINED, PublishedNumbers
 
 WIDTH = 100
 COLUMNS = (24, 18, 48, 6)

@@ -11,7 +11,7 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
-from smpo.errors import ConfigError
+from smpo.core.errors import ConfigError
 from smpo.models.published import published_folder
 from smpo.models.sources import cached_pipeline
 

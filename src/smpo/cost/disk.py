@@ -6,8 +6,8 @@ import numpy as np
 
 from smpo.cost.architecture import Architecture
 from smpo.preparation.cache import BLOCK_PAIRS, BLOCK_PROMPTS, CacheOptions
+from smpo.training.cached import block_size
 from smpo.training.order import Visiting
-from smpo.training.stored import block_size
 
 
 def npy_bytes(shape: tuple[int, ...], dtype: str) -> int:

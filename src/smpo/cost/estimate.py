@@ -4,22 +4,22 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from smpo.artefacts import MANIFEST
-from smpo.checks import check_fraction, check_positive
-from smpo.config import Recipe
+from smpo.core.artefacts import MANIFEST
+from smpo.core.checks import check_fraction, check_positive
 from smpo.cost.architecture import Architecture, architecture_of, unet_inputs
 from smpo.cost.disk import latents_bytes, prompts_bytes, stored_bytes
+from smpo.cost.examples import VisitCost, storing_cost, visit_cost
 from smpo.cost.flops import Forwards, forward_flops, visit_flops
 from smpo.cost.gpus import GPU, GPUS
 from smpo.cost.memory import Memory, state_bytes, training_memory
-from smpo.cost.spread import Spread, bytes_of
-from smpo.cost.visits import VisitCost, storing_cost, visit_cost
+from smpo.cost.parallel import Spread, bytes_of
 from smpo.data.pair_set import PairSet
 from smpo.noising import NOISINGS
 from smpo.objectives import OBJECTIVES, holds_reference
-from smpo.stages import prompts_of
-from smpo.training.lora import add_adapters, trained_parameters
+from smpo.pipeline.config import Recipe
+from smpo.pipeline.stages import prompts_of
 from smpo.training.order import distinct_visits
+from smpo.training.policy.lora import add_adapters, trained_parameters
 from smpo.training.run import visiting_of
 
 UTILISATION = {"sd": 0.10, "sdxl": 0.30}

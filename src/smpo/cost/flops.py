@@ -8,7 +8,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from smpo.cost.architecture import META, Architecture, unet_inputs
-from smpo.cost.visits import VisitCost
+from smpo.cost.examples import VisitCost
 from smpo.training.options import TrainingOptions
 
 Count = TypeVar("Count", float, np.ndarray)

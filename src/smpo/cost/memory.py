@@ -8,9 +8,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from smpo.cost.allocation import activation_bytes
-from smpo.cost.spread import HALVES, Spread
-from smpo.training.lora import trained_parameters
+from smpo.cost.parallel import HALVES, Spread
 from smpo.training.options import OptimizerOptions, TrainingOptions
+from smpo.training.policy.lora import trained_parameters
 
 SMALL = 4096  # bitsandbytes' min_8bit_size
 ALONE = Spread()

@@ -7,10 +7,10 @@ from typing import Any
 
 import pyarrow as pa
 
+from smpo.core.errors import DataError
 from smpo.data.parquet_files import open_parquet
 from smpo.data.text import parse_json, read_cells, read_text, text_lines
 from smpo.data.values import Unreadable
-from smpo.errors import DataError
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from smpo.core.errors import DataError
 from smpo.data.entries import ENTRIES
 from smpo.data.files import fingerprint_files
 from smpo.data.image_text import prompt_in
@@ -13,7 +14,6 @@ from smpo.data.layouts import NAMES, Readings
 from smpo.data.records import RawPair, SourceOptions, broken_row
 from smpo.data.text import read_text
 from smpo.data.values import RowProblem, as_text, shown
-from smpo.errors import DataError
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif")
 CAPTION_SUFFIXES = (".txt", ".caption")

@@ -5,6 +5,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from smpo.core.errors import DataError
+from smpo.core.registry import Registry
 from smpo.data.entries import ENTRIES
 from smpo.data.folders import ends_of, sides_of
 from smpo.data.layouts import Readings
@@ -12,8 +14,6 @@ from smpo.data.parquet_files import files_below, open_parquet
 from smpo.data.rankings import ranks_images
 from smpo.data.records import PairSource, SourceOptions
 from smpo.data.tables import METADATA, tables_in
-from smpo.errors import DataError
-from smpo.registry import Registry
 
 TABLES = ("jsonl", "csv", "tsv", "json")
 FORMATS = Registry("data.format", {

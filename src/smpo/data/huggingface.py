@@ -7,13 +7,13 @@ from pathlib import Path
 
 import datasets
 
+from smpo.core.errors import DataError
 from smpo.data.entries import cells_of
 from smpo.data.files import fingerprint_files
 from smpo.data.layouts import Reading, Readings
 from smpo.data.parquet import BATCH_ROWS
 from smpo.data.records import RawPair, SourceOptions
 from smpo.data.rows import raw_pair
-from smpo.errors import DataError
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from functools import cache
 import numpy as np
 from PIL import Image, ImageOps
 
+from smpo.core.errors import DataError
 from smpo.data.image_text import without_text
-from smpo.errors import DataError
 
 MAX_PIXELS = 89_478_485  # pillow's own limit against decompression bombs (256 MiB of RGB), here an error, not a warning
 MAX_ASPECT = 32.0  # long side / short side; a cache of 1024 px then resizes an image to 34 million px at most (100 MB)

@@ -4,8 +4,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from smpo.checks import check_known, did_you_mean
-from smpo.errors import DataError
+from smpo.core.checks import check_known, did_you_mean
+from smpo.core.errors import DataError
 
 LABELS = ("label_0", "label_1", "preferred", "p_win", "votes_0", "votes_1")
 NAMES = {

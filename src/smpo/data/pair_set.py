@@ -11,11 +11,11 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from smpo.artefacts import Artefact
+from smpo.core.artefacts import Artefact
+from smpo.core.errors import DataError, StaleError
 from smpo.data.formats import open_source
 from smpo.data.images import content_uid
 from smpo.data.records import PairImages, PairSource, RawPair
-from smpo.errors import DataError, StaleError
 
 STAGE = "pairs"
 INDEX = "pairs.parquet"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from smpo.errors import DataError
+from smpo.core.errors import DataError
 
 SHARD_NAME = re.compile(r"(?P<split>.+)-\d+-of-\d+.*\.parquet")  # the hub's naming, e.g. train-00000-of-00645.parquet
 BUFFER_BYTES = 1 << 20

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from smpo.core.errors import DataError
 from smpo.data.row_images import ImageFiles
-from smpo.errors import DataError
 
 
 @dataclass(frozen=True)

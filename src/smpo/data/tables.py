@@ -6,6 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from smpo.core.errors import DataError
 from smpo.data.entries import ENTRIES, Entry
 from smpo.data.files import fingerprint_files
 from smpo.data.layouts import Reading, Readings
@@ -14,7 +15,6 @@ from smpo.data.records import RawPair, SourceOptions, broken_row
 from smpo.data.row_images import ImageFiles
 from smpo.data.rows import raw_pair
 from smpo.data.values import is_missing
-from smpo.errors import DataError
 
 METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet", "metadata.json")  # of datasets' imagefolder
 

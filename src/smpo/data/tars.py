@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
+from smpo.core.errors import DataError
 from smpo.data.files import fingerprint_files
 from smpo.data.folders import IMAGE_SUFFIXES
 from smpo.data.layouts import Reading, Readings
@@ -18,7 +19,6 @@ from smpo.data.records import RawPair, SourceOptions, broken_row
 from smpo.data.rows import raw_pair
 from smpo.data.text import parse_json
 from smpo.data.values import RowProblem, malformed
-from smpo.errors import DataError
 
 MAX_TEXT_BYTES = 16 << 20  # of a sample's .json or .txt
 TEXTS = ("txt", "caption")

@@ -15,9 +15,9 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
-from smpo.artefacts import Artefact, Status, begin, finish, hash_file, write_atomically
-from smpo.image_set import ImageSet, read_image
-from smpo.processes import main_first
+from smpo.core.artefacts import Artefact, Status, begin, finish, hash_file, write_atomically
+from smpo.core.processes import main_first
+from smpo.sampling.image_set import ImageSet, read_image
 
 STAGE = "evaluate"  # the verb that measures it
 FILE = "appearance.npz"

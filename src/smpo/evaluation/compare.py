@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from smpo.checks import check_known
-from smpo.errors import DataError
+from smpo.core.checks import check_known
+from smpo.core.errors import DataError
 from smpo.evaluation.attributes import AttributeChange, attribute_changes
 from smpo.evaluation.categories import CategoryResult, by_category, verdict_of
 from smpo.evaluation.implicit import ImplicitAccuracy

@@ -4,15 +4,15 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from smpo.artefacts import read_manifest
-from smpo.errors import DataError, StaleError
+from smpo.core.artefacts import read_manifest
+from smpo.core.errors import DataError, StaleError
 from smpo.evaluation.appearance import Appearance, measure_images
 from smpo.evaluation.compare import Comparison, compare
 from smpo.evaluation.indicators import diversity, drifts
 from smpo.evaluation.scores import STAGE, evaluate_images
-from smpo.image_set import ImageSet
 from smpo.rewards.scorer import Scorer
 from smpo.rewards.scoring import ScoringOptions
+from smpo.sampling.image_set import ImageSet
 
 APPEARANCE = "appearance"
 

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from smpo.artefacts import (
+from smpo.core.artefacts import (
     Artefact,
     Status,
     begin,
@@ -22,13 +22,13 @@ from smpo.artefacts import (
     hash_file,
     write_atomically,
 )
-from smpo.errors import ConfigError
-from smpo.image_set import ImageSet, read_image
-from smpo.names import check_names
-from smpo.processes import main_first, this_process, wait_for_all
+from smpo.core.errors import ConfigError
+from smpo.core.names import check_names
+from smpo.core.processes import main_first, this_process, wait_for_all
 from smpo.rewards.blocks import Progress, ScoreBlocks, fill
 from smpo.rewards.scorer import Scorer
 from smpo.rewards.scoring import Request, ScoringOptions
+from smpo.sampling.image_set import ImageSet, read_image
 
 STAGE = "evaluate"
 TABLE = "scores.parquet"

@@ -1,6 +1,6 @@
 """Seam 1: labels. `(judgements) -> (winner, p_winner = alpha / gamma)`, shape (B,) each; see `label.Label`."""
 
-from smpo.registry import Registry
+from smpo.core.registry import Registry
 
 LABELS = Registry("labels", {
     "hard": "smpo.labels.hard:Hard",

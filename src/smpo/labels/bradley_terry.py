@@ -4,11 +4,11 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from smpo.checks import check_positive
-from smpo.errors import ConfigError
-from smpo.labels.judged import Judged
+from smpo.core.checks import check_positive
+from smpo.core.errors import ConfigError
 from smpo.labels.judgements import Judgements
 from smpo.labels.winner import of_winner, winner_by
+from smpo.labels.winner_label import Judged
 from smpo.maths.smoothing import bradley_terry_probability
 
 

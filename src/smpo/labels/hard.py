@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from smpo.labels.judged import Judged
 from smpo.labels.judgements import Judgements
 from smpo.labels.winner import winner_by
+from smpo.labels.winner_label import Judged
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from smpo.checks import check_batch, check_same_shape
+from smpo.core.checks import check_batch, check_same_shape
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from smpo.checks import check_known
-from smpo.labels.judged import Judged
+from smpo.core.checks import check_known
 from smpo.labels.judgements import Judgements
 from smpo.labels.winner import of_winner, winner_by
+from smpo.labels.winner_label import Judged
 from smpo.maths.smoothing import linear_probability, smoothed_probability
 
 LINKS = {"sigmoid": smoothed_probability, "linear": linear_probability}

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from smpo.checks import check_known
-from smpo.errors import ConfigError
+from smpo.core.checks import check_known
+from smpo.core.errors import ConfigError
 
 
 def named_tables(scorers: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:

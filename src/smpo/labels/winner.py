@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from smpo.checks import check_batch, check_known
+from smpo.core.checks import check_batch, check_known
 from smpo.labels.judgements import Judgements
 
 JUDGES = ("human", "reward", "votes")

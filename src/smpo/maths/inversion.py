@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from smpo.checks import check_known, check_same_shape
-from smpo.errors import ConfigError
+from smpo.core.checks import check_known, check_same_shape
+from smpo.core.errors import ConfigError
+from smpo.core.transfer import send
 from smpo.maths.schedule import CLEAN, alpha_bar, per_sample
-from smpo.transfer import send
 
 PredictRows = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(x (n, ...), timestep labels (n,), indices of these n rows in the batch (n,)) -> predicted noise (n, ...).

@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from smpo.checks import check_batch, check_positive, check_same_shape
+from smpo.core.checks import check_batch, check_positive, check_same_shape
+from smpo.core.records import PairErrors
 from smpo.maths.smoothing import pair_weight
-from smpo.records import PairErrors
 
 
 def mean_squared_error(prediction: Tensor, target: Tensor) -> Tensor:

@@ -6,8 +6,8 @@ A *level* is an integer: CLEAN (-1) is the clean latent with alpha_bar = 1, leve
 import torch
 from torch import Tensor
 
-from smpo.checks import check_same_shape
-from smpo.transfer import send
+from smpo.core.checks import check_same_shape
+from smpo.core.transfer import send
 
 CLEAN = -1
 

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from smpo.checks import check_batch, check_fraction, check_positive
-from smpo.errors import ConfigError
+from smpo.core.checks import check_batch, check_fraction, check_positive
+from smpo.core.errors import ConfigError
 
 
 def smoothed_probability(score_w: Tensor, score_l: Tensor, *, score_min: float, score_max: float) -> Tensor:

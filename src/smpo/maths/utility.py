@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from smpo.checks import check_batch, check_known, check_positive
-from smpo.records import PairErrors
+from smpo.core.checks import check_batch, check_known, check_positive
+from smpo.core.records import PairErrors
 
 UTILITIES = ("kahneman-tversky", "loss-averse", "risk-seeking")
 

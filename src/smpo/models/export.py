@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from smpo import __version__
-from smpo.errors import ConfigError
+from smpo.core.errors import ConfigError
 from smpo.models.original import TEXT, Entry, current_name, entries
 from smpo.models.package_data import resolve_source
 from smpo.models.published import published_folder, write_configs

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from smpo.errors import ConfigError
+from smpo.core.errors import ConfigError
 
 MAX_JSON_BYTES = 64 * 2**20  # a tokenizer.json has 4 MB
 MAY_BE_INFINITE = "lambda_min_clipped"  # of DPM-Solver schedulers, minus infinity unless set

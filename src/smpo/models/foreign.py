@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from smpo.errors import ConfigError
+from smpo.core.errors import ConfigError
 from smpo.models.original import TEXT, UNET, VAE
 from smpo.models.tensor_files import StoredTensor, some
 

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from smpo.errors import ConfigError
+from smpo.core.errors import ConfigError
 from smpo.models.kohya import OUTSIDE_BLOCKS, original_module
 from smpo.models.saving import old_name
 

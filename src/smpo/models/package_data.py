@@ -3,7 +3,7 @@
 from importlib.resources import files
 from pathlib import Path
 
-from smpo.errors import ConfigError
+from smpo.core.errors import ConfigError
 
 PACKAGE_PREFIX = "package://"
 

@@ -9,7 +9,7 @@ from diffusers import AutoencoderKL, SchedulerMixin
 from torch import Tensor
 from transformers import CLIPTokenizer
 
-from smpo.errors import DataError
+from smpo.core.errors import DataError
 from smpo.models import schedules
 from smpo.models.configs import check_values
 from smpo.models.folders import Part

@@ -15,7 +15,7 @@ from typing import Any
 from diffusers import UNet2DConditionModel
 from tokenizers import Tokenizer
 
-from smpo.errors import ConfigError
+from smpo.core.errors import ConfigError
 from smpo.models.folders import Part
 from smpo.models.tensor_files import STEMS, StoredTensor, tensors_of_folder, write_safetensors
 from smpo.models.weight_files import weight_files

@@ -12,8 +12,8 @@ import diffusers
 import torch
 from torch import Tensor
 
-from smpo.checks import listed
-from smpo.errors import ConfigError
+from smpo.core.checks import listed
+from smpo.core.errors import ConfigError
 from smpo.maths.betas import alphas_cumprod_of_betas, named_alphas_cumprod
 from smpo.models.configs import check_values
 from smpo.models.folders import Part

@@ -12,13 +12,13 @@ from diffusers import AutoencoderKL, DiffusionPipeline, UNet2DConditionModel
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from smpo.core.records import Conditioning
+from smpo.core.transfer import send
 from smpo.models import kohya, parts, saving, schedules
 from smpo.models.fitting import check_unet, checked_configs, completed, index_of, scheduler_class
 from smpo.models.folders import Part
 from smpo.models.loading import load_network
 from smpo.models.sources import local_pipeline, local_unet
-from smpo.records import Conditioning
-from smpo.transfer import send
 
 Texts = list[tuple[CLIPTokenizer, nn.Module]]
 

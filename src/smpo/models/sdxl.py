@@ -9,9 +9,9 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
+from smpo.core.records import Conditioning
 from smpo.models import kohya, parts
 from smpo.models.sd import StableDiffusion, Texts
-from smpo.records import Conditioning
 
 
 @dataclass(frozen=True, kw_only=True)

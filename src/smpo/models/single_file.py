@@ -20,10 +20,10 @@ from safetensors import safe_open
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-from smpo.artefacts import fingerprint, sync_folder
-from smpo.digests import cache_folder, file_digest, hash_file
-from smpo.errors import ConfigError
-from smpo.locks import exclusive
+from smpo.core.artefacts import fingerprint, sync_folder
+from smpo.core.digests import cache_folder, file_digest, hash_file
+from smpo.core.errors import ConfigError
+from smpo.core.locks import exclusive
 from smpo.models.foreign import Header, check_is_safetensors, family_of
 from smpo.models.original import TEXT, Entry, current_name, entries
 from smpo.models.published import published_folder, write_configs

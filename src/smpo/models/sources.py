@@ -11,7 +11,7 @@ from huggingface_hub import snapshot_download, try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
-from smpo.errors import ConfigError
+from smpo.core.errors import ConfigError
 from smpo.models.package_data import resolve_source
 from smpo.models.single_file import SUFFIXES, converted
 from smpo.models.weight_files import DIFFUSERS, KINDS, TRANSFORMERS, weight_patterns

@@ -12,8 +12,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from smpo.artefacts import sync_folder
-from smpo.errors import ConfigError
+from smpo.core.artefacts import sync_folder
+from smpo.core.errors import ConfigError
 from smpo.models.folders import Part
 from smpo.models.weight_files import DIFFUSERS, TRANSFORMERS, WeightFile, weight_files
 

@@ -5,7 +5,7 @@ Every one says what it must be given:
     links: so many rows of a batch in a row belong together: one pair with the same draws, at rising timesteps.
 """
 
-from smpo.registry import Registry
+from smpo.core.registry import Registry
 
 NOISINGS = Registry("noising", {
     "forward": "smpo.noising.forward:Forward",

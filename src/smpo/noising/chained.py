@@ -5,12 +5,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from smpo.checks import check_known
-from smpo.errors import ConfigError
+from smpo.core.checks import check_known
+from smpo.core.errors import ConfigError
+from smpo.core.records import NoisyPair, Predict, TrainingBatch, flatten_sides, unflatten_sides
 from smpo.maths.inversion import CLEAN, invert_chain
 from smpo.noising.inversion import NETWORKS, guided
 from smpo.noising.target import noise_between
-from smpo.records import NoisyPair, Predict, TrainingBatch, flatten_sides, unflatten_sides
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,11 +6,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from smpo.checks import check_known
+from smpo.core.checks import check_known
+from smpo.core.randomness import normal_per_seed
+from smpo.core.records import NoisyPair, Predict, TrainingBatch, flatten_sides, unflatten_sides
+from smpo.core.transfer import send
 from smpo.maths.schedule import add_noise, alpha_bar
-from smpo.randomness import normal_per_seed
-from smpo.records import NoisyPair, Predict, TrainingBatch, flatten_sides, unflatten_sides
-from smpo.transfer import send
 
 
 @dataclass(frozen=True, kw_only=True)

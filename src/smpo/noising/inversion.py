@@ -6,12 +6,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from smpo.checks import check_known
-from smpo.errors import ConfigError
+from smpo.core.checks import check_known
+from smpo.core.errors import ConfigError
+from smpo.core.records import Conditioning, NoisyPair, Predict, TrainingBatch, flatten_sides, unflatten_sides
+from smpo.core.transfer import send
 from smpo.maths.inversion import GRIDS, STEPS, PredictRows, Refine, inversion_levels, invert, renoise_every
 from smpo.noising.target import noise_between
-from smpo.records import Conditioning, NoisyPair, Predict, TrainingBatch, flatten_sides, unflatten_sides
-from smpo.transfer import send
 
 NETWORKS = ("policy", "reference")
 

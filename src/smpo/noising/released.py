@@ -6,15 +6,15 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from smpo.checks import check_known
-from smpo.errors import ConfigError
+from smpo.core.checks import check_known
+from smpo.core.errors import ConfigError
+from smpo.core.randomness import normal_per_seed
+from smpo.core.records import NoisyPair, Predict, TrainingBatch, flatten_sides, unflatten_sides
+from smpo.core.transfer import send
 from smpo.maths.inversion import inversion_levels, invert
 from smpo.maths.schedule import CLEAN, alpha_bar, per_sample, posterior_variance
 from smpo.noising.inversion import NETWORKS, guided
 from smpo.noising.target import noise_between
-from smpo.randomness import normal_per_seed
-from smpo.records import NoisyPair, Predict, TrainingBatch, flatten_sides, unflatten_sides
-from smpo.transfer import send
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,8 +2,8 @@
 
 from torch import Tensor
 
+from smpo.core.records import NoisyPair, flatten_sides, unflatten_sides
 from smpo.maths.schedule import alpha_bar, target_noise
-from smpo.records import NoisyPair, flatten_sides, unflatten_sides
 
 
 def noise_between(x_0: Tensor, x_t: Tensor, timesteps: Tensor, alphas_cumprod: Tensor) -> NoisyPair:

@@ -9,7 +9,7 @@ Every one says what a step must give it:
 
 from typing import Any
 
-from smpo.registry import Registry
+from smpo.core.registry import Registry
 
 OBJECTIVES = Registry("objective", {
     "smpo": "smpo.objectives.smpo:SmPO",

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from smpo.core.records import PairErrors
 from smpo.maths.preference import cdpo_loss, implicit_margin
 from smpo.objectives.pairwise import Pairwise
-from smpo.records import PairErrors
 
 
 @dataclass(frozen=True, kw_only=True)

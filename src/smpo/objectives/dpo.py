@@ -6,9 +6,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from smpo.core.records import PairErrors
 from smpo.maths.preference import dpo_loss, implicit_margin, preference_logit
 from smpo.objectives.pairwise import Pairwise
-from smpo.records import PairErrors
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,9 +5,9 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from smpo.checks import check_fraction, check_known, check_positive
+from smpo.core.checks import check_fraction, check_known, check_positive
+from smpo.core.records import PairErrors
 from smpo.maths.utility import UTILITIES, implicit_reward, kto_logit, kto_loss
-from smpo.records import PairErrors
 
 
 @dataclass(frozen=True, kw_only=True)

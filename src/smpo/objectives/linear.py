@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from smpo.errors import ConfigError
+from smpo.core.errors import ConfigError
+from smpo.core.records import PairErrors
 from smpo.maths.preference import linear_loss
 from smpo.objectives.pairwise import Pairwise
-from smpo.records import PairErrors
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,9 +5,9 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from smpo.checks import check_positive
+from smpo.core.checks import check_positive
+from smpo.core.records import PairErrors
 from smpo.maths.preference import mapo_loss, mapo_margin
-from smpo.records import PairErrors
 
 
 @dataclass(frozen=True, kw_only=True)

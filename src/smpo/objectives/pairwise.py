@@ -6,9 +6,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from smpo.checks import check_positive
+from smpo.core.checks import check_positive
+from smpo.core.records import PairErrors
 from smpo.maths.preference import implicit_margin, preference_logit
-from smpo.records import PairErrors
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from smpo.records import PairErrors
+from smpo.core.records import PairErrors
 
 
 @dataclass(frozen=True, kw_only=True)

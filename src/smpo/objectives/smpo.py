@@ -4,11 +4,11 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from smpo.checks import check_positive
+from smpo.core.checks import check_positive
+from smpo.core.records import PairErrors
 from smpo.maths.preference import implicit_margin, preference_logit, smpo_loss
 from smpo.maths.smoothing import pair_weight
 from smpo.objectives.pairwise import Pairwise
-from smpo.records import PairErrors
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,13 +2,13 @@
 
 from collections.abc import Collection, Iterator
 
-from smpo.config import Recipe
-from smpo.errors import ConfigError
-from smpo.failures import described
+from smpo.core.errors import ConfigError
+from smpo.core.failures import described
+from smpo.core.processes import this_process, wait_for_all
+from smpo.pipeline.config import Recipe
+from smpo.pipeline.stages import is_complete, stages_of
 from smpo.preflight.findings import Finding, Outcome, Probe
 from smpo.preflight.probes import PROBES
-from smpo.processes import this_process, wait_for_all
-from smpo.stages import is_complete, stages_of
 
 
 def check(recipe: Recipe, stages: Collection[str] | None = None) -> Iterator[Finding]:

@@ -5,16 +5,16 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from smpo.config import Recipe
+from smpo.core.errors import DataError
 from smpo.data.formats import detect_format, open_source
 from smpo.data.pair_set import PairSet
 from smpo.data.records import PairSource
-from smpo.errors import DataError
+from smpo.pipeline.config import Recipe
+from smpo.pipeline.stages import prompts_of
 from smpo.preflight.findings import Note, Outcome
 from smpo.preparation.cache import LatentCache
 from smpo.preparation.label import LabelTable
 from smpo.preparation.row_checks import CHOICES, check_pair
-from smpo.stages import prompts_of
 
 FIRST_ROWS = 16
 """Rows of the pairs that are read and decoded: enough to meet a wrong column, few enough to be quick."""

@@ -4,7 +4,7 @@ import enum
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from smpo.config import Recipe
+from smpo.pipeline.config import Recipe
 
 
 class Outcome(enum.Enum):

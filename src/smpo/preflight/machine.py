@@ -9,17 +9,17 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from smpo.artefacts import stage_of
-from smpo.config import Recipe
+from smpo.core.artefacts import stage_of
+from smpo.core.errors import ConfigError
+from smpo.core.processes import local_device, this_process
 from smpo.cost.estimate import GIB, OVERHEAD_GIB, Estimate, counts_of, estimate
-from smpo.errors import ConfigError
 from smpo.objectives import OBJECTIVES, counted
+from smpo.pipeline.config import Recipe
+from smpo.pipeline.stages import artefacts_of, is_complete, stages_of
 from smpo.preflight.data import num_rows
 from smpo.preflight.findings import Note, Outcome
-from smpo.processes import local_device, this_process
-from smpo.stages import artefacts_of, is_complete, stages_of
-from smpo.training.optimizers import build_optimizer
-from smpo.training.spread import spread_asked
+from smpo.training.parallel import spread_asked
+from smpo.training.policy.optimizers import build_optimizer
 from smpo.training.tracking import check_trackers
 
 COMPILERS = ("c++", "g++", "clang++", "cl")

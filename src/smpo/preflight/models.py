@@ -5,18 +5,18 @@ from typing import Any
 
 from PIL import Image
 
-from smpo.config import Recipe
+from smpo.core.errors import ConfigError
 from smpo.cost.architecture import architecture_of
-from smpo.errors import ConfigError
-from smpo.generation.pipelines import family_in
 from smpo.models import FAMILIES
 from smpo.models.proof import prove_pipeline
 from smpo.models.sources import local_pipeline
+from smpo.pipeline.config import Recipe
+from smpo.pipeline.stages import prompts_of
 from smpo.preflight.findings import Note
 from smpo.rewards import SCORERS
 from smpo.rewards.scorer import Scorer
-from smpo.stages import prompts_of
-from smpo.training.lora import add_adapters, trained_parameters
+from smpo.sampling.pipelines import family_in
+from smpo.training.policy.lora import add_adapters, trained_parameters
 
 GREY = Image.new("RGB", (64, 64), (128, 128, 128))
 

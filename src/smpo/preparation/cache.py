@@ -17,20 +17,20 @@ from diffusers import AutoencoderKL
 from pydantic import Field
 from torch import Tensor
 
-from smpo.artefacts import Artefact, Status, begin, fingerprint, finish
+from smpo.core.artefacts import Artefact, Status, begin, fingerprint, finish
+from smpo.core.errors import DataError
+from smpo.core.parts import Parts, SealedBlocks
+from smpo.core.precision import float32_products
+from smpo.core.processes import local_device
+from smpo.core.sections import Section
 from smpo.data.images import decode_image
 from smpo.data.pair_set import PairImages, PairSet
-from smpo.errors import DataError
-from smpo.models.identity import check_same_parts, encoder_parts
+from smpo.models.part_digests import check_same_parts, encoder_parts
 from smpo.models.parts import posterior_moments
 from smpo.models.schedules import check_timesteps
 from smpo.models.sd import StableDiffusion
-from smpo.parts import Parts, SealedBlocks
-from smpo.precision import float32_products
 from smpo.preparation.crops import Crops, views_of
-from smpo.processes import local_device
 from smpo.prompts.lengths import LongPrompts, long_prompts
-from smpo.sections import Section
 
 MODEL = "model."  # in front of a part's name among the inputs
 BLOCK_PAIRS = 128

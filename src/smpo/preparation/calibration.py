@@ -7,7 +7,7 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.special import expit
 
-from smpo.errors import DataError
+from smpo.core.errors import DataError
 
 BINS = 10
 

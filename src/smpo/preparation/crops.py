@@ -7,7 +7,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from smpo.randomness import generator
+from smpo.core.randomness import generator
 
 
 @dataclass(frozen=True)

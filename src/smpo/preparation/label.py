@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from smpo.artefacts import Artefact, Status, begin, finish, hash_file, read_manifest, write_atomically
+from smpo.core.artefacts import Artefact, Status, begin, finish, hash_file, read_manifest, write_atomically
+from smpo.core.errors import DataError
 from smpo.data.pair_set import PairSet
-from smpo.errors import DataError
 from smpo.labels.judgements import Judgements
 from smpo.labels.label import Label
 from smpo.preparation.calibration import CalibrationBin, ScaleFit, calibration, fit_scale

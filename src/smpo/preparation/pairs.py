@@ -14,15 +14,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from smpo.artefacts import Status, begin, finish, read_manifest, reseal, write_atomically
+from smpo.core.artefacts import Status, begin, finish, read_manifest, reseal, write_atomically
+from smpo.core.errors import DataError
+from smpo.core.randomness import generator
+from smpo.core.seals import Seal
 from smpo.data.formats import detect_format, open_source
 from smpo.data.images import content_uid
 from smpo.data.pair_set import INDEX, INDEX_SCHEMA, SOURCE, STAGE
 from smpo.data.records import PairSource, RawPair
-from smpo.errors import DataError
 from smpo.preparation.row_checks import CHOICES, CheckedPair, PairOptions, check_pair
-from smpo.randomness import generator
-from smpo.seals import Seal
 
 Progress = Callable[[int, int | None], None]
 """(units done, units in all or None) -> nothing; called after each piece of work."""

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from smpo.checks import check_fraction
+from smpo.core.checks import check_fraction
+from smpo.core.errors import ConfigError
 from smpo.data.images import MAX_ASPECT, ImageError, content_uid, decode_image
 from smpo.data.layouts import check_renames
 from smpo.data.records import RawPair
-from smpo.errors import ConfigError
 
 DEFECTS = ("malformed_row", "missing_image", "empty_caption", "missing_label", "invalid_label", "duplicate_pair_id",
            "identical_images", "undecodable_image", "truncated_image", "oversized_image")

@@ -4,10 +4,10 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from smpo.artefacts import write_atomically
-from smpo.errors import DataError
-from smpo.generation import GenerationOptions, ImageSet, ImageSetReport, Progress, generate_images
+from smpo.core.artefacts import write_atomically
+from smpo.core.errors import DataError
 from smpo.prompts import Source
+from smpo.sampling import GenerationOptions, ImageSet, ImageSetReport, Progress, generate_images
 
 PAIRS_FILE, VERB = "pairs.jsonl", "sample"
 

@@ -11,12 +11,12 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from smpo.artefacts import Artefact, Status, begin, finish, hash_file, read_manifest, write_atomically
+from smpo.core.artefacts import Artefact, Status, begin, finish, hash_file, read_manifest, write_atomically
+from smpo.core.errors import ConfigError, StaleError
+from smpo.core.names import check_names
+from smpo.core.processes import main_first, this_process, wait_for_all
 from smpo.data.images import decode_image
 from smpo.data.pair_set import PairSet
-from smpo.errors import ConfigError, StaleError
-from smpo.names import check_names
-from smpo.processes import main_first, this_process, wait_for_all
 from smpo.rewards.blocks import Progress, ScoreBlocks, fill
 from smpo.rewards.scorer import Scorer
 from smpo.rewards.scoring import Request, ScoringOptions

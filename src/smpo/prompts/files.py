@@ -4,9 +4,9 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
+from smpo.core.errors import DataError
 from smpo.data.parquet_files import open_parquet
 from smpo.data.text import header_of, parse_json, read_cells, read_text, text_lines
-from smpo.errors import DataError
 
 COLUMNS = {
     "text": ("prompt", "Prompt", "Prompts", "caption"),

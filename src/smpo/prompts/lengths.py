@@ -6,7 +6,7 @@ from pathlib import Path
 
 from transformers import CLIPTokenizer
 
-from smpo.errors import ConfigError
+from smpo.core.errors import ConfigError
 from smpo.models.sources import cached_pipeline
 
 TOKENIZERS = ("tokenizer", "tokenizer_2")

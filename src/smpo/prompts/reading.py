@@ -6,13 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from smpo.checks import check_known, check_positive
+from smpo.core.checks import check_known, check_positive
+from smpo.core.errors import DataError
+from smpo.core.registry import Registry
 from smpo.data.formats import datasets_needed, is_hub_id, is_saved_dataset
 from smpo.data.values import RowProblem, as_text, is_missing, shown
-from smpo.errors import DataError
 from smpo.prompts.files import COLUMNS, READERS, Entries
 from smpo.prompts.record import Prompt
-from smpo.registry import Registry
 
 DATASETS = Registry("source of prompts", {"hf": "smpo.prompts.huggingface:read_dataset"})
 HPDV2_STYLES = ("anime", "concept-art", "paintings", "photo")

@@ -1,6 +1,6 @@
 """Seam 5: scorers. `(images, prompts) -> (B,)` float32, with a name, units and bounds."""
 
-from smpo.registry import Registry
+from smpo.core.registry import Registry
 
 SCORERS = Registry("scorer", {
     "pickscore": "smpo.rewards.pickscore:PickScore",

@@ -16,8 +16,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from smpo.artefacts import write_atomically
-from smpo.processes import this_process, wait_for_all
+from smpo.core.artefacts import write_atomically
+from smpo.core.processes import this_process, wait_for_all
 from smpo.rewards.scorer import Scorer
 from smpo.rewards.scoring import Rows, ScoringOptions, Verdicts, score_blocks
 

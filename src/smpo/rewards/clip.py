@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from smpo.checks import check_known
+from smpo.core.checks import check_known
 from smpo.rewards.clip_cosine import ClipCosine, load_clip
 from smpo.rewards.pickscore import LAION_VIT_H, ClipFolderScorer
 from smpo.rewards.preprocessing import LongestSide, ShortestSide

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import CLIPConfig, CLIPModel
 
-from smpo.errors import DataError
+from smpo.core.errors import DataError
 from smpo.rewards.weights import load_model, read_tensors
 
 PROMPTS_KEPT = 65536  # 268 MB of features of width 1024; Pick-a-Pic has 58,960 prompts

@@ -10,7 +10,7 @@ from typing import ClassVar
 import torch
 from transformers import CLIPModel
 
-from smpo.checks import check_known
+from smpo.core.checks import check_known
 from smpo.rewards.clip_cosine import ClipCosine
 from smpo.rewards.learnt import LearntScorer
 from smpo.rewards.open_clip import clip_config, to_transformers

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers import BlipTextConfig, BlipTextModel, BlipVisionConfig, BlipVisionModel
 
-from smpo.errors import DataError
+from smpo.core.errors import DataError
 from smpo.rewards.affine_head import AffineHead
 from smpo.rewards.learnt import LearntScorer
 from smpo.rewards.preprocessing import ShortestSide

@@ -13,9 +13,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from smpo.checks import check_device, check_known
-from smpo.precision import float32_products
-from smpo.processes import local_device
+from smpo.core.checks import check_device, check_known
+from smpo.core.precision import float32_products
+from smpo.core.processes import local_device
 from smpo.rewards.scorer import Preprocessing
 from smpo.rewards.weights import hashes
 

@@ -3,7 +3,7 @@
 from torch import Tensor
 from transformers import CLIPConfig
 
-from smpo.errors import DataError
+from smpo.core.errors import DataError
 from smpo.rewards.weights import Tensors
 
 TEXT_HEAD = 64  # width of an attention head of every CLIP text tower

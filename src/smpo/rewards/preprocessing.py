@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from smpo.checks import check_known
+from smpo.core.checks import check_known
+from smpo.core.errors import DataError
 from smpo.data.images import MAX_PIXELS, ImageError, upright_rgb
-from smpo.errors import DataError
 
 SIZE_PX = 224
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)  # of every scorer here, ImageReward included

@@ -18,11 +18,11 @@ from pydantic import Field
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from smpo.artefacts import fingerprint
-from smpo.errors import DataError
+from smpo.core.artefacts import fingerprint
+from smpo.core.errors import DataError
+from smpo.core.sections import Section
+from smpo.core.signals import left_to_parent
 from smpo.rewards.scorer import Preprocessing, Scorer
-from smpo.sections import Section
-from smpo.signals import left_to_parent
 
 MAX_WORKERS = 8  # unless more are asked for
 

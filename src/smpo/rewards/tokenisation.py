@@ -13,7 +13,7 @@ from tokenizers.pre_tokenizers import ByteLevel
 from torch import Tensor
 from transformers import BertTokenizer, CLIPTokenizer
 
-from smpo.errors import DataError
+from smpo.core.errors import DataError
 
 CONTEXT = 77  # tokens that CLIP reads
 OPEN_CLIP_MARKS = ("<start_of_text>", "<end_of_text>")  # open_clip >= 2 and HPSv2

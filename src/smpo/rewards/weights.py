@@ -15,8 +15,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from smpo.digests import file_digests
-from smpo.errors import DataError
+from smpo.core.digests import file_digests
+from smpo.core.errors import DataError
 from smpo.models.package_data import resolve_source
 
 SAFETENSORS, PICKLES = "model*.safetensors", "pytorch_model*.bin"
@@ -74,7 +74,7 @@ def existing(folder: Path, names: Iterable[str]) -> list[Path]:
 
 
 def hashes(files: Iterable[Path]) -> dict[str, str]:
-    """SHA-256 of each file by its name; remembered, see `smpo.digests`."""
+    """SHA-256 of each file by its name; remembered, see `smpo.core.digests`."""
     found = file_digests(files)
     return {file.name: digest for file, digest in found.items()}
 

@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from smpo.evaluation.statistics import Interval, mean_interval
-from smpo.evaluation.theme import FONT_PT, LIGHT, MARKERS, Theme, heading, new_figure, style
+from smpo.report.theme import FONT_PT, LIGHT, MARKERS, Theme, heading, new_figure, style
 
 DASHED = (0, (4, 3))
 SEEDS_FOR_INTERVAL = 3  # of two seeds it would be thirteen standard errors wide and hide everything else

@@ -15,14 +15,14 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from smpo.checks import check_known
-from smpo.config import PathsSection, Recipe, load_recipe
-from smpo.errors import ConfigError
-from smpo.names import BASE, check_names
-from smpo.recipes import sweep_path
-from smpo.recipes.reading import parse_override, read_mapping
-from smpo.registry import one_line
-from smpo.sections import Section
+from smpo.core.checks import check_known
+from smpo.core.errors import ConfigError
+from smpo.core.names import BASE, check_names
+from smpo.core.registry import one_line
+from smpo.core.sections import Section
+from smpo.pipeline.config import PathsSection, Recipe, load_recipe
+from smpo.pipeline.reading import parse_override, read_mapping
+from smpo.pipeline.recipe_files import sweep_path
 
 ARTEFACTS = tuple(name for name in PathsSection.model_fields if name not in ("workdir", "store"))
 SEED = re.compile(r"\{seed(\+\d+)?\}")  # alone it is a number, not a text

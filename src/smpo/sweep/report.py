@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from smpo.artefacts import write_atomically
-from smpo.errors import DataError
-from smpo.evaluation.plots import Plot, data_uri, write_plot
+from smpo.core.artefacts import write_atomically
+from smpo.core.errors import DataError
 from smpo.evaluation.statistics import Interval, mean_interval
-from smpo.evaluation.tables import Block, Entry, Layout, Row, ranks, template_environment, write_tables
-from smpo.evaluation.wording import decimals, interval_text
-from smpo.stages import BASE
+from smpo.pipeline.stages import BASE
+from smpo.report.plots import Plot, data_uri, write_plot
+from smpo.report.tables import Block, Entry, Layout, Row, ranks, template_environment, write_tables
+from smpo.report.wording import decimals, interval_text
 from smpo.sweep.figures import Curves, curves, dots
 from smpo.sweep.plan import SweepFile
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from smpo.config import Recipe
 from smpo.evaluation.scores import ScoreTable
 from smpo.evaluation.statistics import win_rate
-from smpo.stages import BASE
+from smpo.pipeline.config import Recipe
+from smpo.pipeline.stages import BASE
 from smpo.sweep.plan import Planned
 from smpo.training.result import metrics_of
 

@@ -16,14 +16,14 @@ from typing import Any
 
 import torch
 
-from smpo.artefacts import fingerprint, write_atomically
-from smpo.config import Recipe
-from smpo.errors import ProcessError, Stopped
-from smpo.library_output import quieten_libraries
-from smpo.locks import exclusive
-from smpo.progress_lines import ProgressLines
-from smpo.signals import stopping
-from smpo.stages import places_of, run_stage, score_sets, stages_of
+from smpo.core.artefacts import fingerprint, write_atomically
+from smpo.core.errors import ProcessError, Stopped
+from smpo.core.library_output import quieten_libraries
+from smpo.core.locks import exclusive
+from smpo.core.progress_lines import ProgressLines
+from smpo.core.signals import stopping
+from smpo.pipeline.config import Recipe
+from smpo.pipeline.stages import places_of, run_stage, score_sets, stages_of
 from smpo.sweep.plan import Planned, Sweep
 from smpo.sweep.rows import named, row_of, wins_of
 from smpo.sweep.workers import submitted, worker_pool

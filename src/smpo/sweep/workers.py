@@ -6,8 +6,8 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
-from smpo.errors import Stopped
-from smpo.signals import interrupts_ignored
+from smpo.core.errors import Stopped
+from smpo.core.signals import interrupts_ignored
 
 
 @contextmanager

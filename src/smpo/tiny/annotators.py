@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 from scipy.special import expit
 
-from smpo.artefacts import write_atomically
-from smpo.checks import check_fraction, check_positive
+from smpo.core.artefacts import write_atomically
+from smpo.core.checks import check_fraction, check_positive
+from smpo.core.errors import ConfigError, DataError, SmpoError
+from smpo.core.randomness import derive_seed
 from smpo.data.images import decode_image
 from smpo.data.layouts import check_columns
-from smpo.errors import ConfigError, DataError, SmpoError
-from smpo.randomness import derive_seed
 from smpo.tiny.prompts import parse
 from smpo.tiny.verifier import verify
 

@@ -7,7 +7,7 @@ import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
-from smpo.artefacts import write_atomically
+from smpo.core.artefacts import write_atomically
 from smpo.tiny.prompts import sample_prompts
 
 NUM_TRAINING = 400

@@ -7,7 +7,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from smpo.errors import DataError
+from smpo.core.errors import DataError
 from smpo.tiny.scenes import BACKGROUNDS, COLOURS, KINDS, PAIR_POSITIONS, Scene, SceneObject, random_pair, single_scenes
 
 POSITION_PHRASES: Mapping[str, tuple[str, ...]] = MappingProxyType(

@@ -9,17 +9,17 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from smpo.core.errors import ConfigError, DataError
+from smpo.core.randomness import normal_per_seed
+from smpo.core.records import TrainingBatch
+from smpo.core.signals import left_to_parent
 from smpo.data.pair_set import PairSet
-from smpo.errors import ConfigError, DataError
 from smpo.models.sd import StableDiffusion
 from smpo.preparation.cache import LatentCache, prompt_rows
 from smpo.preparation.label import LabelTable
-from smpo.randomness import normal_per_seed
-from smpo.records import TrainingBatch
-from smpo.signals import left_to_parent
+from smpo.training.cached import StoredVisits
 from smpo.training.options import TrainingOptions
 from smpo.training.order import Draws, Visit, Visiting, draws_of, micro_batch_share, places_alike, visit_at
-from smpo.training.stored import StoredVisits
 
 
 class TrainingPairs:

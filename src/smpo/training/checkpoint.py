@@ -22,8 +22,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from smpo.artefacts import fingerprint, hash_file, sync_folder, write_atomically
-from smpo.processes import Process
+from smpo.core.artefacts import fingerprint, hash_file, sync_folder, write_atomically
+from smpo.core.processes import Process
 
 MANIFEST, STATE = "manifest.json", "state.json"
 STEMS = ("optimizer", "unet")  # of the tensors that every run has

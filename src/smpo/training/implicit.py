@@ -10,19 +10,19 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from smpo.artefacts import Artefact, Status, begin, finish, hash_file, write_atomically
+from smpo.core.artefacts import Artefact, Status, begin, finish, hash_file, write_atomically
+from smpo.core.precision import float32_products
+from smpo.core.processes import local_device, main_first
+from smpo.core.randomness import derive_seed
+from smpo.core.records import Predict
+from smpo.core.sections import Section
 from smpo.maths.preference import implicit_margin
-from smpo.models.identity import DENOISER, SCHEDULER, check_trained, part_digest
+from smpo.models.part_digests import DENOISER, SCHEDULER, check_trained, part_digest
 from smpo.models.schedules import check_timesteps
 from smpo.models.sd import StableDiffusion
 from smpo.models.sources import local_unet
 from smpo.noising.forward import Forward
-from smpo.precision import float32_products
 from smpo.preparation.cache import LatentCache, check_encoders
-from smpo.processes import local_device, main_first
-from smpo.randomness import derive_seed
-from smpo.records import Predict
-from smpo.sections import Section
 from smpo.training.batches import MicroBatches, Share, TrainingPairs
 from smpo.training.options import OptimizerOptions, TrainingOptions
 from smpo.training.order import Visit, Visiting

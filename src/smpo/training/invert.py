@@ -13,21 +13,21 @@ import torch
 from accelerate import Accelerator
 from torch.utils.data import DataLoader, Dataset
 
-from smpo.artefacts import Artefact, Status, begin, finish
-from smpo.errors import NonFiniteError, StaleError
-from smpo.models.identity import DENOISER
+from smpo.core.artefacts import Artefact, Status, begin, finish
+from smpo.core.errors import NonFiniteError, StaleError
+from smpo.core.parts import Parts
+from smpo.core.precision import float32_products
+from smpo.core.processes import main_first, shard, this_process, wait_for_all
+from smpo.core.records import StoredNoise, TrainingBatch
+from smpo.core.signals import left_to_parent
+from smpo.models.part_digests import DENOISER
 from smpo.noising.target import noise_between
-from smpo.parts import Parts
-from smpo.precision import float32_products
 from smpo.preparation.cache import MODEL
-from smpo.processes import main_first, shard, this_process, wait_for_all
-from smpo.records import StoredNoise, TrainingBatch
-from smpo.signals import left_to_parent
 from smpo.training.batches import MicroBatches, Share
+from smpo.training.cached import STAGE, StoredVisits, block_size, holds_block, write_block
 from smpo.training.order import distinct_visits
 from smpo.training.run import Run, model_inputs
 from smpo.training.step import Evaluations, StepParts, noised, predictor, side_errors
-from smpo.training.stored import STAGE, StoredVisits, block_size, holds_block, write_block
 
 DRAWN = ("stored_visits", "caption_dropout", "flips", "latents", "min_timestep", "max_timestep", "mixed_precision")
 """The training options that the noised latents or the reference's errors depend on."""

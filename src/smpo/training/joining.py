@@ -4,8 +4,8 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import ProjectConfiguration
 
-from smpo.errors import ConfigError
-from smpo.processes import this_process
+from smpo.core.errors import ConfigError
+from smpo.core.processes import this_process
 from smpo.training.run import Run
 from smpo.training.tracking import LOGS
 

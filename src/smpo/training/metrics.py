@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from smpo.artefacts import write_atomically
-from smpo.precision import widest_float
-from smpo.records import PairErrors
+from smpo.core.artefacts import write_atomically
+from smpo.core.precision import widest_float
+from smpo.core.records import PairErrors
 from smpo.training.step import StepOutput
 
 SUMS = (

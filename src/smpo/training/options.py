@@ -4,8 +4,8 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from smpo.errors import ConfigError
-from smpo.sections import Section
+from smpo.core.errors import ConfigError
+from smpo.core.sections import Section
 
 Tracker = Literal["tensorboard", "wandb", "trackio", "comet_ml", "mlflow", "aim", "clearml", "dvclive", "swanlab"]
 """Trackers that accelerate can write to; each but TensorBoard is a package of its own."""

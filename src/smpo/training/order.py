@@ -6,7 +6,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from smpo.randomness import derive_seed, generator
+from smpo.core.randomness import derive_seed, generator
 
 
 @dataclass(frozen=True)

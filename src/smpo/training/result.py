@@ -8,16 +8,16 @@ from pathlib import Path
 import torch
 from diffusers import UNet2DConditionModel
 
-from smpo.artefacts import Artefact, Status, begin, finish, hash_file, is_complete, reopen, write_atomically
-from smpo.errors import DataError, StaleError
-from smpo.generation import GenerationOptions, sample_grid
+from smpo.core.artefacts import Artefact, Status, begin, finish, hash_file, is_complete, reopen, write_atomically
+from smpo.core.errors import DataError, StaleError
 from smpo.models.export import export, family_of_folder
 from smpo.preparation.cache import check_encoders
+from smpo.sampling import GenerationOptions, sample_grid
 from smpo.training.cards import model_card
 from smpo.training.checkpoint import checkpoints
-from smpo.training.finite import check_finite, non_finite
-from smpo.training.lora import fuse
-from smpo.training.lora_files import save_adapters
+from smpo.training.policy.finite import check_finite, non_finite
+from smpo.training.policy.lora import fuse
+from smpo.training.policy.lora_files import save_adapters
 from smpo.training.run import METRICS, Run, model_inputs
 
 SPEED_ONLY = {
@@ -28,7 +28,7 @@ LOST = "bring the files back, or delete {folder} and train again"
 
 
 def begin_run(run: Run) -> Status:
-    """`smpo.artefacts.begin` of the run with all that decides its result; StaleError when any of it has changed."""
+    """`smpo.core.artefacts.begin` of the run with all that decides its result; StaleError when any of it has changed."""
     options = run.options.model_dump(mode="json", exclude=SPEED_ONLY)
     for choice in ("reference_ema_decay", "lora", "stored_visits", "compile", "channels_last"):
         if options[choice] is None or options[choice] is False:

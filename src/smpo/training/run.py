@@ -4,14 +4,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from smpo.models.identity import DENOISER, SCHEDULER, part_digest
+from smpo.models.part_digests import DENOISER, SCHEDULER, part_digest
 from smpo.models.sd import StableDiffusion
 from smpo.models.sources import local_unet
 from smpo.preparation.cache import MODEL, LatentCache
 from smpo.training.batches import TrainingPairs
+from smpo.training.cached import StoredVisits
 from smpo.training.options import TrainingOptions
 from smpo.training.order import Visiting
-from smpo.training.stored import StoredVisits
 
 METRICS = "metrics.jsonl"
 
@@ -88,7 +88,7 @@ class Run:
 def model_inputs(run: Run) -> dict[str, str]:
     """Digests of the parts of the model that the run trains with, now: start, reference and scheduler.
 
-    By content (see `smpo.models.identity`): another name or place of the same weights is the same.
+    By content (see `smpo.models.part_digests`): another name or place of the same weights is the same.
     """
     folder = run.family.folder
     start, reference = (

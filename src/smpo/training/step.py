@@ -8,11 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from smpo.maths.preference import mean_squared_error
-from smpo.maths.utility import implicit_reward, reference_point
-from smpo.models.sd import StableDiffusion
-from smpo.noising.target import noise_between
-from smpo.records import (
+from smpo.core.records import (
     Conditioning,
     NoisyPair,
     PairErrors,
@@ -21,6 +17,10 @@ from smpo.records import (
     flatten_sides,
     unflatten_sides,
 )
+from smpo.maths.preference import mean_squared_error
+from smpo.maths.utility import implicit_reward, reference_point
+from smpo.models.sd import StableDiffusion
+from smpo.noising.target import noise_between
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ import yaml
 from accelerate import Accelerator
 from PIL import Image
 
-from smpo.artefacts import write_atomically
-from smpo.errors import ConfigError
+from smpo.core.artefacts import write_atomically
+from smpo.core.errors import ConfigError
 from smpo.training.run import Run
 
 LOGS = "logs"  # folder of TensorBoard's files, below the run's

@@ -20,29 +20,29 @@ from diffusers.training_utils import EMAModel
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from smpo.artefacts import Status
-from smpo.errors import NonFiniteError, Stopped
-from smpo.locks import sole_writer
+from smpo.core.artefacts import Status
+from smpo.core.errors import NonFiniteError, Stopped
+from smpo.core.locks import sole_writer
+from smpo.core.precision import float32_products, widest_float
+from smpo.core.processes import this_process
+from smpo.core.randomness import derive_seed
+from smpo.core.records import TrainingBatch
+from smpo.core.signals import GO_ON, INTERRUPTED, PREEMPTED, remembered
 from smpo.maths.utility import reference_point
 from smpo.models.proof import prove_training
 from smpo.objectives import holds_reference
-from smpo.precision import float32_products, widest_float
-from smpo.processes import this_process
-from smpo.randomness import derive_seed
-from smpo.records import TrainingBatch
-from smpo.signals import GO_ON, INTERRUPTED, PREEMPTED, remembered
 from smpo.training.batches import MicroBatches, Share, outlive_preemption
 from smpo.training.checkpoint import TrainState, load_checkpoint, save_checkpoint
-from smpo.training.finite import check_finite, non_finite
 from smpo.training.joining import join_processes
-from smpo.training.lora import AdaptersOff, add_adapters, check_one_copy, restore_trained, trained_parameters
 from smpo.training.metrics import SUMS, MetricsLog, step_sums, summarise
-from smpo.training.optimizers import follow, learning_rate, set_learning_rate
+from smpo.training.parallel import spread_asked
+from smpo.training.parallel.replicated import Whole
+from smpo.training.policy.finite import check_finite, non_finite
+from smpo.training.policy.lora import AdaptersOff, add_adapters, check_one_copy, restore_trained, trained_parameters
+from smpo.training.policy.optimizers import follow, learning_rate, set_learning_rate
+from smpo.training.policy.speed import speed_up
 from smpo.training.result import check_not_beyond, finish_run, open_run, save_samples
 from smpo.training.run import Run, TrainReport
-from smpo.training.speed import speed_up
-from smpo.training.spread import spread_asked
-from smpo.training.spread.whole import Whole
 from smpo.training.step import Pool, Prepared, StepOutput, StepParts, prepare, rewards_ahead, training_step
 from smpo.training.tracking import start_tracking, track_samples
 

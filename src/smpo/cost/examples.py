@@ -1,0 +1,100 @@
+"""UNet evaluations of a visit, counted by the trainer's own step, and by the stage that stores visits."""
+
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from smpo.core.records import Conditioning, TrainingBatch
+from smpo.maths.schedule import scaled_linear_alphas_cumprod
+from smpo.noising import NOISINGS
+from smpo.objectives import OBJECTIVES, counted
+from smpo.pipeline.config import Recipe
+from smpo.training.invert import stored_noise
+from smpo.training.step import Evaluations, StepParts, noised, prepare, rewards_ahead, training_step
+
+
+@dataclass(frozen=True)
+class VisitCost:
+    """Images sent through a UNet for one visit of a pair (or of an image), the mean over timesteps.
+
+    Attributes:
+        seen: what a batch counts, "pairs" or "images".
+        trained: by the policy, forward and backward.
+        reference: by the reference, forward only, as all that follow.
+        inversion: by the network that inverts.
+        ahead: by the policy before an accumulated step, for its reference point.
+    """
+
+    seen: str
+    trained: float
+    reference: float
+    inversion: float
+    ahead: float
+
+    @property
+    def free(self) -> float:
+        """All evaluations without gradient."""
+        return self.reference + self.inversion + self.ahead
+
+    @property
+    def free_parts(self) -> dict[str, float]:
+        """They by what makes them, as far as there are any."""
+        parts = {"reference": self.reference, "inversion": self.inversion, "policy, ahead of the step": self.ahead}
+        return {name: value for name, value in parts.items() if value}
+
+
+class Still:
+    """A model family whose UNets predict no noise: what a step asks of it is counted, nothing is computed."""
+
+    alphas_cumprod = scaled_linear_alphas_cumprod(1000, beta_start=0.00085, beta_end=0.012)
+
+    def predict(self, unet: nn.Module, x_t: Tensor, timesteps: Tensor, given: Conditioning) -> Tensor:
+        """Zeros like `x_t`."""
+        return torch.zeros_like(x_t)
+
+
+def visit_cost(recipe: Recipe, *, num_processes: int = 1) -> VisitCost:
+    """What a visit costs in training, the mean over timesteps."""
+    batch, parts = _every_timestep(recipe)
+    num, inversion = len(batch.timesteps), Evaluations()
+    if recipe.training.stored_visits is None:
+        noised(batch, parts, inversion)
+    else:
+        batch = replace(batch, stored=stored_noise(batch, parts, Evaluations(), dtype=torch.float32))
+    prepared = prepare(batch, parts)
+    before = prepared.evaluations.free
+    if parts.objective.needs_reference_point and recipe.training.accumulation(num_processes) > 1:
+        rewards_ahead(prepared, parts)
+    ahead = prepared.evaluations.free - before
+    training_step(prepared, parts)
+    return VisitCost(
+        counted(parts.objective), prepared.evaluations.trained / num, (before - inversion.free) / num,
+        inversion.free / num, ahead / num,
+    )
+
+
+def storing_cost(recipe: Recipe) -> float:
+    """UNet evaluations, forward only, of a visit that `smpo invert` stores, the mean over timesteps."""
+    batch, parts = _every_timestep(recipe)
+    evaluations = Evaluations()
+    stored_noise(batch, parts, evaluations, dtype=torch.float32)
+    return evaluations.free / len(batch.timesteps)
+
+
+def _every_timestep(recipe: Recipe) -> tuple[TrainingBatch, StepParts]:
+    """A batch of latents of one pixel, one visit for each timestep, and parts that count."""
+    objective, noising = OBJECTIVES.build(recipe.objective), NOISINGS.build(recipe.noising)
+    first, links, seen = recipe.training.min_timestep, noising.links, counted(objective)
+    chains = (recipe.training.max_timestep + 1 - first) // links
+    timesteps = first + torch.arange(chains * links).view(links, chains).T.flatten()  # the links of a chain rise
+    num = len(timesteps)
+    sides = 2 if seen == "pairs" else 1
+    nothing = Conditioning({"hidden": torch.zeros(sides * num, 1)})
+    batch = TrainingBatch(
+        x_0=torch.zeros(sides, num, 1, 1, 1), timesteps=timesteps, p_winner=torch.ones(num), conditioning=nothing,
+        null_conditioning=nothing, seeds=torch.arange(num), pair_ids=("",) * num,
+    )
+    unet = nn.Identity()
+    return batch, StepParts(Still(), unet, unet, unet, noising, objective, nullcontext)

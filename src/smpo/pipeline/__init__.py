@@ -1,0 +1,1 @@
+"""A recipe, and the stages that it runs: from names to objects."""

@@ -1,0 +1,191 @@
+"""The report of a run: report.html, one file that works offline and on a phone, and report.md for a repository.
+
+Equal content gives equal bytes: nothing of the machine or the moment enters that the content does not carry.
+"""
+
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from smpo.core.artefacts import write_atomically
+from smpo.core.checks import check_known
+from smpo.core.errors import DataError
+from smpo.evaluation.compare import Comparison
+from smpo.report.browser import Evaluated, write_browser
+from smpo.report.details import detail_tables
+from smpo.report.examples import Example, grid_rows
+from smpo.report.figures import attribute_chart, before_after_grid, change_chart, model_grid, win_rate_chart
+from smpo.report.plots import Plot, data_uri, encoded, write_plot
+from smpo.report.tables import Layout, markdown_escaped, paper_tables, template_environment, write_tables
+from smpo.report.theme import save
+from smpo.report.training_figures import label_distribution, training_curves
+from smpo.report.wording import decimals, headline, percent
+from smpo.sampling.image_set import SealedImage, read_image
+
+SMALL_PX = 160  # images up to this side are embedded as they are
+THUMBNAIL_PX = 320
+HERO_EXAMPLES = 8
+GRID = "figures/models.png"
+BROWSER = "prompts.html"
+EXTREMES = 5  # largest gains and losses listed in report.md
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportContent:
+    """Everything that a report shows.
+
+    Attributes:
+        title: of the page.
+        comparison: evaluated sets.
+        model: the set that the report is about.
+        facts: section -> name -> value; sections such as Data, Recipe, Time, Memory, Versions, Fingerprints.
+        examples: images of `model` beside those of the baseline.
+        metrics: metrics.jsonl of the training run.
+        p_winner: smoothed label of each training pair.
+        weight: loss weight of each training pair.
+        recipe: resolved recipe as YAML text.
+        note: a line below the title, for instance the date.
+        tables: in the paper's layout, see `tables.paper_tables`; by default those of `comparison` alone.
+        categories: of each image, for the page over all prompts.
+        sets: images and scores of every set, for the page over all prompts and the grid of all models.
+    """
+
+    title: str
+    comparison: Comparison
+    model: str
+    facts: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    examples: Sequence[Example] = ()
+    metrics: Path | None = None
+    p_winner: Sequence[float] = ()
+    weight: Sequence[float] = ()
+    recipe: str = ""
+    note: str = ""
+    tables: Sequence[Layout] = ()
+    categories: Sequence[str] = ()
+    sets: Evaluated = field(default_factory=dict)
+
+    @property
+    def scorer(self) -> str:
+        """The scorer that examples are ordered by: the training reward, or else the first."""
+        known = self.comparison.over_optimisation
+        return known[0].training_reward if known else next(iter(self.comparison.units))
+
+
+def write_report(out: Path, *, content: ReportContent) -> Path:
+    """The path of report.html in `out`; also writes report.md, figures/*.png, tables.md, .tex and .html,
+    comparison.json and, where the content has the sets, prompts.html.
+
+    Raises:
+        ConfigError: the model is not among those compared.
+        DataError: the model is the baseline, or an image or the metrics cannot be read.
+    """
+    comparison = content.comparison
+    check_known(content.model, comparison.models, what="model")
+    if content.model == comparison.baseline:
+        raise DataError(f"the report's model '{content.model}' is the baseline itself; name another set")
+    view = _view(content, _plots(content, out))
+    environment = template_environment()
+    environment.filters |= {"embedded": lambda file: data_uri(out / file), "thumbnail": _thumbnail}
+    if content.sets:
+        write_browser(
+            out / BROWSER, content.sets, baseline=comparison.baseline, ours=content.model, categories=content.categories
+        )
+    write_tables(out, _tables(content), title=content.title)
+    write_atomically(out / "comparison.json", comparison.to_json())
+    write_atomically(out / "report.md", environment.get_template("report.md.j2").render(view))
+    write_atomically(out / "report.html", environment.get_template("report.html.j2").render(view))
+    return out / "report.html"
+
+
+def _view(content: ReportContent, plots: Sequence[Plot]) -> dict[str, Any]:
+    """What the templates read: texts and numbers, ready to print."""
+    comparison = content.comparison
+    lead, *findings = headline(comparison, content.model)
+    return {
+        "content": content, "comparison": comparison, "lead": lead, "findings": findings,
+        "scorers": list(comparison.units), "layouts": _tables(content), "tiles": list(_tiles(content)),
+        "details": list(detail_tables(comparison, content.model)), "grid": GRID if _has_grid(content) else "",
+        "browser": BROWSER if content.sets else "", "plots": plots, "hero": content.examples[:HERO_EXAMPLES],
+        "percent": percent, "escaped": markdown_escaped,
+        "by_gap": sorted(content.examples, key=lambda e: -e.gap(content.scorer)), "extremes": EXTREMES,
+        "digits": {
+            s: decimals([comparison.summaries[m][s].median for m in comparison.models]) for s in comparison.units
+        },
+    }
+
+
+def _tables(content: ReportContent) -> Sequence[Layout]:
+    return content.tables or paper_tables({"prompts": content.comparison}, content.model)
+
+
+def _tiles(content: ReportContent) -> Iterator[dict[str, Any]]:
+    """One tile per scorer: the win-rate at a glance."""
+    for scorer in content.comparison.units:
+        pairing = content.comparison.pairing(content.model, scorer)
+        shown = pairing.win_rate
+        yield {
+            "scorer": scorer, "rate": percent(shown.rate), "verdict": pairing.verdict,
+            "interval": f"{100 * shown.low:.1f} to {100 * shown.high:.1f} %", "ties": shown.ties,
+            "wins_width": f"{100 * shown.share_won:.2f}", "ties_width": f"{100 * shown.ties / shown.n:.2f}",
+        }
+
+
+def _plots(content: ReportContent, out: Path) -> list[Plot]:
+    """Draw and write every figure that the content has numbers for."""
+    comparison, model, baseline = content.comparison, content.model, content.comparison.baseline
+    plots = [
+        write_plot(
+            out, "win-rates", "Win-rates", "Share of images that win, tie and lose against the baseline; the thin "
+            "whisker is the 95 % Wilson interval of the win-rate, ties counting half; the dashed line is 50 %.",
+            lambda theme: win_rate_chart(comparison, theme=theme),
+        ),
+        write_plot(
+            out, "changes", "Change of every score", "Mean change in standard deviations of the baseline with 95 % "
+            "bootstrap intervals: reward hacking shows as the training reward right of zero and others left of it.",
+            lambda theme: change_chart(comparison, theme=theme),
+        ),
+    ]
+    for scorer in dict.fromkeys(c.scorer for c in comparison.attributes):
+        plots.append(write_plot(
+            out, f"attributes-{scorer}", f"What {scorer} finds right", "Share of images with each attribute right, "
+            "with 95 % Wilson intervals.", lambda theme, s=scorer: attribute_chart(comparison, s, theme=theme),
+        ))
+    if content.metrics is not None:
+        plots.append(write_plot(
+            out, "training", "Training", "Logged values (faint) and their running mean. Implicit accuracy: share of "
+            "pairs whose winner the model prefers more than the reference does.",
+            lambda theme: training_curves(content.metrics, theme=theme),
+        ))
+    if len(content.p_winner):
+        plots.append(write_plot(
+            out, "labels", "Smoothed labels", "How sure the reward model is of the winners, and how strongly each "
+            "pair therefore counts; dashed: 5, 50 and 95 % quantiles.",
+            lambda theme: label_distribution(content.p_winner, content.weight, theme=theme),
+        ))
+    if content.examples:
+        hero = content.examples[:HERO_EXAMPLES]
+        figure = before_after_grid(hero, (baseline, model), scorer=content.scorer)
+        save(figure, out / "figures" / "before-after.png")
+    if _has_grid(content):
+        save(model_grid(grid_rows(content.sets), content.comparison.models, scorer=content.scorer), out / GRID)
+    return plots
+
+
+def _has_grid(content: ReportContent) -> bool:
+    """Two models are side by side already, before and after."""
+    return len(content.sets) > 2
+
+
+def _thumbnail(data: SealedImage) -> str:
+    """A data URI of an image: itself when small, else a JPEG that fits THUMBNAIL_PX."""
+    picture, buffer = read_image(data), io.BytesIO()
+    if max(picture.size) <= SMALL_PX:
+        picture.save(buffer, "PNG", optimize=True)
+        return encoded("image/png", buffer.getvalue())
+    picture.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX), Image.Resampling.LANCZOS)
+    picture.save(buffer, "JPEG", quality=88)
+    return encoded("image/jpeg", buffer.getvalue())

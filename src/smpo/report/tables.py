@@ -1,0 +1,247 @@
+"""Tables in the paper's layout: medians with win-rates (its Table 2), medians with means (its Tables 8 and 9).
+
+A `Layout` holds the finished texts; one template each turns it into Markdown, LaTeX (booktabs) and HTML.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from smpo.core.artefacts import write_atomically
+from smpo.core.checks import check_known
+from smpo.core.errors import DataError
+from smpo.evaluation.categories import verdict_of
+from smpo.evaluation.compare import Comparison
+from smpo.evaluation.statistics import Interval, holm_adjusted
+from smpo.report.published import PublishedNumbers
+from smpo.report.wording import decimals, interval_text, percent, shortened, win_interval_text
+
+LATEX_MARKS = {
+    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
+    **{mark: "\\" + mark for mark in "&%$#_"},
+}
+
+LATEX_BRACKETS = {  # braces mean something else to LaTeX
+    "variable_start_string": "<<", "variable_end_string": ">>", "block_start_string": "<%", "block_end_string": "%>",
+    "comment_start_string": "<#", "comment_end_string": "#>",
+}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One number as text, with its interval below; `mark` is best, second, better, worse or empty."""
+
+    text: str = ""
+    interval: str = ""
+    mark: str = ""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A model's entries, two per scorer; `published` is the paper's row under it, empty where there is none."""
+
+    name: str
+    entries: tuple[Entry, ...]
+    published: tuple[str, ...] = ()
+    published_name: str = ""
+
+
+@dataclass(frozen=True)
+class Block:
+    """The rows of one prompt set."""
+
+    heading: str
+    rows: tuple[Row, ...]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A table: per scorer two columns, named by `pair`.
+
+    Attributes:
+        name: of its label and files, without spaces.
+        title: short.
+        caption: what is shown and how it was tested.
+        scorers: (name, unit) over each pair of columns.
+        pair: names of the two columns.
+        blocks: one per prompt set.
+    """
+
+    name: str
+    title: str
+    caption: str
+    scorers: tuple[tuple[str, str], ...]
+    pair: tuple[str, str]
+    blocks: tuple[Block, ...]
+
+
+def paper_tables(
+    comparisons: Mapping[str, Comparison], ours: str, *, published: Mapping[str, PublishedNumbers] | None = None
+) -> tuple[Layout, Layout]:
+    """The Table 2 layout and the Table 8 / 9 layout.
+
+    Args:
+        comparisons: name of the prompt set -> comparison; all under the same scorers.
+        ours: the set whose win-rate over every other one is shown.
+        published: name of the prompt set -> which numbers of the paper stand beside ours.
+
+    Raises:
+        ConfigError: `ours` is no set of a comparison, or `published` names something unknown.
+        DataError: the comparisons have different scorers.
+    """
+    published = published or {}
+    first = next(iter(comparisons.values()))
+    for name, comparison in comparisons.items():
+        check_known(ours, comparison.models, what=f"set on '{name}'")
+        if tuple(comparison.units) != tuple(first.units):
+            known, got = ", ".join(first.units), ", ".join(comparison.units)
+            raise DataError(f"'{name}' was scored by {got}, others by {known}; evaluate all with the same scorers")
+        if name in published:
+            published[name].check(comparison.models, tuple(comparison.units))
+    parts = [(name, comparison, published.get(name)) for name, comparison in comparisons.items()]
+    return _scores_and_win_rates(parts, ours), _medians_and_means(parts)
+
+
+Parts = Sequence[tuple[str, Comparison, PublishedNumbers | None]]
+
+
+def _scores_and_win_rates(parts: Parts, ours: str) -> Layout:
+    wins, blocks = _wins(parts, ours), []
+    for name, comparison, published in parts:
+        scores = _entries(comparison, "median", published)
+        blocks.append(_block(
+            name, comparison, published, ("median", "win_rate"),
+            lambda m, s, name=name, scores=scores: (scores[m, s], wins.get((name, m, s), Entry("-"))),
+        ))
+    return Layout(
+        "scores", f"Scores, and win-rates of {ours}",
+        "Score: median over the prompts with its 95 % bootstrap interval; bold: highest, underlined: second. WR: "
+        f"percent of images by which {ours} beats the row's model, same prompt and seed, ties counting half, with its "
+        "95 % Wilson interval; bold: significantly above 50, italic: significantly below (exact sign test over "
+        "prompts, Holm-adjusted over the whole table).",
+        _heads(parts), ("Score", "WR"), tuple(blocks),
+    )
+
+
+def _wins(parts: Parts, ours: str) -> dict[tuple[str, str, str], Entry]:
+    """(prompt set, model, scorer) -> win-rate of `ours` over the model, marked where it is significant."""
+    pairings = [
+        (name, comparison.pairing(ours, scorer, other)) for name, comparison, _ in parts
+        for other in comparison.models if other != ours for scorer in comparison.units
+    ]
+    adjusted = holm_adjusted([p.win_rate.p_value for _, p in pairings])
+    return {
+        (name, p.theirs, p.scorer): Entry(
+            f"{100 * p.win_rate.rate:.1f}", win_interval_text(p.win_rate),
+            verdict_of(p.win_rate, p_holm).replace("undecided", ""),
+        )
+        for (name, p), p_holm in zip(pairings, adjusted, strict=True)
+    }
+
+
+def _medians_and_means(parts: Parts) -> Layout:
+    blocks = []
+    for name, comparison, published in parts:
+        both = [_entries(comparison, statistic, published) for statistic in ("median", "mean")]
+        blocks.append(_block(
+            name, comparison, published, ("median", "mean"),
+            lambda m, s, both=both: (both[0][m, s], both[1][m, s]),
+        ))
+    return Layout(
+        "median-mean", "Medians and means",
+        "Median and mean over the prompts with 95 % bootstrap intervals (prompts resampled); bold: highest, "
+        "underlined: second.",
+        _heads(parts), ("Median", "Mean"), tuple(blocks),
+    )
+
+
+def _block(
+    name: str, comparison: Comparison, published: PublishedNumbers | None, statistics: tuple[str, str],
+    entries: Callable[[str, str], tuple[Entry, Entry]],
+) -> Block:
+    rows = []
+    for model in comparison.models:
+        shown = tuple(entry for scorer in comparison.units for entry in entries(model, scorer))
+        paper: tuple[str, ...] = ()
+        if published is not None:
+            paper = tuple(published.text(model, s, statistic) for s in comparison.units for statistic in statistics)
+        has_paper = any(paper)
+        source = f"paper, {published.models[model]} on {published.prompts}" if has_paper else ""
+        rows.append(Row(model, shown, paper if has_paper else (), source))
+    images = f" x {comparison.images_per_prompt} images" if comparison.images_per_prompt > 1 else ""
+    if comparison.protocol == "median-image":
+        images += ", of which the median one counts"
+    return Block(f"{name} ({comparison.num_prompts:,} prompts{images})", tuple(rows))
+
+
+def _entries(
+    comparison: Comparison, statistic: str, published: PublishedNumbers | None
+) -> dict[tuple[str, str], Entry]:
+    """(model, scorer) -> the statistic, in the paper's scale where the scorer is one of the paper's."""
+    found = {}
+    for scorer in comparison.units:
+        scale = published.scale(scorer) if published else 1
+        values = {model: _scaled(getattr(comparison.summaries[model][scorer], statistic), scale)
+                  for model in comparison.models}
+        digits, ranked = decimals(list(values.values())), ranks({m: i.value for m, i in values.items()})
+        for model, interval in values.items():
+            shown = f"{interval.value:.{digits}f}"
+            found[model, scorer] = Entry(shown, interval_text(interval, digits), ranked[model])
+    return found
+
+
+def ranks(values: Mapping[str, float]) -> dict[str, str]:
+    """"best", "second" or "" of each; nothing is best where all are equal, nothing second where there are only two."""
+    places = sorted(set(values.values()), reverse=True)
+    names = {places[0]: "best"} if len(places) > 1 else {}
+    if len(places) > 2:
+        names[places[1]] = "second"
+    return {model: names.get(value, "") for model, value in values.items()}
+
+
+def _scaled(interval: Interval, scale: int) -> Interval:
+    return Interval(scale * interval.value, scale * interval.low, scale * interval.high)
+
+
+def _heads(parts: Parts) -> tuple[tuple[str, str], ...]:
+    """Name and unit over each scorer's columns; a scale of the paper's is part of the unit."""
+    _, comparison, published = parts[0]
+    scales = {scorer: published.scale(scorer) if published else 1 for scorer in comparison.units}
+    return tuple((s, f"{unit} x {scales[s]}" if scales[s] != 1 else unit) for s, unit in comparison.units.items())
+
+
+def latex_escaped(text: str) -> str:
+    """`text` with LaTeX's special characters escaped."""
+    return "".join(LATEX_MARKS.get(mark, mark) for mark in text)
+
+
+def markdown_escaped(text: str, length: int = 90) -> str:
+    """`text` for a cell of a Markdown table: short, on one line, its bars and markup escaped."""
+    cell = shortened(" ".join(text.split()), length)
+    for mark in "\\|*_`<>[]":
+        cell = cell.replace(mark, "\\" + mark)
+    return cell
+
+
+def template_environment(marks: Mapping[str, str] | None = None) -> Environment:
+    """Jinja over the package's templates; text is escaped in .html files. `marks` replace the usual brackets."""
+    environment = Environment(
+        loader=PackageLoader("smpo.report"), autoescape=lambda name: ".html" in (name or ""),
+        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, **(marks or {}),
+    )
+    environment.filters |= {"tex": latex_escaped, "cell": markdown_escaped, "percent": percent}
+    return environment
+
+
+def write_tables(out: Path, layouts: Sequence[Layout], *, title: str) -> list[Path]:
+    """The paths of tables.md, tables.tex and tables.html, written to `out`."""
+    view: dict[str, Any] = {"layouts": layouts, "title": title}
+    paths = [out / f"tables.{kind}" for kind in ("md", "tex", "html")]
+    for path in paths:
+        kind = path.suffix[1:]
+        environment = template_environment(LATEX_BRACKETS if kind == "tex" else None)
+        write_atomically(path, environment.get_template(f"tables.{kind}.j2").render(view))
+    return paths

@@ -1,0 +1,198 @@
+"""Image sets: which images they hold, and making those that are not there yet, by one process or by many."""
+
+import importlib.metadata
+import io
+import json
+import time
+from collections.abc import Callable, Collection
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from smpo.core.artefacts import (
+    Artefact,
+    Status,
+    begin,
+    fingerprint,
+    fingerprint_of,
+    finish,
+    read_manifest,
+    write_atomically,
+)
+from smpo.core.parts import Parts
+from smpo.core.processes import local_device, main_first, shard, this_process, wait_for_all
+from smpo.models.part_digests import check_trained, pipeline_identity
+from smpo.models.sources import local_pipeline
+from smpo.prompts import Prompt, Source, read_prompts
+from smpo.sampling.drawing import black_images, image_seed, render
+from smpo.sampling.image_set import STAGE, TABLE
+from smpo.sampling.options import GenerationOptions
+from smpo.sampling.pipelines import load_pipeline, pipeline_class
+
+BLACK = "black_images"
+"""Note of a manifest: the files of the set that are entirely black."""
+Progress = Callable[[int, int], None]
+"""Called with (images done, images in all)."""
+
+
+@dataclass(frozen=True)
+class ImageSetReport:
+    """What was done: `num_made` of `num_images` by all processes in `seconds`; `skipped` says that all were there.
+
+    `num_black` images are entirely black; the manifest's notes list them.
+    """
+
+    folder: Path
+    num_images: int
+    num_made: int
+    skipped: bool
+    seconds: float
+    fingerprint: str
+    num_black: int = 0
+
+    @property
+    def black(self) -> str:
+        """What is to be said of the black images: ", 2 of them entirely black", or nothing."""
+        return f", {self.num_black} of them entirely black" if self.num_black else ""
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """What is to be drawn: a model and which it is, prompts, and options without gaps."""
+
+    model: str
+    identity: dict[str, str]
+    prompts: tuple[Prompt, ...]
+    options: GenerationOptions
+
+    @classmethod
+    def of(cls, model: str, prompts: Source, options: GenerationOptions) -> "Drawing":
+        """The drawing of `prompts`, with the pipeline's own defaults; errors as `generate_images`."""
+        found, folder = tuple(read_prompts(prompts)), local_pipeline(model)
+        if this_process().is_main:
+            check_trained(folder)
+        return cls(model, pipeline_identity(folder), found, options.completed(pipeline_class(folder)))
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Everything that determines the set."""
+        labelled = any(prompt.labels() for prompt in self.prompts)
+        listed = [asdict(prompt) if labelled else prompt.text for prompt in self.prompts]
+        return {
+            "model": self.identity,
+            "options": self.options.decisive(),
+            "prompts": {"count": len(self.prompts), "sha256": fingerprint(listed)},
+        }
+
+    @cached_property
+    def rows(self) -> list[dict[str, Any]]:
+        """One row of the table per image: prompts outside, images of a prompt inside."""
+        places = ((p, i) for p in range(len(self.prompts)) for i in range(self.options.images_per_prompt))
+        return [
+            {"index": index, "prompt": self.prompts[p].text, **self.prompts[p].labels(), "prompt_index": p,
+             "image_index": i, "seed": image_seed(self.options.seed, p, i), "file": f"images/{index:05d}.png"}
+            for index, (p, i) in enumerate(places)
+        ]
+
+    @property
+    def table(self) -> str:
+        """The rows as JSON lines."""
+        return "".join(json.dumps(row) + "\n" for row in self.rows)
+
+
+def generate_images(
+    model: str, prompts: Source, out: Path, *, options: GenerationOptions,
+    progress: Progress | None = None, verb: str = STAGE,
+) -> ImageSetReport:
+    """The report of a complete image set in `out`; makes only the images that are not there yet.
+
+    Several processes share the batches; each returns when the set is complete.
+
+    Args:
+        model: diffusers pipeline folder, hub id (may end in `@revision`), `package://module/folder` or single file.
+        prompts: texts, prompts, or where they lie; see `smpo.prompts.read_prompts`.
+        out: folder of the image set.
+        options: how the images are made.
+        progress: called after every batch of this process, with the images of all.
+        verb: of the command line that makes this set, for messages.
+
+    Raises:
+        ConfigError: the model cannot be found.
+        StaleError: `out` holds images of another model, other prompts or other options.
+        DataError: no prompts; an image is not what was written, or came out non-finite.
+        ProcessError: another process ended before its share was done.
+    """
+    return draw(Drawing.of(model, prompts, options), out, progress=progress, verb=verb)
+
+
+def draw(drawing: Drawing, out: Path, *, progress: Progress | None, verb: str = STAGE) -> ImageSetReport:
+    """The report of the complete image set of `drawing` in `out`; see `generate_images`."""
+    started = time.monotonic()
+    status = main_first("open the image set", lambda: begin(out, stage=STAGE, settings=drawing.settings, inputs={}))
+    made = 0
+    if status is not Status.DONE:
+        made = _make_missing(drawing, out, progress)
+    elif this_process().is_main:
+        Artefact.open(out, stage=STAGE).check(verb=verb)  # what is used again is what was made
+    print_of = fingerprint_of(out, stage=STAGE)
+    seconds, num_black = time.monotonic() - started, len(read_manifest(out, stage=STAGE)["notes"].get(BLACK, ()))
+    return ImageSetReport(out, len(drawing.rows), made, status is Status.DONE, seconds, print_of, num_black)
+
+
+def _make_missing(drawing: Drawing, out: Path, progress: Progress | None) -> int:
+    """Number of images that were not there; returns when every process has made its share and the set is complete."""
+    if this_process().is_main:
+        for leftover in (out / "images").glob("*.tmp-*"):  # of a killed run
+            leftover.unlink(missing_ok=True)
+    parts = main_first("look at the images that are there", lambda: Parts.open(out))
+    missing = {row["file"] for row in drawing.rows if row["file"] not in parts}
+    _make(drawing, missing, parts, progress)
+    wait_for_all("make their images")
+    if this_process().is_main:
+        write_atomically(out / TABLE, drawing.table)
+        seals = parts.of_all()
+        images = {row["file"]: seals[row["file"]] for row in drawing.rows}
+        pixels = fingerprint([seal.sha256 for seal in images.values()])
+        results = {"num_images": len(drawing.rows), "pixels": pixels}
+        notes = _provenance(drawing, black_images(out, images))
+        finish(out, results, files=[TABLE], sealed=images, notes=notes)
+    wait_for_all("finish the image set")
+    return len(missing)
+
+
+def _make(drawing: Drawing, missing: Collection[str], parts: Parts, progress: Progress | None) -> None:
+    """Make this process's share of the missing files.
+
+    A batch is always made whole, so that each image has the same company, and the same pixels to the last bit, whenever
+    and by whichever process it is made.
+    """
+    size = drawing.options.batch_size
+    batches = [drawing.rows[start : start + size] for start in range(0, len(drawing.rows), size)]
+    batches = shard([batch for batch in batches if any(row["file"] in missing for row in batch)])
+    pipeline = load_pipeline(drawing.model, drawing.options) if batches else None
+    for batch in batches:
+        pixels = render(
+            pipeline, [row["prompt"] for row in batch], [row["seed"] for row in batch], options=drawing.options
+        )
+        for row, image in zip(batch, pixels, strict=True):
+            if row["file"] in missing:
+                buffer = io.BytesIO()
+                Image.fromarray(image).save(buffer, "PNG")
+                parts.write(row["file"], buffer.getvalue())
+        if progress is not None:
+            progress(num_images_in(parts.folder), len(drawing.rows))
+
+
+def num_images_in(out: Path) -> int:
+    """Number of images that lie in the set's folder, whoever made them."""
+    return sum(1 for _ in (out / "images").glob("*.png"))
+
+
+def _provenance(drawing: Drawing, black: list[str]) -> dict[str, Any]:
+    """What a reader of the manifest wants to know, and what decides nothing."""
+    device = local_device() if drawing.options.device == "auto" else drawing.options.device
+    versions = {name: importlib.metadata.version(name) for name in ("torch", "diffusers")}
+    return {"source": drawing.model, "device": device, **versions, **({BLACK: black} if black else {})}

@@ -1,0 +1,77 @@
+"""The store of image sets: what the same weights have drawn before, from the same texts and options, is found.
+
+A set in the store lies in a folder whose name is the hash of all that; it knows nothing of categories. A recipe's own
+set is a small artefact that names its prompts with their categories and points to the pixels in the store.
+"""
+
+import os
+import time
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+
+from smpo.core.artefacts import (
+    Status,
+    begin,
+    fingerprint,
+    fingerprint_of,
+    finish,
+    read_manifest,
+    write_atomically,
+)
+from smpo.core.locks import exclusive
+from smpo.core.processes import main_first, this_process, wait_for_all
+from smpo.prompts import Prompt, Source
+from smpo.sampling.image_set import PIXELS, STAGE, TABLE
+from smpo.sampling.options import GenerationOptions
+from smpo.sampling.sets import Drawing, ImageSetReport, Progress, draw, num_images_in
+
+
+def generate_shared(
+    model: str, prompts: Source, out: Path, *, store: Path, options: GenerationOptions,
+    progress: Progress | None = None,
+) -> ImageSetReport:
+    """The report of a complete image set in `out`, the pixels of which lie in `store` for every recipe to find.
+
+    Of two runs that want the same set at the same time one draws, the other waits and finds it.
+
+    Args:
+        model: diffusers pipeline folder, hub id (may end in `@revision`), `package://module/folder` or single file.
+        prompts: texts, prompts, or where they lie; see `smpo.prompts.read_prompts`.
+        out: folder of the recipe's own set.
+        store: folder of all stored sets.
+        options: how the images are made.
+        progress: called with (images done, images in all).
+
+    Raises:
+        SmpoError: as in `generate_images`.
+    """
+    started = time.monotonic()
+    drawing = Drawing.of(model, prompts, options)
+    bare = replace(drawing, prompts=tuple(Prompt(prompt.text) for prompt in drawing.prompts))
+    status = main_first("open the image set", lambda: begin(out, stage=STAGE, settings=drawing.settings, inputs={}))
+    folder = store / "images" / fingerprint(bare.settings)[:32]
+
+    def waiting() -> None:
+        if progress is not None:
+            progress(num_images_in(folder), len(bare.rows))
+
+    with exclusive(folder, waiting) if this_process().is_main else nullcontext():
+        report = draw(bare, folder, progress=progress)
+    if this_process().is_main:
+        _point(drawing, out, folder, status)
+    wait_for_all("finish the image set")
+    return replace(
+        report, folder=out, fingerprint=fingerprint_of(out, stage=STAGE), seconds=time.monotonic() - started
+    )
+
+
+def _point(drawing: Drawing, out: Path, folder: Path, status: Status) -> None:
+    """Write the recipe's set, unless it points to these very pixels already."""
+    stored, notes = read_manifest(folder, stage=STAGE), {PIXELS: os.path.relpath(folder, out)}
+    if status is Status.DONE:
+        found = read_manifest(out, stage=STAGE)
+        if (found["results"], found.get("notes")) == (stored["results"], notes):
+            return
+    write_atomically(out / TABLE, drawing.table)
+    finish(out, stored["results"], files=[TABLE], notes=notes)

@@ -1,0 +1,1 @@
+"""What is done to the trained network: adapters, speed, its optimizer."""
