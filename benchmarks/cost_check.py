@@ -34,7 +34,7 @@ from smpo.pipeline.config import load_recipe
 from smpo.models import FAMILIES
 from smpo.pipeline.stages import run_stage, training_run
 recipe = load_recipe(sys.argv[1])
-training_run(recipe).family.load_unet()
+training_run(recipe).family.load_denoiser()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 run_stage("train", recipe, lambda *_: None)
 print(before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
@@ -65,8 +65,8 @@ def measure(work: Path, *, pairs: int, steps: int) -> dict:
     cache = sum(file.stat().st_size for file in recipe.folder("cache").rglob("*.npy"))
     unet = found.memory.policy
     return {
-        "evaluations_trained": [found.visit.trained, sum(line["evaluations_trained"] for line in lines) / steps],
-        "evaluations_free": [found.visit.free, sum(line["evaluations_free"] for line in lines) / steps],
+        "nfe_grad": [found.example.trained, sum(line["nfe_grad"] for line in lines) / steps],
+        "nfe_no_grad": [found.example.free, sum(line["nfe_no_grad"] for line in lines) / steps],
         "cache_bytes": [found.disk.latents + found.disk.prompts, cache],
         "training_memory_mib": [round((found.memory.peak - unet) / MIB, 1), round((peak - before) / 1024, 1)],
         "seconds_of_the_other_run": [

@@ -3,7 +3,7 @@
     python -m benchmarks.cpu --out benchmarks/results
     python -m benchmarks.cpu --pairs 4 --repetitions 1 --sections comparison     # a quick look
 
-All cases of a table take turns in one process and see the same visits of the same pairs; medians and ranges are over
+All cases of a table take turns in one process and see the same examples of the same pairs; medians and ranges are over
 the turns. One thread, unless a row says otherwise: tiny tensors get slower with more. What else runs on the machine is
 told by the load averages in the JSON.
 """
@@ -36,9 +36,9 @@ SAME = "noising={name: released, inversion_steps: 4, predictions: 2, jitter: 0.0
 PAPER = "the paper's recipe: ReNoise, at most 9 steps"
 RECIPES = {
     PAPER: (),
-    "chained inversion, 4 timesteps a chain": ("noising={name: chained, links: 4}",),
+    "chained inversion, 4 timesteps a chain": ("noising={name: chained, chain_length: 4}",),
     "no inversion: DPO": ("noising={name: forward}",),
-    "stored visits, 2 of each pair": ("noising.network=reference", "training.stored_visits=2"),
+    "cached inversions, 2 of each pair": ("noising.network=reference", "training.cached_inversion_epochs=2"),
 }
 PLAIN, COMPILED = "plain", "compiled"
 OPTIONS = {

@@ -74,8 +74,8 @@ def comparison(bench: Bench, size: Size, quick: bool) -> dict[str, Any]:
     cases = {
         "ours, same mathematics": (bench.released,),
         "the paper's recipe: ReNoise, at most 9 steps": (),
-        "stored visits, 2 of each pair": ("noising.network=reference", "training.stored_visits=2"),
-        "chained inversion, 4 timesteps a chain": ("noising={name: chained, links: 4}", *chains(size)),
+        "cached inversions, 2 of each pair": ("noising.network=reference", "training.cached_inversion_epochs=2"),
+        "chained inversion, 4 timesteps a chain": ("noising={name: chained, chain_length: 4}", *chains(size)),
         "no inversion: DPO": ("noising={name: forward}",),
     }
     chosen = list(cases)[:3] if quick else list(cases)

@@ -70,13 +70,13 @@ def alone(bench: Bench, *changes: str, warm_up: int = 1) -> dict[str, Any]:
 
 
 def beside_released(bench: Bench, *changes: str) -> dict[str, Any]:
-    """A recipe with `changes` and the released step in turns, over the same visits; both on the device at once."""
+    """A recipe with `changes` and the released step in turns, over the same examples; both on the device at once."""
     if bench.is_late():
         return SKIPPED
     forget(bench)
     try:
         work, own = bench.work, bench.work.run(*changes)
-        theirs = work.run(*changes, bench.released, "training.stored_visits=null")
+        theirs = work.run(*changes, bench.released, "training.cached_inversion_epochs=null")
         options = RELEASED[work.plan.kind]
         turns = alternate([
             Case("released", released_stepping(work, theirs, bench.accelerator, options)),

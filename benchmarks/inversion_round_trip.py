@@ -68,7 +68,7 @@ def setting(count: int, *, seed: int) -> tuple[Counted, Tensor, Tensor]:
     scenes, images = rendered(count, seed=seed)
     rng = np.random.default_rng(seed)
     prompts = family.encode_prompts([phrase(scene, rng) for scene in scenes], torch.device("cpu"))
-    given, unet = family.condition(prompts, torch.zeros(count, 6)), family.load_unet().eval()
+    given, unet = family.condition(prompts, torch.zeros(count, 6)), family.load_denoiser().eval()
     x_0, _ = posterior_moments(family.load_vae(), to_unit(images))
     model = Counted(lambda x, labels, rows: family.predict(unet, x, labels, given.rows(rows)))
     return model, x_0, family.alphas_cumprod

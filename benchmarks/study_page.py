@@ -22,6 +22,8 @@ PAGE, ROWS = ROOT / "docs" / "results.md", ROOT / "benchmarks" / "results" / "st
 BLOCK = re.compile(r"(<!-- (?P<name>tiny-[a-z0-9-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 SCORERS = ("verifier", "reward", "clip")
 Row = Mapping[str, Any]
+RENAMED = {"evaluations_trained": "nfe_grad", "evaluations_free": "nfe_no_grad"}
+"""Names in rows that were committed before 0.2 -> today's."""
 
 
 def cell(values: Sequence[float], *, scale: float = 100, sign: bool = False) -> str:
@@ -62,9 +64,9 @@ def table(rows: Sequence[Row], ours: str) -> str:
 
 def evaluations(training: Mapping[str, float]) -> str:
     """Thousands of images through a UNet in the whole run, a trained one counting three (backward is two more)."""
-    if "evaluations_trained" not in training:
+    if "nfe_grad" not in training:
         return ""
-    each = 3 * training["evaluations_trained"] + training["evaluations_free"]
+    each = 3 * training["nfe_grad"] + training["nfe_no_grad"]
     return f"{training['pairs'] * each / 1000:.1f}k"
 
 
@@ -80,7 +82,10 @@ def figure(name: str, rows: Sequence[Row]) -> str:
 
 def rows_of(name: str) -> list[Row]:
     """The committed rows of one sweep."""
-    return [json.loads(line) for line in (ROWS / f"{name}.jsonl").read_text().splitlines()]
+    text = (ROWS / f"{name}.jsonl").read_text()
+    for old, now in RENAMED.items():
+        text = text.replace(f'"{old}":', f'"{now}":')
+    return [json.loads(line) for line in text.splitlines()]
 
 
 def ours_of(name: str) -> str:

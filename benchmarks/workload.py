@@ -32,12 +32,12 @@ from smpo.models.parts import token_ids
 from smpo.models.sd import StableDiffusion
 from smpo.models.sdxl import StableDiffusionXL
 from smpo.pipeline.config import Recipe, load_recipe
-from smpo.pipeline.stages import run_stage, unstored_run
+from smpo.pipeline.stages import run_stage, run_without_cache
 from smpo.preparation.cache import cache_pairs
 from smpo.preparation.crops import Crops, views_of
 from smpo.training.batches import MicroBatches, Share
-from smpo.training.invert import invert_visits, with_stored
-from smpo.training.parallel.replicated import Whole
+from smpo.training.invert import cache_inversions, with_cached_inversions
+from smpo.training.parallel.replicated import Replicated
 from smpo.training.policy.optimizers import build_optimizer
 from smpo.training.run import Run
 from smpo.training.trainer import Trainer
@@ -61,7 +61,7 @@ PLAIN = (  # of every run here: hard labels by the pairs' judge, no draws that t
 class Drawn:
     """Loaders that draw weights in place of reading them."""
 
-    def load_unet(self, source: str | None = None, *, dtype: torch.dtype = torch.float32) -> UNet2DConditionModel:
+    def load_denoiser(self, source: str | None = None, *, dtype: torch.dtype = torch.float32) -> UNet2DConditionModel:
         """The UNet, the same at every call."""
         return drawn(lambda: UNet2DConditionModel.from_config(self.architecture.config("unet")), self.device, dtype)
 
@@ -112,7 +112,7 @@ class Stepper(Trainer):
     """The trainer itself, one optimizer step at a time."""
 
     def __init__(self, run: Run, accelerator: Accelerator) -> None:
-        super().__init__(run, accelerator, [], Whole(accelerator), None)
+        super().__init__(run, accelerator, [], Replicated(accelerator), None)
         self.batches = iter(self._loader())
 
     def step(self) -> dict[str, Any]:
@@ -178,14 +178,14 @@ class Workload:
         ])
 
     def run(self, *changes: str) -> Run:
-        """The training run of such a recipe; where visits are to be stored, they are."""
+        """The training run of such a recipe; where examples are to be stored, they are."""
         recipe = self.recipe(*changes)
-        run = replace(unstored_run(recipe), family=self.family)
-        if recipe.training.stored_visits is None:
+        run = replace(run_without_cache(recipe), family=self.family)
+        if recipe.training.cached_inversion_epochs is None:
             return run
         store = recipe.folder("invert")
-        invert_visits(run, store)
-        return with_stored(run, store)
+        cache_inversions(run, store)
+        return with_cached_inversions(run, store)
 
     @functools.cached_property
     def unet_flops(self) -> float:
@@ -229,7 +229,7 @@ def stepping(work: Workload, run: Run, accelerator: Accelerator) -> Step:
 
 
 def released_stepping(work: Workload, run: Run, accelerator: Accelerator, options: ReleasedOptions) -> Step:
-    """The same by the released step, over the same visits of the same pairs in the same order."""
+    """The same by the released step, over the same examples of the same pairs in the same order."""
     trainer, pair_at = released_trainer(work, run, accelerator, options), released_pairs(work, run)
     places, images = itertools.count(step=run.options.batch_size), {True: 0, False: 0}
 
@@ -263,11 +263,11 @@ def released_trainer(
 ) -> ReleasedTrainer:
     """The released step's networks, frozen ones in half precision where there is mixed precision."""
     half, family, device = HALVES[accelerator.mixed_precision], work.family, work.device
-    policy = family.load_unet().to(device)
+    policy = family.load_denoiser().to(device)
     if run.options.gradient_checkpointing:
         policy.enable_gradient_checkpointing()
     models = ReleasedModels(
-        policy=policy, reference=family.load_unet(dtype=half).to(device).requires_grad_(False).eval(),
+        policy=policy, reference=family.load_denoiser(dtype=half).to(device).requires_grad_(False).eval(),
         vae=family.load_vae(half).to(device).requires_grad_(False),
         text_encoders=tuple(encoder.to(device, half).requires_grad_(False) for _, encoder in family._texts),
         alphas_cumprod=family.alphas_cumprod.float().to(device), autocast=accelerator.autocast, half=half,
@@ -276,10 +276,10 @@ def released_trainer(
 
 
 def released_pairs(work: Workload, run: Run) -> Callable[[int], ReleasedPair]:
-    """Visit number -> its pair for the released step, with our draws; pixels and tokens of a pair are made once."""
+    """Example number -> its pair for the released step, with our draws; pixels and tokens of a pair are made once."""
     options = run.options.model_copy(update={"micro_batch_size": 1})
-    visits = MicroBatches(
-        run.pairs, run.cache, run.family, options=options, visiting=run.visiting, share=Share(0, 1)
+    examples = MicroBatches(
+        run.pairs, run.cache, run.family, options=options, order=run.order, share=Share(0, 1)
     )
     rows = {pair_id: row for row, pair_id in enumerate(run.pairs.pair_ids)}
 
@@ -295,7 +295,7 @@ def released_pairs(work: Workload, run: Run) -> Callable[[int], ReleasedPair]:
         return pixels.to(work.device), tuple(token_ids(one, [pair.caption]).to(work.device) for one in tokenizers)
 
     def pair_at(position: int) -> ReleasedPair:
-        batch = visits[position]
+        batch = examples[position]
         pixels, tokens = given(batch.pair_ids[0])
         draws = [normal_per_seed(batch.seeds, batch.x_0.shape[2:], stream=f"posterior-{image}") for image in (0, 1)]
         return ReleasedPair(

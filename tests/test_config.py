@@ -49,24 +49,29 @@ def test_a_moving_reference_needs_an_objective_or_a_noising_that_has_one():
 
 
 def test_visits_are_stored_only_of_a_reference_that_is_needed_inverts_and_stands_still():
-    storing = {**MINIMAL["training"], "stored_visits": 2}
-    assert resolve({**MINIMAL, "training": storing}).training.stored_visits == 2
+    storing = {**MINIMAL["training"], "cached_inversion_epochs": 2}
+    assert resolve({**MINIMAL, "training": storing}).training.cached_inversion_epochs == 2
     assert resolve({**MINIMAL, "training": storing, "noising": {"name": "ddim", "network": "reference"}})
     for changes, message in (
-        ({"objective": {"name": "sft"}}, "stored_visits=2 stores a reference's errors, and objective SFT needs none"),
-        ({"noising": {"name": "ddim"}}, "stored_visits=2 needs latents that the reference makes, got noising.network="
+        ({"objective": {"name": "sft"}},
+         "cached_inversion_epochs=2 stores a reference's errors, and objective SFT needs none"),
+        ({"noising": {"name": "ddim"}},
+         "cached_inversion_epochs=2 needs latents of the reference, got noising.network="
                                         "policy; set noising.network=reference"),
-        ({"training": {**storing, "reference_ema_decay": 0.9}}, "stored_visits=2 needs a reference that stands still"),
+        ({"training": {**storing, "reference_ema_decay": 0.9}},
+         "cached_inversion_epochs=2 needs a reference that stands still"),
     ):
         with pytest.raises(ConfigError, match=message):
             resolve({**MINIMAL, "training": storing, **changes})
 
 
 def test_overrides_are_read_as_yaml_and_reach_nested_sections():
-    recipe = load_recipe("sd15-smpo", ["training.optimizer.lr=1e-5", "training.batch_size=8", "init_unet=some/where"])
+    recipe = load_recipe(
+        "sd15-smpo", ["training.optimizer.lr=1e-5", "training.batch_size=8", "init_weights=some/where"]
+    )
     assert recipe.training.optimizer.lr == 1e-5
     assert recipe.training.batch_size == 8
-    assert recipe.init_unet == "some/where"
+    assert recipe.init_weights == "some/where"
 
 
 def test_naming_another_member_keeps_only_the_settings_that_both_have():
@@ -90,7 +95,8 @@ def test_exponent_without_a_point_is_a_number_in_a_recipe(tmp_path):
     ("training.optimizer.lr=abc", "training.optimizer.lr: must be a number, got 'abc'"),
     ("training.steps=0", "training.steps: must be > 0, got 0"),
     ("training.micro_batch_size=3", "training: batch_size must be a multiple of micro_batch_size 3, got 1024"),
-    ("noising={name: chained, links: 8}", "training.micro_batch_size must be a multiple of noising.links=8, for it "
+    ("noising={name: chained, chain_length: 8}",
+     "training.micro_batch_size must be a multiple of noising.chain_length=8, for it "
                                           "holds whole chains; got 4"),
     ("objective.beta=-1", "objective: beta must be a finite number > 0, got -1.0"),
     ("objective.name=smp", "unknown objective 'smp'; known: smpo, dpo, sft"),
@@ -124,15 +130,15 @@ def write(folder, **files):
 def test_a_recipe_is_its_base_with_its_own_keys_laid_over(tmp_path):
     """Sections merge key by key, members with a name are replaced whole, null takes a key out, order is the base's."""
     write(
-        tmp_path, under=yaml.safe_dump({**MINIMAL, "init_unet": "some/where"}),
+        tmp_path, under=yaml.safe_dump({**MINIMAL, "init_weights": "some/where"}),
         middle="base: under.yaml\nobjective: {name: smpo, gamma: 5}\nlabels: {name: smoothed, winner_by: human}\n"
-               "scorer: {name: clip}\ninit_unet: null\n",
+               "scorer: {name: clip}\ninit_weights: null\n",
         top="base: middle.yaml\nname: top\ntraining: {steps: 7, optimizer: {warmup_steps: 2}}\n"
             "labels: {name: smoothed}\n",
     )
     recipe = load_recipe(str(tmp_path / "top.yaml"))
     assert recipe.objective == {"name": "smpo", "beta": 2000.0, "gamma": 5.0}
-    assert recipe.labels["winner_by"] == "reward" and recipe.init_unet is None
+    assert recipe.labels["winner_by"] == "reward" and recipe.init_weights is None
     assert (recipe.training.steps, recipe.training.batch_size) == (7, 1)
     assert (recipe.training.optimizer.lr, recipe.training.optimizer.warmup_steps) == (1e-5, 2)
     assert load_recipe(str(tmp_path / "top.yaml"), ["training.steps=8"]).training.steps == 8

@@ -30,8 +30,8 @@ from smpo.rewards.scoring import ScoringOptions
 from smpo.sampling import GenerationOptions, ImageSet, generate_shared
 from smpo.training.checkpoint import load_checkpoint
 from smpo.training.implicit import HeldOut, ImplicitOptions, measure_held_out, read_held_out
-from smpo.training.invert import invert_visits, with_stored
-from smpo.training.order import visit_at
+from smpo.training.invert import cache_inversions, with_cached_inversions
+from smpo.training.order import example_at
 from smpo.training.result import metrics_of
 from smpo.training.trainer import train
 from tests.preparation.scorers import Brightness
@@ -55,8 +55,8 @@ def work(tmp_path_factory: pytest.TempPathFactory, random_sd: Path) -> Path:
     scores = {"light": ScoreTable.open(root / "score/light")}
     label_pairs(pairs, scores, LABELS.build({"name": "smoothed"}), root / "smoothed")
     run = make_run(root, root / "train", random_sd, **RUN)
-    plain = replace(run, options=run.options.model_copy(update={"stored_visits": 1}))
-    invert_visits(plain, root / "invert")
+    plain = replace(run, options=run.options.model_copy(update={"cached_inversion_epochs": 1}))
+    cache_inversions(plain, root / "invert")
     train(make_run(root, root / "train", random_sd, lora={"rank": 1}, **RUN))
     sample_pairs(str(random_sd), PROMPTS, root / "sample", options=FAST)
     generate_shared(str(random_sd), PROMPTS, root / "generate", store=root / "store", options=FAST)
@@ -90,9 +90,9 @@ def read_cache(root: Path) -> None:
 
 def read_store(root: Path, model: Path) -> None:
     run = make_run(root, root / "train", model, **RUN)
-    run = replace(run, options=run.options.model_copy(update={"stored_visits": 1}))
-    stored = with_stored(run, root / "invert").stored
-    stored.noise([visit_at(0, num_pairs=len(run.pairs), visiting=run.visiting)])
+    run = replace(run, options=run.options.model_copy(update={"cached_inversion_epochs": 1}))
+    stored = with_cached_inversions(run, root / "invert").stored
+    stored.noise([example_at(0, num_pairs=len(run.pairs), order=run.order)])
 
 
 def read_training(root: Path) -> None:
@@ -205,7 +205,7 @@ def test_every_harm_to_a_checkpoint_falls_back_to_the_one_before(work: Path) -> 
 
 
 def test_an_artefact_of_other_pairs_is_refused(work: Path, tmp_path: Path, random_sd: Path) -> None:
-    """Whole, but not what belongs here."""
+    """Replicated, but not what belongs here."""
     other = prepare(tmp_path, write_jsonl_pairs(tmp_path / "source", count=5), random_sd, "sd")
     for artefact in ("label", "cache"):
         mixed = Path(shutil.copytree(work, tmp_path / f"mixed-{artefact}", ignore=lambda *_: ["store", "sample"]))

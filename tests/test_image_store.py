@@ -23,7 +23,7 @@ from smpo.sampling import (
     generate_images,
     generate_shared,
 )
-from smpo.sampling.sets import Drawing
+from smpo.sampling.sets import ImageSetSpec
 from tests.ranks import ranked
 
 PROMPTS = [Prompt("a cat", "Animals", "Basic"), Prompt("a dog", "Animals"), Prompt("a car", "Vehicles", "Basic")]
@@ -91,8 +91,8 @@ def test_categories_belong_to_the_recipe_and_pixels_to_the_store(draw: Draw, tmp
 def test_what_decides_pixels_decides_the_place(random_sd: Path, change: dict) -> None:
     options = {key: value for key, value in change.items() if key != "prompts"}
     changed = dataclasses.replace(FAST, **options)
-    other = Drawing.of(str(random_sd), change.get("prompts", TEXTS), changed).settings
-    assert other != Drawing.of(str(random_sd), TEXTS, FAST).settings
+    other = ImageSetSpec.of(str(random_sd), change.get("prompts", TEXTS), changed).settings
+    assert other != ImageSetSpec.of(str(random_sd), TEXTS, FAST).settings
 
 
 def test_another_drawing_takes_another_place_and_no_used_folder(draw: Draw, tmp_path: Path) -> None:

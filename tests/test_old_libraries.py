@@ -23,7 +23,7 @@ def sources(family: str, folder: Path) -> list[Path]:
     """The embedded model, a folder as training writes it from a base of today, and its single file."""
     embedded, saved_today = weights_folder(f"tiny-{family}"), folder / f"{family}-today"
     model = FAMILIES.build({"name": family, "source": str(embedded)})
-    trained = model.load_unet()
+    trained = model.load_denoiser()
     trained.conv_in.weight.data *= 1.01
     model.pipeline(trained).save_pretrained(saved_today)  # flattened names, tokenizer.json alone
     written, file = folder / f"{family}-written", folder / f"{family}.safetensors"

@@ -48,8 +48,8 @@ def shrunk(name: str, work: Path, changes: Mapping[str, Any] | None = None) -> R
         "training.workers": 0, "training.trackers": [], "training.mixed_precision": "no",
         **(changes or {}),
     }
-    if own.init_unet is not None:
-        settings["init_unet"] = MODELS[own.model["name"]]
+    if own.init_weights is not None:
+        settings["init_weights"] = MODELS[own.model["name"]]
     if own.scorer is not None:
         settings |= {"scorer": REWARD, "scoring.also": dict.fromkeys(own.scoring.also, CLIP)}
     if own.labels.get("scorers"):
@@ -84,9 +84,9 @@ def test_two_steps(name: str, work: Path) -> None:
     out, cost = recipe.folder("train"), visit_cost(recipe)
     metrics = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert len(metrics) == STEPS and all(math.isfinite(line["loss"]) and line["grad_norm"] > 0 for line in metrics)
-    assert {line["evaluations_trained"] for line in metrics} == {cost.trained}
+    assert {line["nfe_grad"] for line in metrics} == {cost.trained}
     if recipe.noising["name"] == "forward" or recipe.noising.get("grid") == "subdivide":
-        assert {line["evaluations_free"] for line in metrics} == {cost.free}
+        assert {line["nfe_no_grad"] for line in metrics} == {cost.free}
     assert load_recipe(str(out / "recipe.yaml")) == recipe
     assert f"{STEPS} optimizer steps of {BATCH} {cost.seen} at" in (out / "model" / "README.md").read_text()
     pipeline = DiffusionPipeline.from_pretrained(out / "model")
@@ -94,19 +94,19 @@ def test_two_steps(name: str, work: Path) -> None:
 
 
 def test_the_stage_runs_where_visits_are_stored_and_nowhere_else(tmp_path: Path) -> None:
-    assert stages_of(load_recipe("tiny-smpo-stored"))[-5:] == ["invert", "train", "generate", "evaluate", "report"]
+    assert stages_of(load_recipe("tiny-smpo-cached"))[-5:] == ["invert", "train", "generate", "evaluate", "report"]
     plain = load_recipe("tiny-demo", [f"paths.workdir={tmp_path}"])
     assert "invert" not in stages_of(plain)
-    with pytest.raises(ConfigError, match="training.stored_visits: not set"):
+    with pytest.raises(ConfigError, match="training.cached_inversion_epochs: not set"):
         run_stage("invert", plain, lambda *_: None)
 
 
 @pytest.mark.slow
 def test_a_store_that_is_there_is_left_alone(work: Path) -> None:
-    recipe = shrunk("tiny-smpo-stored", work)
+    recipe = shrunk("tiny-smpo-cached", work)
     run(recipe, "invert")
     assert run_stage("invert", recipe, lambda *_: None)[0] == (
-        f"8 visits in {recipe.folder('invert')}, 0.0 MB, already done"
+        f"8 examples in {recipe.folder('invert')}, 0.0 MB, already done"
     )
 
 

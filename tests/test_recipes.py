@@ -86,8 +86,9 @@ def test_show_prints_a_recipe_that_loads_to_the_same_settings_and_explains_it(na
     ("tiny-demo", (), VisitCost("pairs", 2, 2, 10, 0)),
     ("tiny-demo", ("noising.inversion_cfg=5.0",), VisitCost("pairs", 2, 2, 20, 0)),
     ("tiny-inpo", (), VisitCost("pairs", 2, 2, 8, 0)),
-    ("tiny-smpo-stored", (), VisitCost("pairs", 2, 0, 0, 0)),
-    ("sd15-kto", ("training.stored_visits=1", "training.micro_batch_size=2"), VisitCost("images", 1, 0, 0, 1)),
+    ("tiny-smpo-cached", (), VisitCost("pairs", 2, 0, 0, 0)),
+    ("sd15-kto", ("training.cached_inversion_epochs=1", "training.micro_batch_size=2"),
+     VisitCost("images", 1, 0, 0, 1)),
 ])
 def test_the_work_of_a_visit(name: str, changes: tuple[str, ...], expected: VisitCost) -> None:
     """By hand: sides shown; the reference sees each once; N steps and one ReNoise step an image; guidance doubles."""
@@ -107,14 +108,14 @@ def test_the_work_of_the_papers_grid_and_of_the_released_ones() -> None:
 
 
 def test_stored_visits_take_the_work_of_inversion_and_reference_before_training() -> None:
-    recipe = load_recipe("tiny-smpo-stored")
+    recipe = load_recipe("tiny-smpo-cached")
     assert storing_cost(recipe) == 12
-    assert storing_cost(load_recipe("sd15-smpo-stored")) == pytest.approx(2 + 11.93, abs=5e-3)
+    assert storing_cost(load_recipe("sd15-smpo-cached")) == pytest.approx(2 + 11.93, abs=5e-3)
     assert "after an epoch; `smpo invert` takes 12 UNet evaluations, forward only, for each" in explanation(recipe)[-1]
 
 
 def test_the_explanation_is_in_words() -> None:
-    told = explanation(load_recipe("sdxl-linear", ["ref_unet=some/where"]))
+    told = explanation(load_recipe("sdxl-linear", ["reference_weights=some/where"]))
     assert [paragraph.partition(":")[0] for paragraph in told] == [
         "Labels", "Noising", "Objective", "Start", "Training", "Work"
     ]

@@ -87,7 +87,7 @@ def test_loss_and_gradient_are_those_of_our_step(work) -> None:
     )
     options = run.options.model_copy(update={"micro_batch_size": PAIRS})
     batches = MicroBatches(
-        run.pairs, run.cache, run.family, options=options, visiting=run.visiting, share=Share(0, 1)
+        run.pairs, run.cache, run.family, options=options, order=run.order, share=Share(0, 1)
     )
     output = training_step(prepare(batches[0], parts), parts)
     output.loss.mean().backward()
@@ -119,6 +119,6 @@ def test_optimizer_steps_see_the_same_pairs_and_do_the_same_work(work) -> None:
 def test_drawn_weights_are_the_same_at_every_load(tmp_path: Path) -> None:
     plan = Plan(tmp_path / "work", "tiny-sdxl", CPU, drawn=True, settings=SETTINGS)
     family = make_workload(plan, pairs=1).family
-    first, second = family.load_unet(), family.load_unet()
+    first, second = family.load_denoiser(), family.load_denoiser()
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
     assert family.load_vae(torch.bfloat16).dtype == torch.bfloat16

@@ -18,8 +18,8 @@ from smpo.models import FAMILIES
 from smpo.pipeline.config import load_recipe
 from smpo.preparation import cache
 from smpo.preparation.cache import CacheOptions, cache_pairs
-from smpo.training import stored
-from smpo.training.invert import invert_visits
+from smpo.training import cached
+from smpo.training.invert import cache_inversions
 from smpo.training.trainer import train
 from tests.training.conftest import NUM_PAIRS
 from tests.training.runs import make_run
@@ -48,17 +48,17 @@ def test_disk_is_the_bytes_of_a_real_cache(options, model, artefacts, tmp_path, 
 
 
 @pytest.mark.parametrize(("objective", "noising"), [
-    ({"name": "smpo"}, {"name": "chained", "links": 2, "network": "reference"}),
+    ({"name": "smpo"}, {"name": "chained", "chain_length": 2, "network": "reference"}),
     ({"name": "kto", "winner_share": 0.5}, {"name": "forward"}),
 ])
 def test_disk_and_work_of_stored_visits_are_those_of_a_real_store(
     objective, noising, artefacts, random_sd, tmp_path, monkeypatch
 ) -> None:
-    """28 visits in blocks of three chains, the last one short; two draws a pair, so that none comes again."""
-    monkeypatch.setattr(stored, "BLOCK_CHAINS", 3)
-    settings = {"steps": 7, "batch_size": 4, "micro_batch_size": 4, "stored_visits": 3}
+    """28 examples in blocks of three chains, the last one short; two draws a pair, so that none comes again."""
+    monkeypatch.setattr(cached, "BLOCK_CHAINS", 3)
+    settings = {"steps": 7, "batch_size": 4, "micro_batch_size": 4, "cached_inversion_epochs": 3}
     run = make_run(artefacts, tmp_path / "run", random_sd, objective=objective, noising=noising, **settings)
-    report = invert_visits(run, tmp_path / "store")
+    report = cache_inversions(run, tmp_path / "store")
     changes = {f"training.{key}": value for key, value in settings.items()} | {"cache.dtype": "float32"}
     changes |= {f"{part}.{key}": value for part, its in (("objective", objective), ("noising", noising))
                 for key, value in its.items()}
@@ -67,16 +67,16 @@ def test_disk_and_work_of_stored_visits_are_those_of_a_real_store(
         *(f"{key}={value}" for key, value in changes.items()),
     ])
     found = estimate(recipe, Counts(NUM_PAIRS, 5, ""))
-    assert found.storing.visits == report.visits == 28 and found.storing.evaluations == report.evaluations
+    assert found.storing.examples == report.examples == 28 and found.storing.evaluations == report.evaluations
     assert found.storing.bytes == sum(file.stat().st_size for file in (tmp_path / "store").glob("*.npy"))
     assert found.storing.flops == 28 * report.evaluations * found.forwards.unet
-    assert found.visit.free == found.memory.reference == 0 and found.hours[0].storing > 0
+    assert found.example.free == found.memory.reference == 0 and found.hours[0].storing > 0
     text = as_text(found)
-    assert "28 visits of" in text and "stored visits" in text and " storing  training" in text
+    assert "28 examples of" in text and "cached inversions" in text and " storing  training" in text
 
 
 def test_evaluations_are_those_that_a_run_logs(artefacts, random_sd, tmp_path) -> None:
-    """Trained exactly; free as the mean of 80 visits, whose timesteps are drawn: 4 standard errors.
+    """Trained exactly; free as the mean of 80 examples, whose timesteps are drawn: 4 standard errors.
 
     With four steps and one ReNoise step an image takes 2 to 5 evaluations, evenly: a pair's deviation is 2 * 1.12.
     """
@@ -89,8 +89,8 @@ def test_evaluations_are_those_that_a_run_logs(artefacts, random_sd, tmp_path) -
     lines = [json.loads(line) for line in run.metrics_path.read_text().splitlines()]
     recipe = load_recipe("sd15-smpo", [f"noising.{key}={value}" for key, value in noising.items() if key != "name"])
     expected = visit_cost(recipe)
-    assert {line["evaluations_trained"] for line in lines} == {expected.trained}
-    mean = sum(line["evaluations_free"] for line in lines) / len(lines)
+    assert {line["nfe_grad"] for line in lines} == {expected.trained}
+    mean = sum(line["nfe_no_grad"] for line in lines) / len(lines)
     assert mean == pytest.approx(expected.free, abs=4 * 2 * 1.12 / 80**0.5)
 
 
@@ -100,7 +100,7 @@ def test_hours_follow_from_the_work(random_sd) -> None:
     found, faster = (estimate(recipe, Counts(10, 5, ""), utilisation=share) for share in (0.25, 0.5))
     by_name = {one.gpu.name: one for one in found.hours}
     a800 = by_name["A800 80GB"]
-    assert a800.training == pytest.approx(found.visits * 8 * found.forwards.unet / (312e12 * 0.25 * 3600))
+    assert a800.training == pytest.approx(found.examples * 8 * found.forwards.unet / (312e12 * 0.25 * 3600))
     vae, text = 10 * 2 * 2 * found.forwards.vae, 6 * found.forwards.text
     assert a800.caching == pytest.approx((vae / 156e12 + text / 19.5e12) / (0.25 * 3600))
     assert [one.training for one in faster.hours] == pytest.approx([one.training / 2 for one in found.hours])

@@ -63,18 +63,18 @@ def test_a_runs_own_hours_are_its_median_seconds(measured) -> None:
 
 
 def test_the_hours_of_another_recipe_follow_from_its_work(measured, new_recipe) -> None:
-    """LoRA: 2 x 2 + 2 forwards in place of 8; stored visits: 6, and before them 2 for each visit that differs."""
+    """LoRA: 2 x 2 + 2 forwards in place of 8; cached inversions: 6, and before them 2 for each example that differs."""
     recipe, folder = measured
     at_rate = 7 * statistics.median(seconds(folder)) / 3600
     lora = new_recipe("lora", "training.lora={rank: 2}")
     told = measured_hours(lora, estimate(lora, COUNTS), folder)
     assert told.training == pytest.approx(at_rate * 6 / 8)
     assert told.differs.keys() == {"training.lora"} and told.differs["training.lora"][0] == "null"
-    stored = new_recipe("stored", "training.stored_visits=1", "training.micro_batch_size=4")
+    stored = new_recipe("stored", "training.cached_inversion_epochs=1", "training.micro_batch_size=4")
     found = estimate(stored, COUNTS)
     told = measured_hours(stored, found, folder)
     assert told.training == pytest.approx(at_rate * 6 / 8)
-    assert told.storing == pytest.approx(at_rate * 2 / 8 * found.storing.visits / 28)
+    assert told.storing == pytest.approx(at_rate * 2 / 8 * found.storing.examples / 28)
     assert told.differs == {"training.micro_batch_size": ("2", "4")}
     text = as_text(found, told)
     assert max(map(len, text.splitlines())) <= 100
@@ -103,9 +103,9 @@ def test_a_run_that_has_just_begun_is_enough(new_recipe) -> None:
     run.metrics_path.write_text("".join(lines[:FIRST_STEPS]))
     with pytest.raises(DataError, match="has 2 logged steps, of which the first 2 do not count; let the run go on"):
         measured_hours(recipe, found, run.folder)
-    old = [{key: value for key, value in json.loads(line).items() if "evaluations" not in key} for line in lines]
+    old = [{key: value for key, value in json.loads(line).items() if "nfe" not in key} for line in lines]
     run.metrics_path.write_text("".join(json.dumps(line) + "\n" for line in old))
-    with pytest.raises(DataError, match="tells no evaluations_free, evaluations_trained, as runs of old did"):
+    with pytest.raises(DataError, match="tells no nfe_grad, nfe_no_grad, as runs of old did"):
         measured_hours(recipe, found, run.folder)
 
 

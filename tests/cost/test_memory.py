@@ -112,7 +112,7 @@ def test_what_is_not_held_is_not_counted() -> None:
         options = TrainingOptions(steps=1, batch_size=2, optimizer={"lr": 1.0}, **training)
         inputs = {name: value.to("meta") for name, value in unet_call(2, 8).items()}
         unet = tiny_unet().to("meta")
-        return training_memory(unet, inputs, options, has_reference=has_reference, spread=Spread(num_processes))
+        return training_memory(unet, inputs, options, has_reference=has_reference, parallel=Spread(num_processes))
 
     least, most = parts(False, 1), parts(True, 2, ema_decay=0.9)
     assert (least.reference, least.average, least.buckets) == (0, 0, 0)

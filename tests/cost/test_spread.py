@@ -62,12 +62,12 @@ def test_what_fsdp2_gathers_at_a_time(precision: str, size: int) -> None:
         unit = "root" if cut is None else ".".join(parts[: cut + 2])
         counts[unit] = counts.get(unit, 0) + parameter.numel()
     root, largest = counts.pop("root"), max(counts.values())
-    spread = Spread(2, "fsdp2")
-    gathered = spread.gathered(unet, options(mixed_precision=precision))
+    parallel = Spread(2, "fsdp2")
+    gathered = parallel.gathered(unet, options(mixed_precision=precision))
     assert gathered == size * (root + 2 * largest + root + largest) + 4 * max(root, largest)
     total = root + sum(counts.values())
-    assert spread.inverting(unet, options(mixed_precision=precision)) == size * total
-    assert spread.inverting(unet, options(mixed_precision=precision, stored_visits=1)) == 4 * total
+    assert parallel.inverting(unet, options(mixed_precision=precision)) == size * total
+    assert parallel.inverting(unet, options(mixed_precision=precision, cached_inversion_epochs=1)) == 4 * total
     assert Spread(2).gathered(unet, options()) == Spread(2, "zero2").inverting(unet, options()) == 0
 
 
@@ -162,7 +162,7 @@ def test_two_real_processes_hold_what_is_told(split: str, make, whole, random_sd
     architecture = architecture_of({"name": "sd", "source": str(random_sd)})
     base, memory = (training_memory(
         architecture.unet(), unet_inputs(architecture, 4, 32), make("told").options, has_reference=True,
-        spread=Spread(2, how),
+        parallel=Spread(2, how),
     ) for how in ("ddp", split))
     real = whole if split == "ddp" else counted(make(split), split)
     in_update = memory.buckets + memory.copied if split == "zero3" else 0  # its buffer, and gradients to step by

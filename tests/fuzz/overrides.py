@@ -35,7 +35,7 @@ INTEGERS: dict[str, tuple[int, int]] = {  # key -> (smallest value, a larger one
     "scoring.block_size": (1, 3),
     "evaluation.batch_size": (1, 3),
     "data.max_rows": (1, 5),
-    "training.stored_visits": (1, 2),
+    "training.cached_inversion_epochs": (1, 2),
     "training.lora.rank": (1, 4),
     "training.micro_batch_size": (1, 2),
 }
@@ -79,7 +79,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "generation.dtype": ("float32", "bfloat16"),
     "evaluation.protocol": ("all", "median-image"),
 }
-TEXTS = ("paths.workdir", "paths.store", "paths.cache", "data.source", "model.source", "ref_unet")
+TEXTS = ("paths.workdir", "paths.store", "paths.cache", "data.source", "model.source", "reference_weights")
 SEAMS = ("model", "labels", "noising", "objective", "scorer")
 FLAGS: dict[str, str] = {  # flags of diffusers' scripts, TRL and kohya, as an override -> the key that does it here
     "training.learning_rate=1e-5": "training.optimizer.lr",
@@ -161,7 +161,7 @@ def fixed() -> list[Case]:
 def _needs(key: str) -> list[str]:
     """What else has to be set for `key` to make sense."""
     lora = ["training.lora.rank=2"] if key.startswith("training.lora") and key != "training.lora.rank" else []
-    stored = ["noising.name=ddim", "noising.network=reference"] if key == "training.stored_visits" else []
+    stored = ["noising.name=ddim", "noising.network=reference"] if key == "training.cached_inversion_epochs" else []
     return lora + stored
 
 
@@ -235,7 +235,7 @@ def _texts() -> Iterator[Case]:
             "1_000",
             ":",
         ):
-            if not (key in ("data.source", "model.source", "ref_unet") and text == "no"):
+            if not (key in ("data.source", "model.source", "reference_weights") and text == "no"):
                 yield case(f"{key}={text}", text_or_refused(key, text))
         yield case(f"{key}=", refused(key.rpartition(".")[2]))
         # YAML's null, as documented, though shells mean the home folder by it: the default, or refused
@@ -347,7 +347,7 @@ def _shapes() -> Iterator[Case]:
         text = f"data.exclude_words=[{', '.join(words)}]"
         yield case(text, Either((resolved("data.exclude_words", words), refused("exclude_words"))))
     yield case(["seed=1", "seed=2"], Either((resolved("seed", 2), refused("seed"))))
-    yield case("training.stored_visits=null", resolved("training.stored_visits", None))
+    yield case("training.cached_inversion_epochs=null", resolved("training.cached_inversion_epochs", None))
     yield case("training.trackers=[]", resolved("training.trackers", []))
     yield case("training.trackers=[tensorboard]", resolved("training.trackers", ["tensorboard"]))
     for bad in ("nope", "wand", "tensorboardx"):

@@ -245,7 +245,7 @@ def _judged_by_stages() -> Iterator[Case]:
         yield stage_case(
             "train", [*fresh, "training.lora.rank=2", f'training.lora.targets=["{targets}"]'], Refused(("targets",))
         )
-    for key in ("init_unet", "ref_unet"):
+    for key in ("init_weights", "reference_weights"):
         yield stage_case("train", [*fresh, f"{key}=nowhere"], Refused(("nowhere",)))
         yield stage_case("train", [*fresh, f"{key}=prompts.txt"], Refused(("prompts.txt",)))
     for source in (
@@ -275,7 +275,7 @@ def _judged_by_stages() -> Iterator[Case]:
     yield stage_case("train", "objective.beta=1", Refused(("beta",)))
     yield stage_case("train", "training.steps=1", Refused(("steps",)))
     yield stage_case("sample", [], Refused(("sampling",)))
-    yield stage_case("invert", [], Refused(("stored_visits",)))
+    yield stage_case("invert", [], Refused(("cached_inversion_epochs",)))
     yield stage_case("run", "data.source=nowhere", Refused(("nowhere",)))
     yield stage_case("run", "evaluation.scorers.x={name: verifier}", Refused(("scorers.x",)))
 

@@ -45,7 +45,7 @@ def same_weights(one: torch.nn.Module, other: torch.nn.Module) -> bool:
 
 def test_noise_prediction_is_the_plain_unet_call(random_sd: Path) -> None:
     family = StableDiffusion(source=str(random_sd))
-    unet, given = family.load_unet(), conditioned(family)
+    unet, given = family.load_denoiser(), conditioned(family)
     with torch.no_grad():
         expected = unet(latents(), TIMESTEPS, encoder_hidden_states=given.tensors["hidden"]).sample
         assert torch.equal(family.predict(unet, latents(), TIMESTEPS, given), expected)
@@ -53,7 +53,7 @@ def test_noise_prediction_is_the_plain_unet_call(random_sd: Path) -> None:
 
 def test_sdxl_prediction_is_the_plain_unet_call(random_sdxl: Path) -> None:
     family = StableDiffusionXL(source=str(random_sdxl))
-    unet, encoded = family.load_unet(), family.encode_prompts(PROMPTS, CPU)
+    unet, encoded = family.load_denoiser(), family.encode_prompts(PROMPTS, CPU)
     added = {"text_embeds": encoded["pooled"], "time_ids": SIZES.float()}
     with torch.no_grad():
         expected = unet(
@@ -64,7 +64,7 @@ def test_sdxl_prediction_is_the_plain_unet_call(random_sdxl: Path) -> None:
 @pytest.mark.parametrize("name", ["sd", "sdxl"])
 def test_predictions_of_a_batch_equal_its_rows_alone(name: str, request: pytest.FixtureRequest) -> None:
     family = FAMILIES.build({"name": name, "source": str(request.getfixturevalue(f"random_{name}"))})
-    unet, given = family.load_unet(), conditioned(family)
+    unet, given = family.load_denoiser(), conditioned(family)
     with torch.no_grad():
         together = family.predict(unet, latents(), TIMESTEPS, given)
         for i in range(3):
@@ -75,7 +75,7 @@ def test_predictions_of_a_batch_equal_its_rows_alone(name: str, request: pytest.
 
 def test_prediction_depends_on_prompt_and_timestep_and_on_sizes_in_sdxl(random_sdxl: Path) -> None:
     family = StableDiffusionXL(source=str(random_sdxl))
-    unet, encoded, x = family.load_unet(), family.encode_prompts(PROMPTS, CPU), latents()
+    unet, encoded, x = family.load_denoiser(), family.encode_prompts(PROMPTS, CPU), latents()
 
     @torch.no_grad()
     def predict(timesteps: torch.Tensor, encoded: dict, sizes: torch.Tensor) -> torch.Tensor:
@@ -129,9 +129,9 @@ def test_sdxl_time_ids_have_the_order_of_the_pipeline(random_sdxl: Path) -> None
 
 def test_unet_loads_from_pipeline_and_from_its_own_folder(random_sd: Path) -> None:
     family = StableDiffusion(source=str(random_sd))
-    assert same_weights(family.load_unet(), family.load_unet(str(random_sd / "unet")))
-    assert same_weights(family.load_unet(), DiffusionPipeline.from_pretrained(random_sd, safety_checker=None).unet)
-    assert family.load_unet(dtype=torch.bfloat16).dtype == torch.bfloat16
+    assert same_weights(family.load_denoiser(), family.load_denoiser(str(random_sd / "unet")))
+    assert same_weights(family.load_denoiser(), DiffusionPipeline.from_pretrained(random_sd, safety_checker=None).unet)
+    assert family.load_denoiser(dtype=torch.bfloat16).dtype == torch.bfloat16
 
 
 def test_package_data_is_a_source(random_sd: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,13 +140,13 @@ def test_package_data_is_a_source(random_sd: Path, tmp_path: Path, monkeypatch: 
     (package / "__init__.py").touch()
     monkeypatch.syspath_prepend(tmp_path)
     family = StableDiffusion(source="package://some_package/weights/sd")
-    assert same_weights(family.load_unet(), StableDiffusion(source=str(random_sd)).load_unet())
+    assert same_weights(family.load_denoiser(), StableDiffusion(source=str(random_sd)).load_denoiser())
     assert family.alphas_cumprod.shape == (1000,)
 
 
 def test_saved_pipeline_opens_in_plain_diffusers_bit_equal(random_sd: Path, tmp_path: Path) -> None:
     family = StableDiffusion(source=str(random_sd))
-    unet = family.load_unet()
+    unet = family.load_denoiser()
     with torch.no_grad():
         for parameter in unet.parameters():
             parameter.add_(0.01)
@@ -160,7 +160,7 @@ def test_saved_pipeline_opens_in_plain_diffusers_bit_equal(random_sd: Path, tmp_
 
 def test_saved_sdxl_pipeline_opens_in_plain_diffusers(random_sdxl: Path, tmp_path: Path) -> None:
     family = StableDiffusionXL(source=str(random_sdxl))
-    unet = family.load_unet()
+    unet = family.load_denoiser()
     family.save_pipeline(unet, tmp_path / "out")
     saved = DiffusionPipeline.from_pretrained(tmp_path / "out")
     assert same_weights(saved.unet, unet) and saved.config.force_zeros_for_empty_prompt
@@ -202,7 +202,7 @@ def error_of(call: Callable[[], object]) -> str:
 
 
 @pytest.mark.parametrize(("part", "load"), [
-    ("unet", lambda family: family.load_unet()), ("vae", lambda family: family.load_vae()),
+    ("unet", lambda family: family.load_denoiser()), ("vae", lambda family: family.load_vae()),
     ("tokenizer", lambda family: family.encode_prompts(["a"], CPU)),
     ("text_encoder", lambda family: family.encode_prompts(["a"], CPU)),
     ("scheduler", lambda family: family.alphas_cumprod),
@@ -225,7 +225,7 @@ def test_missing_parts_are_one_line_errors(editable: Path, part: str, load: Call
 ])
 def test_missing_package_data_is_a_one_line_error(source: str, message: str) -> None:
     smpo = Path(parts.__file__).parents[1]
-    assert error_of(lambda: StableDiffusion(source=source).load_unet()) == message.format(smpo=smpo)
+    assert error_of(lambda: StableDiffusion(source=source).load_denoiser()) == message.format(smpo=smpo)
 
 
 # --- inversion by the family, undone by diffusers ---
@@ -236,7 +236,7 @@ def test_diffusers_ddim_undoes_an_inversion(random_sd: Path) -> None:
     The scheduler's table is float32 and the way back divides by sqrt(abar_501) = 0.52.
     """
     family = StableDiffusion(source=str(random_sd))
-    unet, given, stored = family.load_unet(), conditioned(family), []
+    unet, given, stored = family.load_denoiser(), conditioned(family), []
 
     def predict(x: torch.Tensor, labels: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
         stored.append((labels[0].item(), family.predict(unet, x, labels, given.rows(rows))))
@@ -255,7 +255,7 @@ def test_diffusers_ddim_undoes_an_inversion(random_sd: Path) -> None:
 
 def test_inversion_by_a_real_unet_treats_every_row_alone(random_sd: Path) -> None:
     family = StableDiffusion(source=str(random_sd))
-    unet, given, t = family.load_unet(), conditioned(family), torch.tensor([3, 250, 999])
+    unet, given, t = family.load_denoiser(), conditioned(family), torch.tensor([3, 250, 999])
 
     @torch.no_grad()
     def inverted(rows: torch.Tensor) -> torch.Tensor:

@@ -310,7 +310,7 @@ def test_a_damaged_folder_is_refused_in_one_line(
 def test_another_familys_folder_names_that_family(name: str, other: str, request: pytest.FixtureRequest) -> None:
     folder = request.getfixturevalue(f"random_{other}")
     for use in (
-        lambda family: family.load_unet(), lambda family: family.load_vae(), lambda family: family.alphas_cumprod,
+        lambda family: family.load_denoiser(), lambda family: family.load_vae(), lambda family: family.alphas_cumprod,
         lambda family: family.encode_prompts(["a"], CPU), lambda family: family.pipeline(),
     ):
         with pytest.raises(ConfigError, match=f"set model.name={other}"):
@@ -318,7 +318,7 @@ def test_another_familys_folder_names_that_family(name: str, other: str, request
 
 
 def test_start_weights_must_fit_the_base(random_sd: Path, random_sdxl: Path, tmp_path: Path) -> None:
-    """init_unet and ref_unet: another family's; of another width; damaged."""
+    """init_weights and reference_weights: another family's; of another width; damaged."""
     family = StableDiffusion(source=str(random_sd))
     for source in (random_sdxl, random_sdxl / "unet"):
         with pytest.raises(ConfigError, match="if it is one of SDXL, set model.name=sdxl"):

@@ -10,7 +10,7 @@ from smpo.core.errors import ConfigError
 from smpo.cost.architecture import architecture_of
 from smpo.models import sources
 from smpo.models.sd import StableDiffusion
-from smpo.models.sources import local_pipeline, local_unet
+from smpo.models.sources import local_denoiser, local_pipeline
 from smpo.pipeline.config import load_recipe
 from smpo.pipeline.stages import base_model, compared_models
 from smpo.sampling import GenerationOptions, generate_images
@@ -53,7 +53,7 @@ def test_a_folder_is_itself_and_home_is_expanded(random_sd: Path, monkeypatch: p
     monkeypatch.setenv("HOME", str(random_sd.parent))
     assert local_pipeline(str(random_sd)) == local_pipeline(f"~/{random_sd.name}") == random_sd
     assert local_pipeline(str(random_sd), revision="any") == random_sd
-    assert local_unet(str(random_sd)) == local_unet(str(random_sd / "unet")) == random_sd / "unet"
+    assert local_denoiser(str(random_sd)) == local_denoiser(str(random_sd / "unet")) == random_sd / "unet"
 
 
 def test_a_revision_chooses_the_snapshot(hub: Path) -> None:
@@ -62,8 +62,8 @@ def test_a_revision_chooses_the_snapshot(hub: Path) -> None:
     for revision in ("v1", OLD):
         assert local_pipeline("owner/pipeline", revision=revision) == snapshots / OLD
         assert local_pipeline(f"owner/pipeline@{revision}") == snapshots / OLD
-    assert local_unet("owner/pipeline@v1") == snapshots / OLD / "unet"
-    assert local_unet("owner/unet") == hub / "models--owner--unet" / "snapshots" / OLD / "unet"
+    assert local_denoiser("owner/pipeline@v1") == snapshots / OLD / "unet"
+    assert local_denoiser("owner/unet") == hub / "models--owner--unet" / "snapshots" / OLD / "unet"
     assert error_of("owner/pipeline@v1", "v2") == (
         "model: owner/pipeline@v1 names the revision v1, and model.revision is v2; give one")
     assert error_of("owner/unet").endswith(
@@ -107,7 +107,7 @@ def test_every_stage_reads_the_same_revision(hub: Path, tmp_path: Path) -> None:
     sets = [generate_images(source, ["a"], tmp_path / str(i), options=options).fingerprint
             for i, source in enumerate([base_model(recipe), str(old), "owner/pipeline"])]
     assert sets[0] == sets[1] != sets[2]
-    ours, theirs = (StableDiffusion(source=s).load_unet().state_dict() for s in (str(old), "owner/pipeline@v1"))
+    ours, theirs = (StableDiffusion(source=s).load_denoiser().state_dict() for s in (str(old), "owner/pipeline@v1"))
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 

@@ -59,7 +59,7 @@ def test_a_sound_set_up_passes_and_leaves_nothing_behind(set_up: list[str], tmp_
     ("pairs", "data.source=/nowhere/pairs.jsonl", "pairs", "/nowhere/pairs.jsonl does not exist"),
     ("generate", "generation.prompts=/nowhere/prompts.txt", "prompts", "/nowhere/prompts.txt does not exist"),
     ("cache", "model.source=/nowhere/model", "model", "/nowhere/model"),
-    ("train", "init_unet=/nowhere/unet", "model", "/nowhere/unet"),
+    ("train", "init_weights=/nowhere/unet", "model", "/nowhere/unet"),
     ("generate", "generation.models={other: /nowhere/other}", "compared", "/nowhere/other"),
     ("evaluate", "evaluation.scorers.clip.source=/nowhere/clip", "scorers", "/nowhere/clip"),
     ("train", "training.max_timestep=1000", "timesteps", "training.max_timestep must be < 1000"),

@@ -36,7 +36,7 @@ def batch_of(
 
 
 def winners(batch: TrainingBatch) -> TrainingBatch:
-    """The same visits, showing their winners alone."""
+    """The same examples, showing their winners alone."""
     first = torch.arange(len(batch.pair_ids))
     return replace(
         batch, x_0=batch.x_0[:1], conditioning=batch.conditioning.rows(first),

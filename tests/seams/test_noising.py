@@ -209,7 +209,7 @@ CHAINS = batch_of([40, 290, 540, 790, 249, 499, 749, 999])
 
 
 def linked(batch: TrainingBatch) -> TrainingBatch:
-    """Two chains of four visits: the visits of a chain show the first one's pair."""
+    """Two chains of four examples: the examples of a chain show the first one's pair."""
     pair = torch.arange(8) // 4 * 4
     return replace(batch, x_0=batch.x_0[:, pair], conditioning=batch.conditioning.rows(torch.cat([pair, pair + 8])))
 
@@ -217,7 +217,7 @@ def linked(batch: TrainingBatch) -> TrainingBatch:
 @pytest.mark.parametrize("renoise", [False, True])
 def test_every_visit_of_a_chain_equals_its_own_inversion(renoise: bool) -> None:
     batch = linked(CHAINS)
-    noisy = Chained(links=4, renoise=renoise)(Model(), batch, TABLE)
+    noisy = Chained(chain_length=4, renoise=renoise)(Model(), batch, TABLE)
     for row in range(8):
         first, t = row // 4 * 4, batch.timesteps[row]
         levels = torch.tensor([[-1, *batch.timesteps[first : row + 1].tolist()]] * 2)
@@ -235,16 +235,16 @@ def test_every_visit_of_a_chain_equals_its_own_inversion(renoise: bool) -> None:
 @pytest.mark.parametrize(("renoise", "images"), [(True, 2 * 2 * 5), (False, 2 * 2 * 4)])
 def test_a_chain_costs_one_image_more_than_its_links(renoise: bool, images: int) -> None:
     model = Model()
-    Chained(links=4, renoise=renoise)(model, linked(CHAINS), TABLE)
+    Chained(chain_length=4, renoise=renoise)(model, linked(CHAINS), TABLE)
     assert sum(len(labels) for labels, _ in model.calls) == images
 
 
 @pytest.mark.parametrize(("timesteps", "message"), [
-    ([40, 290, 540], "whole chains of 2 visits, got 3"), ([40, 290, 540, 500], "must rise"),
+    ([40, 290, 540], "chains of 2, got 3 examples"), ([40, 290, 540, 500], "must rise"),
 ])
 def test_rows_that_are_no_chains_raise(timesteps: list[int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        Chained(links=2)(Model(), batch_of(timesteps), TABLE)
+        Chained(chain_length=2)(Model(), batch_of(timesteps), TABLE)
 
 
 # --- the released variant ---

@@ -16,7 +16,7 @@ each_seed: [[python, -m, smpo.tiny.demo, "{seed_folder}", --seed, "{seed}"]]
 set: {sampling.seed: "{seed+1}", training.steps: 7}
 rows:
   start: {set: {objective.name: sft, labels.name: hard, noising.name: forward}}
-  from start: {set: {init_unet: "{run:start}/train/model"}, own: [pairs]}
+  from start: {set: {init_weights: "{run:start}/train/model"}, own: [pairs]}
 grid: {training.optimizer.lr: [1.0e-4, 2.0e-4]}
 """
 
@@ -69,7 +69,7 @@ def test_a_row_may_start_from_another_and_waits_for_it(write, tmp_path: Path) ->
     runs = load_sweep(write(FILE), tmp_path).runs()
     start, following = runs[1], runs[3]
     assert start.after == () and following.after == (start.folder,) and following.row == "from start, lr=0.0002"
-    assert following.recipe().init_unet == str(start.folder / "train" / "model")
+    assert following.recipe().init_weights == str(start.folder / "train" / "model")
 
 
 def test_a_row_may_start_from_one_that_lacks_its_grid(write, tmp_path: Path) -> None:

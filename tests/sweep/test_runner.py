@@ -35,7 +35,7 @@ set:
 rows:
   start: {{set: {{labels.name: hard, noising.name: forward, objective.name: sft}}}}
   dpo:
-    set: {{labels.name: hard, noising.name: forward, objective.name: dpo, init_unet: "{{run:start}}/train/model"}}
+    set: {{labels.name: hard, noising.name: forward, objective.name: dpo, init_weights: "{{run:start}}/train/model"}}
 report: {{ours: dpo}}
 """
 

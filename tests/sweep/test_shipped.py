@@ -16,7 +16,7 @@ from smpo.pipeline.config import Recipe, load_recipe
 from smpo.pipeline.recipe_files import shipped_sweeps, sweep_path
 from smpo.pipeline.stages import stages_of
 from smpo.report.published import PublishedNumbers
-from smpo.sweep.plan import Planned, RowSection, Sweep, SweepFile, SweepReportSection, load_sweep
+from smpo.sweep.plan import PlannedRun, RowSection, Sweep, SweepFile, SweepReportSection, load_sweep
 from smpo.sweep.runner import plan_of
 
 DOCS = Path(__file__).parents[2] / "docs" / "sweeps.md"
@@ -57,7 +57,8 @@ HOURS = {  # A800-hours of Tables 1, 4 and 6
     "sd15-table6": {"guidance minus 7.5": "70.3", "guidance minus 5": "70.3", "guidance minus 1": "70.3",
                     "guidance 0": "41.3", "SmPO": "41.3", "guidance 5": "70.3", "guidance 7.5": "70.3"},
 }
-TRAINING = ("seed", "model", "init_unet", "ref_unet", "data", "scorer", "scoring", "labels", "noising", "objective",
+TRAINING = ("seed", "model", "init_weights", "reference_weights", "data", "scorer", "scoring", "labels", "noising",
+            "objective",
             "cache", "training")
 
 
@@ -71,11 +72,11 @@ def loaded(source: str, overrides: tuple[str, ...]) -> Recipe:
     return load_recipe(source, overrides)
 
 
-def recipe_of(run: Planned) -> Recipe:
+def recipe_of(run: PlannedRun) -> Recipe:
     return loaded(run.source, run.overrides)
 
 
-def run_of(name: str, row: str) -> Planned:
+def run_of(name: str, row: str) -> PlannedRun:
     return next(run for run in sweep(name).runs() if run.row == row)
 
 
@@ -196,7 +197,7 @@ def test_the_modules_come_one_at_a_time_with_and_without_sft() -> None:
         "labels.name", "labels.link", "objective.name", "objective.gamma"}
     for without, start in (("DPO, short", "DPO from SFT"), ("+ Inversion, no SFT", "+ Inversion"),
                            ("+ ReNoise, no SFT", "+ ReNoise"), ("SmPO, no SFT", "SmPO")):
-        assert changes(rows[without], rows[start]) == {"init_unet": "runs/sd15/seed-0/SFT/train/model"}
+        assert changes(rows[without], rows[start]) == {"init_weights": "runs/sd15/seed-0/SFT/train/model"}
     assert changes(rows["SmPO, no SFT"], load_recipe("sd15-smpo")) == {}
     assert changes(rows["DPO"], load_recipe("sd15-dpo")) == {}
 

@@ -16,7 +16,7 @@ from smpo.training.run import Run
 
 def make_run(
     artefacts: Path, folder: Path, model: Path, *, family: str = "sd", objective: dict | None = None,
-    noising: dict | None = None, seed: int = 0, init_unet: str | None = None, ref_unet: str | None = None,
+    noising: dict | None = None, seed: int = 0, init_weights: str | None = None, reference_weights: str | None = None,
     **training: Any,
 ) -> Run:
     """A run of two micro-batches of two pairs a step unless told otherwise."""
@@ -30,7 +30,8 @@ def make_run(
     pairs = TrainingPairs(PairSet.open(artefacts / "pairs"), LabelTable.open(artefacts / "label"), cache)
     return Run(
         name="test", folder=folder, seed=seed, family=FAMILIES.build({"name": family, "source": str(model)}),
-        init_unet=init_unet, ref_unet=ref_unet, noising=NOISINGS.build(noising), objective=OBJECTIVES.build(objective),
-        options=TrainingOptions(**options), pairs=pairs, cache=cache, inputs={"cache": cache.fingerprint},
-        settings={"objective": objective, "noising": noising}, recipe_yaml="name: test\n",
+        init_weights=init_weights, reference_weights=reference_weights, noising=NOISINGS.build(noising),
+        objective=OBJECTIVES.build(objective), options=TrainingOptions(**options), pairs=pairs, cache=cache,
+        inputs={"cache": cache.fingerprint}, settings={"objective": objective, "noising": noising},
+        recipe_yaml="name: test\n",
     )

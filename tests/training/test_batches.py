@@ -13,7 +13,7 @@ from smpo.data.pair_set import PairSet
 from smpo.models import FAMILIES
 from smpo.preparation.cache import CacheOptions, LatentCache, cache_pairs
 from smpo.training.batches import MicroBatches, Share
-from smpo.training.order import Visit, Visiting, draws_of, visit_at
+from smpo.training.order import Example, ExampleOrder, draws_of, example_at
 from smpo.training.run import Run
 from tests.training.runs import make_run
 
@@ -21,26 +21,26 @@ MakeRun = Callable[..., Run]
 
 
 def batches(run: Run, *, winner_share: float | None = None, **changes: Any) -> MicroBatches:
-    options, visiting = run.options.model_copy(update=changes), Visiting(0, winner_share)
-    return MicroBatches(run.pairs, run.cache, run.family, options=options, visiting=visiting, share=Share(0, 1))
+    options, order = run.options.model_copy(update=changes), ExampleOrder(0, winner_share)
+    return MicroBatches(run.pairs, run.cache, run.family, options=options, order=order, share=Share(0, 1))
 
 
-def visits_of(run: Run, count: int) -> list[Visit]:
-    """The first `count` visits."""
-    return [visit_at(position, num_pairs=len(run.pairs), visiting=Visiting(0)) for position in range(count)]
+def visits_of(run: Run, count: int) -> list[Example]:
+    """The first `count` examples."""
+    return [example_at(position, num_pairs=len(run.pairs), order=ExampleOrder(0)) for position in range(count)]
 
 
 def collated(
     run: Run, count: int, *, winner_share: float | None = None, **changes: Any
 ) -> tuple[TrainingBatch, list[int]]:
-    """A batch of the first `count` visits, and the cache row of each."""
-    visits = visits_of(run, count)
-    batch = batches(run, winner_share=winner_share, **changes).collate(visits)
-    return batch, [run.pairs.cache_rows[visit.row] for visit in visits]
+    """A batch of the first `count` examples, and the cache row of each."""
+    examples = visits_of(run, count)
+    batch = batches(run, winner_share=winner_share, **changes).collate(examples)
+    return batch, [run.pairs.cache_rows[example.row] for example in examples]
 
 
 def views_taken(run: Run, flips: str, count: int = 60) -> list[tuple[int, int]]:
-    """Which view winner and loser of each visit are."""
+    """Which view winner and loser of each example are."""
     batch, rows = collated(run, count, flips=flips, latents="mean")
 
     def view(side: int, place: int) -> int:
@@ -86,18 +86,18 @@ def test_sampled_latents_are_mean_plus_deviation_times_the_visits_own_noise(new_
     assert std.min() > 0
 
 
-# --- one image a visit ---
+# --- one image an example ---
 
 def test_one_image_visits_show_the_winner_with_the_given_probability_and_the_pairs_own_side(new_run: MakeRun) -> None:
-    """Whatever is shown is what a visit of both images shows on that side: latents, draws and all."""
+    """Whatever is shown is what an example of both images shows on that side: latents, draws and all."""
     run = new_run("run")
     run.pairs.p_winner = torch.linspace(0.6, 0.9, len(run.pairs))
     both, _ = collated(run, 60, latents="sample")
     one, _ = collated(run, 60, latents="sample", winner_share=0.7)
     assert both.x_0.shape[0] == 2 and one.x_0.shape == (1, *both.x_0.shape[1:])
     losers = []
-    for place, visit in enumerate(visits_of(run, 60)):
-        draw = draws_of(visit, min_timestep=1, max_timestep=999, caption_dropout=0.2)
+    for place, example in enumerate(visits_of(run, 60)):
+        draw = draws_of(example, min_timestep=1, max_timestep=999, caption_dropout=0.2)
         losers.append(draw.shown >= 0.7)
         assert torch.equal(one.x_0[0, place], both.x_0[int(losers[-1]), place])
         p = both.p_winner[place]
@@ -172,7 +172,7 @@ def test_two_processes_deal_out_what_one_reads(new_run: MakeRun) -> None:
     assert (alone.timesteps.diff() >= 0).all()
     for rank in (0, 1):
         share = Share(rank, 2)
-        ours = MicroBatches(run.pairs, run.cache, run.family, options=run.options, visiting=Visiting(0), share=share)
+        ours = MicroBatches(run.pairs, run.cache, run.family, options=run.options, order=ExampleOrder(0), share=share)
         assert torch.equal(ours[3].x_0, alone.x_0[:, rank::2]) and ours[3].pair_ids == alone.pair_ids[rank::2]
 
 
@@ -184,7 +184,7 @@ def sdxl_sizes(artefacts: Path, folder: Path, model: Path, **cache: Any) -> torc
     run = make_run(artefacts, folder / "run", model, family="sdxl")
     run.pairs.cache_rows = list(range(len(run.pairs)))
     dataset = MicroBatches(
-        run.pairs, LatentCache(folder / "cache"), family, options=run.options, visiting=Visiting(0), share=Share(0, 1)
+        run.pairs, LatentCache(folder / "cache"), family, options=run.options, order=ExampleOrder(0), share=Share(0, 1)
     )
     return dataset[0].conditioning.tensors["time_ids"]
 

@@ -73,8 +73,8 @@ def test_the_reference_point_goes_over_all_processes(new_run: MakeRun, micro_bat
     two = new_run("two", **{**KTO, "micro_batch_size": micro_batch_size})
     train(one)
     assert on_processes(lambda: train(two)) == [0, 0]
-    assert metrics_of(two)[0]["evaluations_free"] == {1: 2, 2: 1}[micro_batch_size]
-    assert_same_trajectory(two, one, but=("evaluations_free",))
+    assert metrics_of(two)[0]["nfe_no_grad"] == {1: 2, 2: 1}[micro_batch_size]
+    assert_same_trajectory(two, one, but=("nfe_no_grad",))
     assert max(line["reference_point"] for line in metrics_of(one)) > 1e-5
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from smpo.core.errors import StaleError
 from smpo.models import FAMILIES
-from smpo.models.part_digests import check_same_parts, loaded_weights, part_digest, pipeline_identity
+from smpo.models.part_digests import check_same_parts, loaded_weights, part_digest, pipeline_digests
 from smpo.preparation.cache import LatentCache, check_encoders
 from smpo.training.result import open_run
 from smpo.training.run import Run
@@ -40,10 +40,10 @@ CHANGES: dict[str, Callable[[Path], None]] = {
 
 @pytest.mark.parametrize("part", CHANGES)
 def test_a_part_that_changes_changes_its_digest_alone(random_sd: Path, copy: Path, part: str) -> None:
-    before = pipeline_identity(random_sd)
-    assert pipeline_identity(copy) == before
+    before = pipeline_digests(random_sd)
+    assert pipeline_digests(copy) == before
     CHANGES[part](copy)
-    after = pipeline_identity(copy)
+    after = pipeline_digests(copy)
     assert {name for name in before if before[name] != after[name]} == {part}
 
 
@@ -58,7 +58,7 @@ def test_a_part_that_changes_changes_its_digest_alone(random_sd: Path, copy: Pat
 ])
 def test_what_decides_nothing_changes_nothing(random_sd: Path, copy: Path, harmless: Callable[[Path], None]) -> None:
     harmless(copy)
-    assert pipeline_identity(copy) == pipeline_identity(random_sd)
+    assert pipeline_digests(copy) == pipeline_digests(random_sd)
 
 
 def test_a_variant_counts_where_it_is_what_is_read(copy: Path) -> None:
@@ -103,10 +103,10 @@ def test_a_training_goes_on_only_with_the_model_it_began_with(run: Callable[...,
 
 def test_a_changed_reference_is_named(run: Callable[..., Run], copy: Path, tmp_path: Path) -> None:
     other = save_random_sd(tmp_path / "other", seed=1) / "unet"
-    open_run(run(ref_unet=str(other)))
+    open_run(run(reference_weights=str(other)))
     flip_byte(other / "diffusion_pytorch_model.safetensors")
     with pytest.raises(StaleError, match=r"input\.model\.reference='.{12}' \(now '.{12}'\);"):
-        open_run(run(ref_unet=str(other)))
+        open_run(run(reference_weights=str(other)))
 
 
 def test_the_same_model_by_another_name_is_accepted(
@@ -118,4 +118,4 @@ def test_the_same_model_by_another_name_is_accepted(
     monkeypatch.chdir(tmp_path)
     for source in (moved, tmp_path / "link", Path("elsewhere")):
         open_run(run(source))
-    open_run(run(moved, init_unet=str(moved)))
+    open_run(run(moved, init_weights=str(moved)))

@@ -13,7 +13,7 @@ from smpo.evaluation.statistics import share_interval
 from smpo.maths.preference import implicit_margin
 from smpo.training.batches import MicroBatches, Share
 from smpo.training.implicit import HeldOut, ImplicitOptions, held_out_margins, measure_held_out, read_held_out
-from smpo.training.order import Visit, Visiting
+from smpo.training.order import Example, ExampleOrder
 from smpo.training.run import Run
 from smpo.training.step import StepParts, prepare, training_step
 from tests.tiny_pipelines import save_random_sd
@@ -38,7 +38,7 @@ def other_sd(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_reference_itself_has_no_preference(held: HeldOut) -> None:
-    unet = held.family.load_unet()
+    unet = held.family.load_denoiser()
     margins = held_out_margins(held, (unet, unet), options=OPTIONS)
     assert margins.shape == (2, 10) and not margins.any()
     found = implicit_accuracy("same", margins.numpy(), OPTIONS.timesteps, held.pairs.prompt_rows)
@@ -47,14 +47,14 @@ def test_the_reference_itself_has_no_preference(held: HeldOut) -> None:
 
 def test_margins_are_those_of_a_training_step(held: HeldOut, run: Run, other_sd: Path) -> None:
     """The same batch through `training_step` gives the same errors; batch size, order and sides change nothing."""
-    policy, reference = held.family.load_unet(str(other_sd)), held.family.load_unet()
+    policy, reference = held.family.load_denoiser(str(other_sd)), held.family.load_denoiser()
     calls: list[tuple[int, int]] = []
     margins = held_out_margins(held, (policy, reference), options=OPTIONS, progress=lambda *c: calls.append(c))
     assert calls[-1] == (6, 6) and margins.abs().min() > 0
     options = run.options.model_copy(update={
         "min_timestep": 800, "max_timestep": 800, "caption_dropout": 0.0, "flips": "none", "latents": "mean"})
-    batches = MicroBatches(run.pairs, run.cache, run.family, options=options, visiting=Visiting(0), share=Share(0, 1))
-    batch = batches.collate([Visit(row, derive_seed(0, "held-out", 800, row)) for row in range(10)])
+    batches = MicroBatches(run.pairs, run.cache, run.family, options=options, order=ExampleOrder(0), share=Share(0, 1))
+    batch = batches.collate([Example(row, derive_seed(0, "held-out", 800, row)) for row in range(10)])
     parts = StepParts(run.family, policy, policy, reference, run.noising, run.objective, torch.no_grad)
     expected = implicit_margin(training_step(prepare(batch, parts), parts).errors)
     torch.testing.assert_close(margins[1], expected, rtol=0, atol=1e-5)
@@ -78,7 +78,8 @@ def test_accuracy_by_hand() -> None:
 def test_margins_are_stored_and_bound_to_their_model(held: HeldOut, other_sd: Path, random_sd: Path, tmp_path) -> None:
     measure_held_out(held, tmp_path / "a", policy=str(other_sd), reference=None, options=OPTIONS)
     margins, timesteps, prompts = read_held_out(tmp_path / "a")
-    expected = held_out_margins(held, (held.family.load_unet(str(other_sd)), held.family.load_unet()), options=OPTIONS)
+    denoisers = held.family.load_denoiser(str(other_sd)), held.family.load_denoiser()
+    expected = held_out_margins(held, denoisers, options=OPTIONS)
     np.testing.assert_array_equal(margins, expected.numpy())
     assert timesteps.tolist() == [100, 800] and prompts.tolist() == held.pairs.prompt_rows
     measure_held_out(

@@ -45,7 +45,7 @@ SDXL = {
 
 def with_adapters(run: Run, **changes: Any) -> UNet2DConditionModel:
     """The run's UNet with adapters that have left their start."""
-    unet = run.family.load_unet(run.init_unet)
+    unet = run.family.load_denoiser(run.init_weights)
     add_adapters(unet, LoraOptions(**{**LORA, **changes}), seed=0)
     draw = torch.Generator().manual_seed(1)
     with torch.no_grad():
@@ -80,8 +80,8 @@ def image(pipeline: DiffusionPipeline) -> Tensor:
 
 def test_the_reference_is_a_separate_frozen_copy_bit_for_bit(new_run: MakeRun, other_unet: str) -> None:
     """While the policy is in train mode with dropout of its own and of its adapters; the policy is left as it was."""
-    run = new_run("run", init_unet=other_unet)
-    unet, copy = with_adapters(run, dropout=0.5).train(), run.family.load_unet(other_unet).eval()
+    run = new_run("run", init_weights=other_unet)
+    unet, copy = with_adapters(run, dropout=0.5).train(), run.family.load_denoiser(other_unet).eval()
     batch = batch_of(run, range(2))
     given, x_t, timesteps = batch.conditioning, batch.x_0.flatten(0, 1), batch.timesteps.repeat(2)
     reference = AdaptersOff(unet)
@@ -105,7 +105,7 @@ def test_the_policy_comes_back_when_the_reference_fails(new_run: MakeRun) -> Non
 @pytest.mark.parametrize("init", ["gaussian", "kaiming"])
 def test_at_step_0_the_loss_is_exactly_ln_2(new_run: MakeRun, noising: dict, init: str) -> None:
     run = new_run("run", noising=noising)
-    unet = run.family.load_unet()
+    unet = run.family.load_denoiser()
     add_adapters(unet, LoraOptions(**{**LORA, "init": init}), seed=0)
     output = stepped(batch_of(run, range(4)), parts_of(run, policy=unet, inverter=unet, reference=AdaptersOff(unet)))
     assert torch.equal(output.errors.policy_w, output.errors.reference_w)
@@ -116,7 +116,7 @@ def test_at_step_0_the_loss_is_exactly_ln_2(new_run: MakeRun, noising: dict, ini
 def test_the_step_is_that_of_two_separate_copies(new_run: MakeRun) -> None:
     """Loss, and the gradient of every adapter: nothing flows through the reference."""
     run = new_run("run", noising={"name": "renoise", "inversion_steps": 2, "network": "reference"})
-    one, two, copy = with_adapters(run), with_adapters(run), run.family.load_unet().eval()
+    one, two, copy = with_adapters(run), with_adapters(run), run.family.load_denoiser().eval()
     batch, gradients = batch_of(run, range(4)), []
     for unet, reference in ((one, AdaptersOff(one)), (two, copy)):
         loss = stepped(batch, parts_of(run, policy=unet, inverter=unet, reference=reference)).loss.mean()
@@ -126,7 +126,7 @@ def test_the_step_is_that_of_two_separate_copies(new_run: MakeRun) -> None:
 
 
 def test_only_adapters_are_trained_saved_and_optimised(trained: Run) -> None:
-    base = trained.family.load_unet()
+    base = trained.family.load_denoiser()
     state = load_checkpoint(trained.checkpoints).tensors
     assert all(re.search(r"\.lora_[AB]\.smpo\.weight$", name) for name in state["unet"])
     assert len(state["optimizer"]) == 3 * len(state["unet"])  # AdamW's two moments and its count
@@ -149,7 +149,7 @@ def test_a_reader_of_kohyas_layout_gets_the_fused_weights(trained: Run) -> None:
 
     SD1.5's are named by diffusers' modules, SDXL's by the original ones, which diffusers' converter brings back.
     """
-    unet, stored = trained.family.load_unet(), load_file(comfyui_file(trained))
+    unet, stored = trained.family.load_denoiser(), load_file(comfyui_file(trained))
     xl = trained.family.kohya_version.startswith("sdxl")
     weights = original(unet) if xl else dict(unet.state_dict())
     for name in [name for name in weights if name.endswith(".weight")]:
@@ -248,7 +248,7 @@ def test_a_seed_draws_the_adapters_and_nothing_else(new_run: MakeRun) -> None:
     state, run = torch.get_rng_state(), new_run("run")
     drawn = []
     for seed in (0, 0, 1):
-        unet = run.family.load_unet()
+        unet = run.family.load_denoiser()
         add_adapters(unet, LoraOptions(), seed=seed)
         drawn.append(torch.cat([parameter.flatten() for parameter in trained_parameters(unet)]))
     assert torch.equal(drawn[0], drawn[1]) and not torch.equal(drawn[0], drawn[2])
@@ -256,9 +256,9 @@ def test_a_seed_draws_the_adapters_and_nothing_else(new_run: MakeRun) -> None:
 
 
 def test_what_cannot_be_one_copy_is_refused(new_run: MakeRun, other_unet: str) -> None:
-    with pytest.raises(ConfigError, match=r"ref_unet=\S+: leave ref_unet out, or set training.lora=null"):
-        train(new_run("run", lora=LORA, ref_unet=other_unet))
-    train(new_run("same", lora={"rank": 1}, init_unet=other_unet, ref_unet=other_unet, steps=1))
+    with pytest.raises(ConfigError, match=r"reference_weights=\S+: leave reference_weights out, or set"):
+        train(new_run("run", lora=LORA, reference_weights=other_unet))
+    train(new_run("same", lora={"rank": 1}, init_weights=other_unet, reference_weights=other_unet, steps=1))
     with pytest.raises(ValueError, match="reference_ema_decay=0.9 moves a reference"):
         new_run("run", lora=LORA, reference_ema_decay=0.9)
 

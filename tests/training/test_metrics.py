@@ -27,7 +27,7 @@ def test_means_by_hand() -> None:
     expected = {
         "loss": 2 / 3, "error_w": 1.75 / 3, "error_l": 2.25 / 3, "implicit_accuracy": 0.5, "logit_mean": 1 / 3,
         "logit_std": math.sqrt(5 / 3 - 1 / 9), "error_delta_w": 0.25 / 3, "error_delta_l": 0.5 / 3,
-        "evaluations_trained": 2.0, "evaluations_free": 4.0,
+        "nfe_grad": 2.0, "nfe_no_grad": 4.0,
     }
     assert means == pytest.approx(expected)
 
@@ -46,7 +46,7 @@ def test_images_shown_alone_count_as_what_they_are() -> None:
     assert means == pytest.approx({
         "loss": 1.0, "error_w": 0.375, "error_l": 1.0, "error_delta_w": -0.125, "error_delta_l": 0.5,
         "implicit_accuracy": 2 / 3, "logit_mean": 2 / 3, "logit_std": math.sqrt(2 - 4 / 9), "reference_point": 0.125,
-        "desirable_share": 2 / 3, "evaluations_trained": 1.0, "evaluations_free": 1.0,
+        "desirable_share": 2 / 3, "nfe_grad": 1.0, "nfe_no_grad": 1.0,
     })
 
 
@@ -56,7 +56,7 @@ def test_without_a_reference_there_are_no_deltas() -> None:
     means = summarise(step_sums(StepOutput(torch.ones(1), torch.ones(1), errors, Evaluations(2, 0)), torch.ones(1)))
     assert means == {
         "loss": 1.0, "error_w": 0.25, "error_l": 0.5, "implicit_accuracy": 1.0, "logit_mean": 1.0, "logit_std": 0.0,
-        "evaluations_trained": 2.0, "evaluations_free": 0.0,
+        "nfe_grad": 2.0, "nfe_no_grad": 0.0,
     }
 
 
@@ -74,7 +74,7 @@ def summarised(sums: torch.Tensor) -> torch.Tensor:
 def test_sft_has_no_preference_metrics() -> None:
     loss = torch.tensor([0.5, 0.25])
     means = summarise(step_sums(StepOutput(loss, None, PairErrors(policy_w=loss), Evaluations(2, 0)), torch.ones(2)))
-    assert means == {"loss": 0.375, "error_w": 0.375, "evaluations_trained": 1.0, "evaluations_free": 0.0}
+    assert means == {"loss": 0.375, "error_w": 0.375, "nfe_grad": 1.0, "nfe_no_grad": 0.0}
 
 
 def test_non_finite_losses_are_counted() -> None:

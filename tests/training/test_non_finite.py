@@ -13,7 +13,7 @@ from smpo.core.errors import NonFiniteError
 from smpo.preparation.cache import LatentCache
 from smpo.training import trainer
 from smpo.training.checkpoint import load_checkpoint
-from smpo.training.order import Visiting, visit_at
+from smpo.training.order import ExampleOrder, example_at
 from smpo.training.run import Run
 from smpo.training.trainer import train
 
@@ -33,7 +33,7 @@ class DamagedCache(LatentCache):
 
 
 def row_at(run: Run, position: int) -> int:
-    return visit_at(position, num_pairs=len(run.pairs), visiting=Visiting(run.seed)).row
+    return example_at(position, num_pairs=len(run.pairs), order=ExampleOrder(run.seed)).row
 
 
 def same_weights(run: Run, other: Run) -> bool:

@@ -52,7 +52,7 @@ def test_the_model_opens_as_a_plain_pipeline_with_the_trained_weights(finished: 
     opened = pipeline.unet.state_dict()
     assert opened.keys() == trained.keys()
     assert all(torch.equal(opened[name], tensor) for name, tensor in trained.items())
-    base = finished.family.load_unet().state_dict()
+    base = finished.family.load_denoiser().state_dict()
     assert any(not torch.equal(opened[name], base[name]) for name in base)
     assert pipeline("a thing", num_inference_steps=1).images[0].size == (32, 32)
 
@@ -148,7 +148,7 @@ def test_sample_grids_are_drawn_and_disturb_nothing(new_run: MakeRun) -> None:
 
 
 def test_samples_are_drawn_where_the_unet_is(new_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The pipeline's other parts come from disk to the CPU; on a GPU they must follow the UNet."""
+    """The pipeline's other parts come from disk to the CPU; on a GPU they must ema_update_ the UNet."""
     moved: list[torch.device] = []
 
     class Pipeline:
@@ -163,7 +163,7 @@ def test_samples_are_drawn_where_the_unet_is(new_run: MakeRun, monkeypatch: pyte
     monkeypatch.setattr(StableDiffusion, "pipeline", lambda self, unet: Pipeline())
     monkeypatch.setattr(result, "sample_grid", grid)
     run = new_run("run", samples={"every": 2, **SAMPLES})
-    result.save_samples(run, run.family.load_unet().to("meta"), 1)
+    result.save_samples(run, run.family.load_denoiser().to("meta"), 1)
     assert moved == [torch.device("meta")]
 
 
@@ -180,12 +180,12 @@ def test_a_power_cut_at_any_call_leaves_a_whole_model_or_none(new_run: MakeRun) 
 
         def finish(at: int = at) -> None:
             PowerCut(at).armed = True
-            result.finish_run(run, run.family.load_unet())
+            result.finish_run(run, run.family.load_denoiser())
 
         code, at = exit_code(finish), at + 1
         if run.model_folder.exists():
             assert sorted(path.name for path in run.model_folder.iterdir()) == names
             DiffusionPipeline.from_pretrained(run.model_folder)
-        result.finish_run(run, run.family.load_unet())
+        result.finish_run(run, run.family.load_denoiser())
         assert not list(run.folder.glob(".tmp-*"))
     assert code == 0 and at > 4

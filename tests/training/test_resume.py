@@ -54,7 +54,7 @@ def test_killed_three_times_equals_never_killed(new_run: MakeRun, variant: dict[
 
 
 def test_dropout_in_the_unet_draws_the_same_after_a_kill(new_run: MakeRun, other_unet: str) -> None:
-    straight, killed = (new_run(name, init_unet=other_unet, steps=4) for name in ("straight", "killed"))
+    straight, killed = (new_run(name, init_weights=other_unet, steps=4) for name in ("straight", "killed"))
     train(straight)
     assert exit_code(lambda: train_and_die(killed, after_step=3)) == -9
     train(killed)

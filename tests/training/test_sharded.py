@@ -22,10 +22,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from smpo.core.errors import ConfigError
 from smpo.training.checkpoint import checkpoints, load_checkpoint
-from smpo.training.invert import invert_visits, with_stored
+from smpo.training.invert import cache_inversions, with_cached_inversions
 from smpo.training.joining import join_processes
 from smpo.training.options import OptimizerOptions, TrainingOptions
-from smpo.training.parallel.fsdp2 import GATHERED_TOGETHER, Fsdp2, Sharding, laid_out, sharding_asked, whole
+from smpo.training.parallel.fsdp2 import FSDP2, GATHERED_TOGETHER, Sharding, laid_out, sharding_asked, whole
 from smpo.training.run import Run
 from smpo.training.trainer import forget_precision, train
 from tests.ranks import free_port
@@ -37,7 +37,7 @@ from tests.training.test_trajectories import GENTLE, KTO, assert_same_trajectory
 MakeRun = Callable[..., Run]
 SMPO = {**GENTLE, "noising": {"name": "renoise", "inversion_steps": 5, "grid": "fixed_stride"}, "micro_batch_size": 1}
 """Inversions of one to five steps: the two processes make unequally many passes."""
-FSDP2 = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
+FSDP2_ENV = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
 LAUNCH = Path(__file__).parents[2] / "launch"
 
 
@@ -45,7 +45,7 @@ def sharded(work: Callable[[], Any], **fsdp: str) -> Callable[[], Any]:
     """`work` as `accelerate launch --config_file launch/fsdp2.yaml` starts it, but for the variables in `fsdp`."""
 
     def started() -> None:
-        os.environ.update({**FSDP2, **fsdp})
+        os.environ.update({**FSDP2_ENV, **fsdp})
         work()
 
     return started
@@ -71,7 +71,7 @@ def test_two_sharded_processes_train_what_one_trains(new_run: MakeRun, optimizer
     assert on_processes(sharded(lambda: train(two), FSDP_RESHARD_AFTER_FORWARD=reshard)) == [0, 0]
     assert_same_trajectory(two, one)
     for run in (one, two):
-        assert len({line["evaluations_free"] for line in metrics_of(run)}) > 1  # inversions of other lengths
+        assert len({line["nfe_no_grad"] for line in metrics_of(run)}) > 1  # inversions of other lengths
 
 
 @pytest.mark.slow
@@ -80,7 +80,7 @@ def test_the_reference_point_goes_over_all_sharded_processes(new_run: MakeRun) -
     one, two = new_run("one", **{**KTO, "micro_batch_size": 4}), new_run("two", **{**KTO, "micro_batch_size": 1})
     train(one)
     assert on_processes(sharded(lambda: train(two))) == [0, 0]
-    assert_same_trajectory(two, one, but=("evaluations_free",))
+    assert_same_trajectory(two, one, but=("nfe_no_grad",))
     assert max(line["reference_point"] for line in metrics_of(one)) > 1e-5
 
 
@@ -139,16 +139,17 @@ def test_policy_and_reference_share_their_precision(sdxl_artefacts: Path, random
 def test_a_sharded_policy_shares_the_precision_of_stored_errors(new_run: MakeRun, tmp_path: Path) -> None:
     """The reference's errors were taken with whole weights in bf16: before the first step the policy's are the same."""
     settings = {**SMPO, "noising": {**SMPO["noising"], "network": "reference"}, "mixed_precision": "bf16", "steps": 2}
-    run = new_run("run", **settings, stored_visits=1, init_unet=scaled_norms(new_run("run").family, tmp_path / "unet"))
-    assert exit_code(lambda: (forget_precision(), invert_visits(run, tmp_path / "store"))) == 0
-    assert on_processes(sharded(lambda: train(with_stored(run, tmp_path / "store")))) == [0, 0]
+    start = scaled_norms(new_run("run").family, tmp_path / "unet")
+    run = new_run("run", **settings, cached_inversion_epochs=1, init_weights=start)
+    assert exit_code(lambda: (forget_precision(), cache_inversions(run, tmp_path / "store"))) == 0
+    assert on_processes(sharded(lambda: train(with_cached_inversions(run, tmp_path / "store")))) == [0, 0]
     first, second = metrics_of(run)
     assert first["error_delta_w"] == first["error_delta_l"] == 0 != second["error_delta_w"]
 
 
 def scaled_norms(family: Any, folder: Path) -> str:
     """A folder with the family's UNet whose norms have weights that bf16 cannot hold, as trained ones have."""
-    unet = family.load_unet()
+    unet = family.load_denoiser()
     with torch.no_grad():
         for name, parameter in unet.named_parameters():
             if "norm" in name:
@@ -199,18 +200,18 @@ def test_any_number_of_passes_in_one_gathering(random_sdxl: Path, tmp_path: Path
         plain, split = (UNet2DConditionModel.from_pretrained(random_sdxl, subfolder="unet") for _ in range(2))
         assert not torch.equal(passes(plain), passes(plain, 1024.0))
         sharding = Sharding(reshard_after_forward=True, gathered_as=torch.bfloat16, whole_updates=False)
-        spread = Fsdp2(accelerator, sharding)
-        spread.place_policy(split, OptimizerOptions(lr=1.0))
+        parallel = FSDP2(accelerator, sharding)
+        parallel.place_policy(split, OptimizerOptions(lr=1.0))
         groups = 1 + sum(isinstance(part, GATHERED_TOGETHER) for part in split.modules())
         mine = sum(parameter.to_local().numel() for parameter in split.parameters())
         assert mine < 0.6 * sum(parameter.numel() for parameter in plain.parameters())
         with torch.no_grad():
             assert messages(lambda: passes(split)) == groups
             for number in (0, 3 * accelerator.process_index):
-                with spread.forward_only(gathered=split):
+                with parallel.no_backward(gathered=split):
                     assert messages(lambda number=number: [passes(split) for _ in range(number)]) == 0
                 assert all(isinstance(parameter, DTensor) for parameter in split.parameters())
-            with spread.forward_only(split, gathered=None):
+            with parallel.no_backward(split, gathered=None):
                 assert torch.equal(passes(split), passes(plain))
                 assert len(notes(split)) == groups
             assert not notes(split)
@@ -270,15 +271,19 @@ def test_accelerate_launches_the_shipped_configs(
 
 
 @pytest.mark.parametrize(("environment", "options", "message"), [
-    ({**FSDP2, "FSDP_VERSION": "1"}, {}, "fsdp_version must be 2, got 1; see launch/fsdp2.yaml"),
-    ({**FSDP2, "FSDP_OFFLOAD_PARAMS": "true"}, {}, "fsdp_offload_params is not supported; set it to false$"),
-    ({**FSDP2, "FSDP_CPU_RAM_EFFICIENT_LOADING": "True"}, {}, "fsdp_cpu_ram_efficient_loading is not supported"),
-    ({**FSDP2, "FSDP_ACTIVATION_CHECKPOINTING": "true"}, {}, "not supported; .*training.gradient_checkpointing=true"),
-    ({**FSDP2, "FSDP_RESHARD_AFTER_FORWARD": "FULL_SHARD"}, {}, "must be true or false, got full_shard"),
-    (FSDP2, {"mixed_precision": "fp16"}, "mixed_precision=fp16 is not supported by FSDP2 runs; set bf16 or no"),
-    (FSDP2, {"compile": True}, "training.compile=true was never tried in FSDP2 runs, which refuse it; leave it out"),
-    (FSDP2, {"channels_last": True}, "training.channels_last=true was never tried in FSDP2 runs"),
-    (FSDP2, {"optimizer": {"name": "adamw_8bit", "lr": 1.0}}, "optimizer.name=adamw_8bit was never tried in FSDP2"),
+    ({**FSDP2_ENV, "FSDP_VERSION": "1"}, {}, "fsdp_version must be 2, got 1; see launch/fsdp2.yaml"),
+    ({**FSDP2_ENV, "FSDP_OFFLOAD_PARAMS": "true"}, {}, "fsdp_offload_params is not supported; set it to false$"),
+    ({**FSDP2_ENV, "FSDP_CPU_RAM_EFFICIENT_LOADING": "True"}, {}, "fsdp_cpu_ram_efficient_loading is not supported"),
+    ({**FSDP2_ENV, "FSDP_ACTIVATION_CHECKPOINTING": "true"}, {},
+     "not supported; .*training.gradient_checkpointing=true"),
+    ({**FSDP2_ENV, "FSDP_RESHARD_AFTER_FORWARD": "FULL_SHARD"}, {}, "must be true or false, got full_shard"),
+    (FSDP2_ENV, {"mixed_precision": "fp16"}, "mixed_precision=fp16 is not supported by FSDP2 runs; set bf16 or no"),
+    (FSDP2_ENV, {"compile": True},
+     "training.compile=true was never tried in FSDP2 runs, which refuse it; leave it out"),
+    (FSDP2_ENV, {"channels_last": True},
+     "training.channels_last=true was never tried in FSDP2 runs"),
+    (FSDP2_ENV, {"optimizer": {"name": "adamw_8bit", "lr": 1.0}},
+     "optimizer.name=adamw_8bit was never tried in FSDP2"),
 ])
 def test_what_training_does_not_do_is_refused_in_one_line(
     monkeypatch: pytest.MonkeyPatch, environment: dict, options: dict, message: str
@@ -293,7 +298,7 @@ def test_what_training_does_not_do_is_refused_in_one_line(
 def test_one_process_and_ddp_shard_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     options = TrainingOptions(steps=1, batch_size=2, optimizer={"lr": 1.0})
     assert sharding_asked(options) is None
-    for variable, value in {**FSDP2, "WORLD_SIZE": "1", "RANK": "0"}.items():
+    for variable, value in {**FSDP2_ENV, "WORLD_SIZE": "1", "RANK": "0"}.items():
         monkeypatch.setenv(variable, value)
     assert sharding_asked(options) is None
     monkeypatch.setenv("WORLD_SIZE", "2")

@@ -1,4 +1,4 @@
-"""fp16: an attempt that the gradient scaler skips moves nothing, is counted, and is made again from the same visits.
+"""fp16: an attempt that the gradient scaler skips moves nothing, is counted, and is made again from the same examples.
 
 By a real scaler on the CPU, with autocast off: scales are powers of two, so that the numbers stay float32's own.
 """

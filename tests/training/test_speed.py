@@ -12,9 +12,9 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from smpo.core.artefacts import read_manifest
-from smpo.training import speed
 from smpo.training.checkpoint import load_checkpoint
 from smpo.training.options import TrainingOptions
+from smpo.training.policy import speed
 from smpo.training.policy.speed import speed_up
 from smpo.training.run import Run
 from smpo.training.trainer import train
@@ -147,7 +147,7 @@ class Attending(TorchFunctionMode):
 
 def test_attention_is_fused(new_run: MakeRun) -> None:
     """In the UNet as the trainer loads it: two attentions in each of its four transformer blocks."""
-    network = new_run("run").family.load_unet()
+    network = new_run("run").family.load_denoiser()
     processors = [module.processor for module in network.modules() if isinstance(module, Attention)]
     assert len(processors) == 8 and all(type(processor) is AttnProcessor2_0 for processor in processors)
     with Attending() as attending:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from smpo.core.records import Conditioning, TrainingBatch
 from smpo.models.sd import StableDiffusion
 from smpo.training.batches import MicroBatches, Share
-from smpo.training.order import Visiting, visit_at
+from smpo.training.order import ExampleOrder, example_at
 from smpo.training.run import Run
 from smpo.training.step import Evaluations, StepOutput, StepParts, noised, prepare, rewards_ahead, training_step
 
@@ -34,13 +34,13 @@ NOISING_SETTINGS = {
 
 
 def micro_batches(run: Run, **changes: Any) -> MicroBatches:
-    options, visiting = run.options.model_copy(update=changes), Visiting(0, run.objective.winner_share)
-    return MicroBatches(run.pairs, run.cache, run.family, options=options, visiting=visiting, share=Share(0, 1))
+    options, order = run.options.model_copy(update=changes), ExampleOrder(0, run.objective.winner_share)
+    return MicroBatches(run.pairs, run.cache, run.family, options=options, order=order, share=Share(0, 1))
 
 
 def parts_of(run: Run, *, moved: float = 0.0, **replaced: Any) -> StepParts:
     """Parts whose policy differs from the reference by normal draws of deviation `moved`."""
-    policy, reference = run.family.load_unet(run.init_unet), run.family.load_unet(run.init_unet)
+    policy, reference = run.family.load_denoiser(run.init_weights), run.family.load_denoiser(run.init_weights)
     draw = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in policy.parameters():
@@ -59,8 +59,8 @@ def with_weights(run: Run) -> Run:
 
 
 def batch_of(run: Run, positions: range, **changes: Any) -> TrainingBatch:
-    visits = [visit_at(position, num_pairs=len(run.pairs), visiting=Visiting(0)) for position in positions]
-    return micro_batches(run, **changes).collate(visits)
+    examples = [example_at(position, num_pairs=len(run.pairs), order=ExampleOrder(0)) for position in positions]
+    return micro_batches(run, **changes).collate(examples)
 
 
 def stepped(batch: TrainingBatch, parts: StepParts) -> StepOutput:
@@ -168,7 +168,7 @@ def test_inversion_policy_and_reference_share_captions_and_dropped_ones(new_run:
 def test_modes_and_gradients(new_run: MakeRun, other_unet: str, network: str) -> None:
     """The inverting network in eval mode without gradient, the policy in train mode with, the reference without."""
     noising = {**NOISING_SETTINGS["renoise"], "network": network}
-    run = new_run("run", noising=noising, init_unet=other_unet)
+    run = new_run("run", noising=noising, init_weights=other_unet)
     spy = Spy(run.family)
     parts = parts_of(run, family=spy)
     inverter = {"policy": parts.policy, "reference": parts.reference}[network]
@@ -183,7 +183,7 @@ def test_modes_and_gradients(new_run: MakeRun, other_unet: str, network: str) ->
 
 def test_inversion_does_not_feel_dropout(new_run: MakeRun, other_unet: str) -> None:
     """While the policy's own prediction does: the UNet has dropout 1/2."""
-    run = new_run("run", noising=NOISING_SETTINGS["renoise"], init_unet=other_unet)
+    run = new_run("run", noising=NOISING_SETTINGS["renoise"], init_weights=other_unet)
     parts, batch = parts_of(run), batch_of(run, range(2))
     first, first_loss = noised(batch, parts, Evaluations()), stepped(batch, parts).loss
     second, second_loss = noised(batch, parts, Evaluations()), stepped(batch, parts).loss
@@ -200,7 +200,7 @@ def test_inversion_does_not_feel_dropout(new_run: MakeRun, other_unet: str) -> N
     ("mapo", {"name": "forward"}, 2, 0), ("sft", {"name": "forward"}, 1, 0), ("kto", {"name": "forward"}, 1, 1),
 ])
 def test_evaluations_by_hand(new_run: MakeRun, objective: str, noising: dict, trained: int, free: int) -> None:
-    """A visit of t = 900, two images: subdivide takes 4 steps and ReNoise one more, an image each; CFG 2 doubles.
+    """An example of t = 900, two images: subdivide takes 4 steps and ReNoise one more, an image each; CFG 2 doubles.
 
     The released grid goes 0, 1, 201, 401, 601, 801: five moves of two predictions for each of two images are 20.
     """

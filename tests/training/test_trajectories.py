@@ -55,12 +55,12 @@ def test_the_reference_point_of_an_accumulated_step_is_that_of_the_large_batch(n
     runs = [new_run(f"micro-{size}", micro_batch_size=size, **KTO) for size in (1, 2, 4)]
     for run in runs:
         train(run)
-    assert_same_trajectory(runs[0], runs[2], but=("evaluations_free",))
-    assert_same_trajectory(runs[1], runs[2], but=("evaluations_free",))
+    assert_same_trajectory(runs[0], runs[2], but=("nfe_no_grad",))
+    assert_same_trajectory(runs[1], runs[2], but=("nfe_no_grad",))
     points = [line["reference_point"] for line in metrics_of(runs[2])]
     assert min(points) >= 0 and max(points) > 1e-5  # a point that is always zero would prove nothing
     assert len({line["desirable_share"] for line in metrics_of(runs[2])}) > 1
-    assert [metrics_of(run)[0]["evaluations_free"] for run in runs] == [2, 2, 1]
+    assert [metrics_of(run)[0]["nfe_no_grad"] for run in runs] == [2, 2, 1]
 
 
 def test_gradient_checkpointing_changes_nothing(new_run: MakeRun) -> None:
@@ -119,7 +119,7 @@ def test_the_reference_stays_what_it_was_through_training_and_resume(
 
 
 def load_unet_of(run: Run) -> nn.Module:
-    return run.family.load_unet(str(run.model_folder))
+    return run.family.load_denoiser(str(run.model_folder))
 
 
 def test_the_reference_follows_the_policy_where_it_is_told_to(
@@ -128,7 +128,7 @@ def test_the_reference_follows_the_policy_where_it_is_told_to(
     """reference <- 0.75 reference + 0.25 policy after each of two steps, by hand from the checkpoints."""
     run = new_run("run", steps=2, reference_ema_decay=0.75)
     train(run)
-    expected = run.family.load_unet().state_dict()
+    expected = run.family.load_denoiser().state_dict()
     for step in (1, 2):
         saved = {stem: load_file(run.checkpoints / f"step-0000000{step}" / f"{stem}.safetensors")
                  for stem in ("unet", "reference")}
@@ -143,13 +143,13 @@ def test_the_reference_follows_the_policy_where_it_is_told_to(
 def test_policy_and_reference_start_where_they_are_told_to(
     new_run: MakeRun, references: list[tuple[nn.Module, tuple]], other_unet: str
 ) -> None:
-    """init_unet alone moves both; ref_unet moves the reference alone."""
+    """init_weights alone moves both; reference_weights moves the reference alone."""
     still = {"steps": 1, "optimizer": {"lr": 1e-30, "weight_decay": 0.0}}
     base, other = stored(new_run("run").family.source, subfolder="unet"), stored(other_unet)
     for name, given, policy, reference in (
         ("neither", {}, base, base),
-        ("init", {"init_unet": other_unet}, other, other),
-        ("ref", {"ref_unet": other_unet}, base, other),
+        ("init", {"init_weights": other_unet}, other, other),
+        ("ref", {"reference_weights": other_unet}, base, other),
     ):
         run = new_run(name, **still, **given)
         train(run)
@@ -171,7 +171,7 @@ def test_the_average_follows_the_weights(new_run: MakeRun) -> None:
     first, second = (load_file(run.checkpoints / f"step-0000000{step}" / "unet.safetensors") for step in (1, 2))
     state = load_checkpoint(run.checkpoints)
     result = load_unet_of(run).state_dict()
-    names = [name for name, _ in run.family.load_unet().named_parameters()]
+    names = [name for name, _ in run.family.load_denoiser().named_parameters()]
     for index, name in enumerate(names):
         average = state.tensors["ema"][str(index)]
         torch.testing.assert_close(average, first[name] * 2 / 11 + second[name] * 9 / 11)

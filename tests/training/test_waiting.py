@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.data._utils.pin_memory import pin_memory
 
-from smpo.core.records import StoredNoise, TrainingBatch
+from smpo.core.records import CachedInversion, TrainingBatch
 from smpo.core.transfer import send
 from smpo.noising import NOISINGS
 from smpo.objectives import OBJECTIVES
@@ -41,7 +41,7 @@ NOISINGS_HERE = {
     "heun": {"name": "heun", "inversion_steps": 2, "labels": "target"},
     "midpoint": {"name": "midpoint", "inversion_steps": 2},
     "every step": {"name": "renoise_every", "inversion_steps": 2, "rounds": 2, "averaged": 2},
-    "chained": {"name": "chained", "links": 2}, "released": {"name": "released", "inversion_steps": 2},
+    "chained": {"name": "chained", "chain_length": 2}, "released": {"name": "released", "inversion_steps": 2},
     "reached": {"name": "released", "inversion_steps": 2, "timestep": "reached", "jitter": 0.1, "predictions": 1},
 }
 
@@ -71,13 +71,13 @@ class NoWaiting(TorchDispatchMode):
 
 def on_meta(run: Run, *, lora: bool = False, checkpointing: bool = False) -> StepParts:
     """The parts of `run`, networks on the meta device."""
-    policy = run.family.load_unet()
+    policy = run.family.load_denoiser()
     if checkpointing:
         policy.enable_gradient_checkpointing()
     if lora:
         add_adapters(policy, LoraOptions(), seed=0)
     policy = policy.to(META)
-    reference = AdaptersOff(policy) if lora else run.family.load_unet().to(META).requires_grad_(False).eval()
+    reference = AdaptersOff(policy) if lora else run.family.load_denoiser().to(META).requires_grad_(False).eval()
     return StepParts(
         family=run.family, policy=policy, inverter=policy, reference=reference, noising=run.noising,
         objective=run.objective, autocast=nullcontext,
@@ -85,13 +85,13 @@ def on_meta(run: Run, *, lora: bool = False, checkpointing: bool = False) -> Ste
 
 
 def batch_for(run: Run) -> TrainingBatch:
-    """The loader's batch of four visits, which are two chains as well."""
+    """The loader's batch of four examples, which are two chains as well."""
     return replace(batch_of(run, range(4)), timesteps=torch.tensor([40, 290, 540, 790]))
 
 
 def with_store(batch: TrainingBatch) -> TrainingBatch:
     """The same with latents that were noised before training."""
-    return replace(batch, stored=StoredNoise(batch.x_0 + 1.0, batch.timesteps + 1, torch.ones(batch.x_0.shape[:2])))
+    return replace(batch, stored=CachedInversion(batch.x_0 + 1.0, batch.timesteps + 1, torch.ones(batch.x_0.shape[:2])))
 
 
 def step_on_meta(run: Run, batch: TrainingBatch | None = None, **changes: bool) -> int:

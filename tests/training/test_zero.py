@@ -19,7 +19,7 @@ from smpo.core.errors import ConfigError, NonFiniteError
 from smpo.training.checkpoint import checkpoints
 from smpo.training.joining import join_processes
 from smpo.training.options import TrainingOptions
-from smpo.training.parallel import spread_asked
+from smpo.training.parallel import from_environment
 from smpo.training.parallel.partition import Partition, partition_asked
 from smpo.training.run import Run
 from smpo.training.trainer import forget_precision, train
@@ -95,7 +95,7 @@ def test_a_reference_point_and_an_inverting_reference_of_its_own(new_run: MakeRu
     one, two = new_run("one", **{**settings, "micro_batch_size": 4}), new_run("two", **settings)
     train(one)
     assert on_processes(zero(lambda: train(two), stage)) == [0, 0]
-    assert_same_trajectory(two, one, but=("evaluations_free",))
+    assert_same_trajectory(two, one, but=("nfe_no_grad",))
     assert max(line["reference_point"] for line in metrics_of(one)) > 1e-5
 
 
@@ -120,7 +120,7 @@ def test_samples_and_the_result_are_those_of_one_process(new_run: MakeRun, stage
 def test_policy_and_reference_share_their_precision(new_run: MakeRun, tmp_path: Path, stage: int) -> None:
     """bf16 (METHODS D37), with norms that it cannot hold: policy and reference differ in no bit at first."""
     start = scaled_norms(new_run("any").family, tmp_path / "unet")
-    settings = {**SMPO, "mixed_precision": "bf16", "steps": 2, "init_unet": start}
+    settings = {**SMPO, "mixed_precision": "bf16", "steps": 2, "init_weights": start}
     one, two = new_run("one", **settings), new_run("two", **settings)
     assert exit_code(lambda: (forget_precision(), train(one))) == 0
     assert on_processes(zero(lambda: train(two), stage)) == [0, 0]
@@ -195,7 +195,7 @@ def test_what_training_does_not_do_is_refused_in_one_line(
     for variable, value in environment.items():
         monkeypatch.setenv(variable, value)
     with pytest.raises(ConfigError, match=message) as error:
-        spread_asked(TrainingOptions(**{"steps": 1, "batch_size": 2, "optimizer": {"lr": 1.0}, **options}))
+        from_environment(TrainingOptions(**{"steps": 1, "batch_size": 2, "optimizer": {"lr": 1.0}, **options}))
     assert "\n" not in str(error.value)
 
 
@@ -204,7 +204,7 @@ def test_without_the_package_the_way_out_is_told(monkeypatch: pytest.MonkeyPatch
         monkeypatch.setenv(variable, value)
     monkeypatch.setattr("smpo.training.parallel.partition.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"package deepspeed, not installed; pip install 'smpo\[deepspeed\]'"):
-        spread_asked(TrainingOptions(steps=1, batch_size=2, optimizer={"lr": 1.0}))
+        from_environment(TrainingOptions(steps=1, batch_size=2, optimizer={"lr": 1.0}))
 
 
 def test_the_recipe_decides_all_but_how_to_split(monkeypatch: pytest.MonkeyPatch) -> None:

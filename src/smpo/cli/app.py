@@ -17,7 +17,7 @@ VERBS = {
     "score": "Score both images of every pair with a reward model.",
     "label": "Name each pair's winner and its smoothed probability.",
     "cache": "Encode every image and prompt once.",
-    "invert": "Noise the training's visits once, where training.stored_visits asks for it.",
+    "invert": "Noise the training's examples once, where training.cached_inversion_epochs asks for it.",
     "train": "Train the policy; the same command again resumes.",
     "generate": "Paint prompts with the base and the trained model.",
     "evaluate": "Score the images and compare the models.",

@@ -27,7 +27,7 @@ def as_json(found: Estimate, measured: MeasuredHours | None = None) -> str:
     if measured is not None:
         content["measured"] = dataclasses.asdict(measured)
     content["memory"]["peak"] = found.memory.peak
-    content["visit"]["free"] = found.visit.free
+    content["example"]["free"] = found.example.free
     return json.dumps(content, indent=1) + "\n"
 
 
@@ -58,19 +58,19 @@ def _shapes(found: Estimate) -> str:
 
 
 def _work(found: Estimate) -> list[str]:
-    visit, one = found.visit, found.visit.seen.removesuffix("s")
-    forward = " + ".join(f"{value:.4g} {name}" for name, value in visit.free_parts.items()) or "none"
-    total, caching = found.visit_flops * found.visits, sum(found.caching_flops)
-    rest = "" if found.visits >= found.counts.pairs else (
-        f"; training sees no more than {found.visits / found.counts.pairs:.0%} of them: data.max_rows reads fewer"
+    example, one = found.example, found.example.seen.removesuffix("s")
+    forward = " + ".join(f"{value:.4g} {name}" for name, value in example.free_parts.items()) or "none"
+    total, caching = found.visit_flops * found.examples, sum(found.caching_flops)
+    rest = "" if found.examples >= found.counts.pairs else (
+        f"; training sees no more than {found.examples / found.counts.pairs:.0%} of them: data.max_rows reads fewer"
     )
     storing = {} if found.storing is None else {
-        "storing": f"{_flops(found.storing.flops)}, once: {found.storing.visits:,} visits of "
+        "storing": f"{_flops(found.storing.flops)}, once: {found.storing.examples:,} examples of "
                    f"{found.storing.evaluations:.4g} UNet evaluations, forward only",
     }
     return _rows({
-        f"{visit.seen} seen": f"{found.visits:,}",
-        f"UNet evaluations, one {one}": f"{visit.trained:.4g} forward and backward; forward only: {forward}",
+        f"{example.seen} seen": f"{found.examples:,}",
+        f"UNet evaluations, one {one}": f"{example.trained:.4g} forward and backward; forward only: {forward}",
         "one UNet evaluation": f"{_flops(found.forwards.unet)} forward",
         f"one {one}": _flops(found.visit_flops),
         "training": _flops(total), **storing,
@@ -88,7 +88,7 @@ def _disk(found: Estimate) -> list[str]:
     return _rows({
         "pairs, unique prompts": f"{counts.pairs:,}, {counts.prompts:,} ({counts.source})",
         "cached latents": _bytes(disk.latents), "cached prompts": _bytes(disk.prompts),
-        **({} if found.storing is None else {"stored visits": _bytes(found.storing.bytes)}),
+        **({} if found.storing is None else {"cached inversions": _bytes(found.storing.bytes)}),
         "checkpoints": f"{_bytes(disk.checkpoints)}, the one being written included",
     })
 

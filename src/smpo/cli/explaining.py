@@ -33,7 +33,7 @@ def _what(seam: str, recipe: Recipe) -> str:
 
 
 def _start(recipe: Recipe) -> str:
-    start, lora = recipe.init_unet or recipe.model["source"], recipe.training.lora
+    start, lora = recipe.init_weights or recipe.model["source"], recipe.training.lora
     objective = OBJECTIVES.build(recipe.objective)
     adapters = f" with a LoRA of rank {lora.rank} on {', '.join(lora.targets)}" if lora else ""
     if not objective.needs_reference:
@@ -43,8 +43,8 @@ def _start(recipe: Recipe) -> str:
     decay = recipe.training.reference_ema_decay
     how = "is frozen" if decay is None else f"follows the policy with a decay of {decay:g} a step"
     who = f"policy and reference from {start}"
-    if recipe.ref_unet not in (None, start):
-        who = f"the policy from {start}, the reference from {recipe.ref_unet}"
+    if recipe.reference_weights not in (None, start):
+        who = f"the policy from {start}, the reference from {recipe.reference_weights}"
     return f"Start: {who}; the reference {how}."
 
 
@@ -63,20 +63,21 @@ def _rate(optimizer: OptimizerOptions) -> str:
 
 
 def _storing(recipe: Recipe) -> list[str]:
-    rounds = recipe.training.stored_visits
+    rounds = recipe.training.cached_inversion_epochs
     if rounds is None:
         return []
     again = "an epoch" if rounds == 1 else f"{rounds} epochs"
     return [
-        f"Stored visits: the draws of a pair come again after {again}; `smpo invert` takes {storing_cost(recipe):.4g} "
-        "UNet evaluations, forward only, for each visit that differs, once, and training needs no reference."
+        f"Cached inversions: the draws of a pair come again after {again}; "
+        f"`smpo invert` takes {storing_cost(recipe):.4g} "
+        "UNet evaluations, forward only, for each example that differs, once, and training needs no reference."
     ]
 
 
 def _work(training: TrainingOptions, cost: VisitCost) -> str:
-    what, visits = {"pairs": "a pair", "images": "an image"}[cost.seen], training.steps * training.batch_size
+    what, examples = {"pairs": "a pair", "images": "an image"}[cost.seen], training.steps * training.batch_size
     free = " + ".join(f"{value:.4g} ({name})" for name, value in cost.free_parts.items()) or "none"
-    both, forward = visits * cost.trained, visits * cost.free
+    both, forward = examples * cost.trained, examples * cost.free
     return (
         f"Work: UNet evaluations (images sent through a UNet) for {what}, on average over timesteps: "
         f"{cost.trained:.4g} forward and backward, and forward only {free}. In all {both:,.0f} forward and backward, "

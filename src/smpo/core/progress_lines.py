@@ -13,7 +13,7 @@ from smpo.core.errors import ConfigError
 INTERVAL = "SMPO_PROGRESS_SECONDS"
 DEFAULT_S = 30.0
 UNITS = {"sample": "images", "generate": "images", "cache": "pairs", "pairs": "rows", "score": "pairs",
-         "invert": "visits", "train": "steps", "evaluate": "images", "audit": "images"}
+         "invert": "examples", "train": "steps", "evaluate": "images", "audit": "images"}
 """Stage -> what its progress counts."""
 
 

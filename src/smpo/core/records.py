@@ -36,8 +36,8 @@ Predict = Callable[[Tensor, Tensor, Conditioning], Tensor]
 
 
 @dataclass(frozen=True)
-class StoredNoise:
-    """What `smpo invert` has stored of B visits, in place of their noising and of the reference.
+class CachedInversion:
+    """What `smpo invert` has stored of B examples, in place of their noising and of the reference.
 
     Attributes:
         x_t: noised latents as they were rounded, shape (S, B, C, H, W), float32.
@@ -49,14 +49,14 @@ class StoredNoise:
     timesteps: Tensor
     reference: Tensor
 
-    def moved(self, move: Callable[[Tensor], Tensor]) -> "StoredNoise":
+    def moved(self, move: Callable[[Tensor], Tensor]) -> "CachedInversion":
         """The same, each tensor but the timesteps as `move` gives it back."""
         return replace(self, x_t=move(self.x_t), reference=move(self.reference))
 
 
 @dataclass(frozen=True)
 class TrainingBatch:
-    """B visits, ready to be noised. S = 2 sides, winner first; S = 1 where a visit shows one image of its pair.
+    """B examples, ready to be noised. S = 2 sides, winner first; S = 1 where an example shows one image of its pair.
 
     Attributes:
         x_0: clean latents, scaled, shape (S, B, C, H, W), float32.
@@ -67,7 +67,7 @@ class TrainingBatch:
         conditioning: S * B rows in the order of `flatten_sides`, after caption dropout; both sides have one prompt, and
             inversion, policy and reference share it.
         null_conditioning: of the empty prompt, S * B rows.
-        seeds: one number per pair and visit, shape (B,), int64; all of the pair's random draws derive from it.
+        seeds: one number per pair and example, shape (B,), int64; all of the pair's random draws derive from it.
         pair_ids: names for error messages.
         stored: their noised latents, where these were made before training.
     """
@@ -79,7 +79,7 @@ class TrainingBatch:
     null_conditioning: Conditioning
     seeds: Tensor
     pair_ids: tuple[str, ...]
-    stored: StoredNoise | None = None
+    stored: CachedInversion | None = None
 
     def to(self, device: torch.device) -> "TrainingBatch":
         """The same on `device`; seeds and timesteps stay on the CPU, where draws and inversions' plans are made."""
@@ -117,8 +117,8 @@ class PairErrors:
     """Mean squared error of the noise prediction of each image, shape (B,), float32.
 
     `reference_point` is k of `maths.utility`, shape (), where an objective asks for it.
-    Where a visit shows one image of its pair, `_w` holds that image, winner or not, and `_l` is None; the reference is
-    None where an objective needs none.
+    Where an example shows one image of its pair, `_w` holds that image, winner or not, and `_l` is None; the reference
+    is None where an objective needs none.
     """
 
     policy_w: Tensor

@@ -28,7 +28,7 @@ class FusedAttention(torch.autograd.Function):
         return output
 
 
-class Kernels(TorchFunctionMode):
+class GpuKernels(TorchFunctionMode):
     """Calls as they happen on a GPU: fused attention, and under autocast in the precision that CUDA's autocast picks.
 
     The meta device has no autocast of its own, and its attention writes out the matrix of weights. `product` is called
@@ -63,7 +63,7 @@ class Kernels(TorchFunctionMode):
         return cast
 
 
-class Kept:
+class SavedActivations:
     """The tensors that a forward keeps, each storage counted once, by the checkpointed unit that made them."""
 
     def __init__(self, weights: nn.Module) -> None:
@@ -106,10 +106,10 @@ def activation_bytes(
 ) -> tuple[int, int]:
     """(kept, temporary) bytes of a training step's activations; their sum is the most that is alive at once.
 
-    Kept is what forward leaves to the backward: with checkpointing, the inputs of the units, and where it is selective
-    the outputs of their products. Temporary is what comes on top while gradients flow: three tensors as large as the
-    largest kept, and with checkpointing the largest unit, made again, or autocast's copies of the weights, which live
-    as long as the forward.
+    SavedActivations is what forward leaves to the backward: with checkpointing, the inputs of the units, and where it
+    is selective the outputs of their products. Temporary is what comes on top while gradients flow: three tensors as
+    large as the largest kept, and with checkpointing the largest unit, made again, or autocast's copies of the weights,
+    which live as long as the forward.
 
     Args:
         unet: on the meta device.
@@ -117,8 +117,8 @@ def activation_bytes(
         half: autocast's type, None without mixed precision.
         checkpointing: whether, or "selective"; at diffusers' resolution of residual and transformer blocks.
     """
-    kept = Kept(unet)
-    kernels = Kernels(half, kept.keep_inside if checkpointing == "selective" else None)
+    kept = SavedActivations(unet)
+    kernels = GpuKernels(half, kept.keep_inside if checkpointing == "selective" else None)
     unet.train()
     if checkpointing:
         unet.enable_gradient_checkpointing(kept.checkpointed)

@@ -7,7 +7,7 @@ import numpy as np
 from smpo.cost.architecture import Architecture
 from smpo.preparation.cache import BLOCK_PAIRS, BLOCK_PROMPTS, CacheOptions
 from smpo.training.cached import block_size
-from smpo.training.order import Visiting
+from smpo.training.order import ExampleOrder
 
 
 def npy_bytes(shape: tuple[int, ...], dtype: str) -> int:
@@ -33,12 +33,12 @@ def prompts_bytes(architecture: Architecture, options: CacheOptions, *, num_prom
     return sum(_blocks_bytes(1 + num_prompts, BLOCK_PROMPTS, shape, options.dtype) for shape in shapes)
 
 
-def stored_bytes(architecture: Architecture, options: CacheOptions, visiting: Visiting, *, num_visits: int) -> int:
-    """What `smpo invert` stores of `num_visits` visits, exactly."""
-    sides = 2 if visiting.winner_share is None else 1
+def stored_bytes(architecture: Architecture, options: CacheOptions, order: ExampleOrder, *, num_examples: int) -> int:
+    """What `smpo invert` stores of `num_examples` examples, exactly."""
+    sides = 2 if order.winner_share is None else 1
     latents = (sides, *architecture.latent_shape(options.resolution))
     each = ((latents, options.dtype), ((), "int64"), ((sides,), "float32"))
-    return sum(_blocks_bytes(num_visits, block_size(visiting), shape, dtype) for shape, dtype in each)
+    return sum(_blocks_bytes(num_examples, block_size(order), shape, dtype) for shape, dtype in each)
 
 
 def _blocks_bytes(rows: int, block: int, shape: tuple[int, ...], dtype: str) -> int:

@@ -15,12 +15,12 @@ from smpo.cost.memory import Memory, state_bytes, training_memory
 from smpo.cost.parallel import Spread, bytes_of
 from smpo.data.pair_set import PairSet
 from smpo.noising import NOISINGS
-from smpo.objectives import OBJECTIVES, holds_reference
+from smpo.objectives import OBJECTIVES, needs_reference_model
 from smpo.pipeline.config import Recipe
 from smpo.pipeline.stages import prompts_of
-from smpo.training.order import distinct_visits
+from smpo.training.order import distinct_examples
 from smpo.training.policy.lora import add_adapters, trained_parameters
-from smpo.training.run import visiting_of
+from smpo.training.run import order_of
 
 UTILISATION = {"sd": 0.10, "sdxl": 0.30}
 """Family -> share of the peak rate. Assumed: what the paper's GPU-hours imply for its runs on A800s, not ours."""
@@ -44,13 +44,13 @@ class Storing:
     """What `smpo invert` does.
 
     Attributes:
-        visits: noised and stored.
+        examples: noised and stored.
         evaluations: of a UNet, forward only, for one of them; the mean over timesteps.
         flops: of them all.
         bytes: on disk.
     """
 
-    visits: int
+    examples: int
     evaluations: float
     flops: float
     bytes: int
@@ -91,12 +91,12 @@ class Estimate:
     Attributes:
         name: of the recipe.
         own_shapes: whether the networks' shapes are the recipe's own (`Architecture.is_own`).
-        visit: UNet evaluations of one.
-        visits: of the whole training.
+        example: UNet evaluations of one.
+        examples: of the whole training.
         forwards: FLOPs of the networks.
-        visit_flops: FLOPs of a visit.
+        visit_flops: FLOPs of an example.
         caching_flops: FLOPs of `smpo cache`, (VAE, text encoders).
-        storing: what `smpo invert` does; None where training noises its visits itself.
+        storing: what `smpo invert` does; None where training noises its examples itself.
         counts: pairs and prompts.
         memory: of each training process.
         num_processes: of the training.
@@ -108,8 +108,8 @@ class Estimate:
 
     name: str
     own_shapes: bool
-    visit: VisitCost
-    visits: int
+    example: VisitCost
+    examples: int
     forwards: Forwards
     visit_flops: float
     caching_flops: tuple[float, float]
@@ -133,35 +133,35 @@ def estimate(
         counts: what the cache will hold.
         utilisation: share of a GPU's peak rate, in (0, 1]; None takes the family's of UTILISATION.
         num_processes: that train together, each on its GPU.
-        split: what is split over them, a member of `spread.SPLITS`.
+        split: what is split over them, a member of `parallel.SPLITS`.
 
     Raises:
         ConfigError: a share outside (0, 1], a batch that the processes cannot share, a split that training would
             refuse, a folder without configurations.
     """
-    spread = Spread(num_processes, split)
+    parallel = Spread(num_processes, split)
     share = UTILISATION[recipe.model["name"]] if utilisation is None else utilisation
     check_positive(utilisation=share)
     check_fraction(utilisation=share)
     options, resolution = recipe.training, recipe.cache.resolution
     options.accumulation(num_processes)
     architecture = architecture_of(recipe.model)
-    visit, forwards = visit_cost(recipe, num_processes=num_processes), forward_flops(architecture, resolution)
+    example, forwards = visit_cost(recipe, num_processes=num_processes), forward_flops(architecture, resolution)
     unet = architecture.unet()
     if options.lora:
         add_adapters(unet, options.lora, seed=0)
-    images = options.micro_batch_size * (2 if visit.seen == "pairs" else 1)
+    images = options.micro_batch_size * (2 if example.seen == "pairs" else 1)
     memory = training_memory(
         unet, unet_inputs(architecture, images, resolution), options,
-        has_reference=_has_reference(recipe), inverts=bool(visit.inversion or visit.ahead), spread=spread,
+        has_reference=_has_reference(recipe), inverts=bool(example.inversion or example.ahead), parallel=parallel,
     )
-    each, visits = visit_flops(visit, forwards.unet, options), options.steps * options.batch_size
+    each, examples = visit_flops(example, forwards.unet, options), options.steps * options.batch_size
     views = counts.pairs * 2 * recipe.cache.views.num_views
     caching = (views * forwards.vae, (1 + counts.prompts) * forwards.text)
     storing = _storing(recipe, architecture, counts, forwards)
-    flops = (each * visits, storing.flops if storing else 0.0, *caching)
+    flops = (each * examples, storing.flops if storing else 0.0, *caching)
     return Estimate(
-        name=recipe.name, own_shapes=architecture.is_own, visit=visit, visits=visits, forwards=forwards,
+        name=recipe.name, own_shapes=architecture.is_own, example=example, examples=examples, forwards=forwards,
         visit_flops=each, caching_flops=caching, storing=storing, counts=counts, memory=memory,
         num_processes=num_processes, split=split, disk=_disk(recipe, architecture, counts, unet), utilisation=share,
         hours=tuple(_hours(gpu, recipe, memory, share=share, flops=flops) for gpu in GPUS),
@@ -198,20 +198,20 @@ def _assumed_counts(at_most: int | None) -> Counts:
 
 
 def _has_reference(recipe: Recipe) -> bool:
-    """Whether the trainer holds a second UNet: a LoRA's is its own without adapters, and stored visits need none."""
-    asked = holds_reference(OBJECTIVES.build(recipe.objective), NOISINGS.build(recipe.noising))
-    return asked and recipe.training.lora is None and recipe.training.stored_visits is None
+    """Whether the trainer holds a second UNet: a LoRA's is its own without adapters, cached inversions need none."""
+    asked = needs_reference_model(OBJECTIVES.build(recipe.objective), NOISINGS.build(recipe.noising))
+    return asked and recipe.training.lora is None and recipe.training.cached_inversion_epochs is None
 
 
 def _storing(recipe: Recipe, architecture: Architecture, counts: Counts, forwards: Forwards) -> Storing | None:
     options = recipe.training
-    if options.stored_visits is None:
+    if options.cached_inversion_epochs is None:
         return None
-    visiting = visiting_of(recipe.seed, NOISINGS.build(recipe.noising), OBJECTIVES.build(recipe.objective), options)
-    visits = distinct_visits(options.steps * options.batch_size, num_pairs=counts.pairs, visiting=visiting)
+    order = order_of(recipe.seed, NOISINGS.build(recipe.noising), OBJECTIVES.build(recipe.objective), options)
+    examples = distinct_examples(options.steps * options.batch_size, num_pairs=counts.pairs, order=order)
     each = storing_cost(recipe)
-    size = stored_bytes(architecture, recipe.cache, visiting, num_visits=visits)
-    return Storing(visits, each, visits * each * forwards.unet, size)
+    size = stored_bytes(architecture, recipe.cache, order, num_examples=examples)
+    return Storing(examples, each, examples * each * forwards.unet, size)
 
 
 def _disk(recipe: Recipe, architecture: Architecture, counts: Counts, unet: nn.Module) -> Disk:

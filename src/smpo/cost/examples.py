@@ -1,4 +1,4 @@
-"""UNet evaluations of a visit, counted by the trainer's own step, and by the stage that stores visits."""
+"""UNet evaluations of an example, counted by the trainer's own step, and by the stage that stores examples."""
 
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -9,15 +9,15 @@ from torch import Tensor, nn
 from smpo.core.records import Conditioning, TrainingBatch
 from smpo.maths.schedule import scaled_linear_alphas_cumprod
 from smpo.noising import NOISINGS
-from smpo.objectives import OBJECTIVES, counted
+from smpo.objectives import OBJECTIVES, unit_of_batch
 from smpo.pipeline.config import Recipe
-from smpo.training.invert import stored_noise
+from smpo.training.invert import cached_inversion
 from smpo.training.step import Evaluations, StepParts, noised, prepare, rewards_ahead, training_step
 
 
 @dataclass(frozen=True)
 class VisitCost:
-    """Images sent through a UNet for one visit of a pair (or of an image), the mean over timesteps.
+    """Images sent through a UNet for one example of a pair (or of an image), the mean over timesteps.
 
     Attributes:
         seen: what a batch counts, "pairs" or "images".
@@ -45,7 +45,7 @@ class VisitCost:
         return {name: value for name, value in parts.items() if value}
 
 
-class Still:
+class NullFamily:
     """A model family whose UNets predict no noise: what a step asks of it is counted, nothing is computed."""
 
     alphas_cumprod = scaled_linear_alphas_cumprod(1000, beta_start=0.00085, beta_end=0.012)
@@ -56,13 +56,13 @@ class Still:
 
 
 def visit_cost(recipe: Recipe, *, num_processes: int = 1) -> VisitCost:
-    """What a visit costs in training, the mean over timesteps."""
+    """What an example costs in training, the mean over timesteps."""
     batch, parts = _every_timestep(recipe)
     num, inversion = len(batch.timesteps), Evaluations()
-    if recipe.training.stored_visits is None:
+    if recipe.training.cached_inversion_epochs is None:
         noised(batch, parts, inversion)
     else:
-        batch = replace(batch, stored=stored_noise(batch, parts, Evaluations(), dtype=torch.float32))
+        batch = replace(batch, stored=cached_inversion(batch, parts, Evaluations(), dtype=torch.float32))
     prepared = prepare(batch, parts)
     before = prepared.evaluations.free
     if parts.objective.needs_reference_point and recipe.training.accumulation(num_processes) > 1:
@@ -70,25 +70,26 @@ def visit_cost(recipe: Recipe, *, num_processes: int = 1) -> VisitCost:
     ahead = prepared.evaluations.free - before
     training_step(prepared, parts)
     return VisitCost(
-        counted(parts.objective), prepared.evaluations.trained / num, (before - inversion.free) / num,
+        unit_of_batch(parts.objective), prepared.evaluations.trained / num, (before - inversion.free) / num,
         inversion.free / num, ahead / num,
     )
 
 
 def storing_cost(recipe: Recipe) -> float:
-    """UNet evaluations, forward only, of a visit that `smpo invert` stores, the mean over timesteps."""
+    """UNet evaluations, forward only, of an example that `smpo invert` stores, the mean over timesteps."""
     batch, parts = _every_timestep(recipe)
     evaluations = Evaluations()
-    stored_noise(batch, parts, evaluations, dtype=torch.float32)
+    cached_inversion(batch, parts, evaluations, dtype=torch.float32)
     return evaluations.free / len(batch.timesteps)
 
 
 def _every_timestep(recipe: Recipe) -> tuple[TrainingBatch, StepParts]:
-    """A batch of latents of one pixel, one visit for each timestep, and parts that count."""
+    """A batch of latents of one pixel, one example for each timestep, and parts that count."""
     objective, noising = OBJECTIVES.build(recipe.objective), NOISINGS.build(recipe.noising)
-    first, links, seen = recipe.training.min_timestep, noising.links, counted(objective)
-    chains = (recipe.training.max_timestep + 1 - first) // links
-    timesteps = first + torch.arange(chains * links).view(links, chains).T.flatten()  # the links of a chain rise
+    first, chain_length, seen = recipe.training.min_timestep, noising.chain_length, unit_of_batch(objective)
+    chains = (recipe.training.max_timestep + 1 - first) // chain_length
+    grid = torch.arange(chains * chain_length).view(chain_length, chains)
+    timesteps = first + grid.T.flatten()  # those of a chain rise
     num = len(timesteps)
     sides = 2 if seen == "pairs" else 1
     nothing = Conditioning({"hidden": torch.zeros(sides * num, 1)})
@@ -97,4 +98,4 @@ def _every_timestep(recipe: Recipe) -> tuple[TrainingBatch, StepParts]:
         null_conditioning=nothing, seeds=torch.arange(num), pair_ids=("",) * num,
     )
     unet = nn.Identity()
-    return batch, StepParts(Still(), unet, unet, unet, noising, objective, nullcontext)
+    return batch, StepParts(NullFamily(), unet, unet, unet, noising, objective, nullcontext)

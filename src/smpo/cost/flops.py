@@ -1,4 +1,4 @@
-"""FLOPs of the networks' forwards, counted on the meta device, and what follows for a visit and for the cache."""
+"""FLOPs of the networks' forwards, counted on the meta device, and what follows for an example and for the cache."""
 
 from dataclasses import dataclass
 from typing import TypeVar
@@ -54,7 +54,7 @@ def trained_forwards(options: TrainingOptions) -> int:
 
 
 def visit_flops(cost: VisitCost, forward: float, options: TrainingOptions) -> float:
-    """FLOPs of a visit whose UNet evaluations `cost` counts, at `forward` FLOPs each."""
+    """FLOPs of an example whose UNet evaluations `cost` counts, at `forward` FLOPs each."""
     return evaluations_flops(cost.trained, cost.free, forward=forward, options=options)
 
 

@@ -26,7 +26,7 @@ GPUS = (
     GPU("RTX 3090", 23.7, 71.0, 35.6, "NVIDIA Ampere GA102 white paper"),
     GPU("RTX 4090", 23.6, 165.2, 82.6, "NVIDIA Ada white paper"),
     GPU("L40S", 44.4, 362.0, 91.6, "NVIDIA L40S data sheet"),
-    GPU("A800 80GB", 79.2, 312.0, 19.5, "NVIDIA A100 data sheet; the A800 differs in its links alone"),
+    GPU("A800 80GB", 79.2, 312.0, 19.5, "NVIDIA A100 data sheet; the A800 differs in its chain_length alone"),
     GPU("H100 SXM", 79.1, 989.4, 66.9, "NVIDIA Hopper white paper"),
     GPU("H200 SXM", 139.8, 989.4, 66.9, "NVIDIA H200 data sheet"),
 )

@@ -71,7 +71,7 @@ def measured_hours(recipe: Recipe, found: Estimate, folder: Path) -> MeasuredHou
     storing = 0.0 if found.storing is None else found.storing.flops
     return MeasuredHours(
         str(run), len(rates), rate, _differences(own, recipe), storing / rate / 3600,
-        found.visit_flops * found.visits / rate / 3600,
+        found.visit_flops * found.examples / rate / 3600,
     )
 
 
@@ -82,7 +82,7 @@ def step_rates(metrics: Path, recipe: Recipe) -> np.ndarray:
         DataError: the file is missing, damaged, or has too few steps.
     """
     columns = read_metrics(metrics)
-    if missing := {"pairs_per_s", "evaluations_trained", "evaluations_free"} - columns.keys():
+    if missing := {"pairs_per_s", "nfe_grad", "nfe_no_grad"} - columns.keys():
         raise DataError(f"{metrics} tells no {', '.join(sorted(missing))}, as runs of old did; measure a new run")
     steps = len(columns["step"])
     if steps <= FIRST_STEPS:
@@ -90,7 +90,7 @@ def step_rates(metrics: Path, recipe: Recipe) -> np.ndarray:
             f"{metrics} has {steps} logged steps, of which the first {FIRST_STEPS} do not count; let the run go on"
         )
     forward = forward_flops(architecture_of(recipe.model), recipe.cache.resolution).unet
-    trained, free = columns["evaluations_trained"], columns["evaluations_free"]
+    trained, free = columns["nfe_grad"], columns["nfe_no_grad"]
     flops = evaluations_flops(trained, free, forward=forward, options=recipe.training)
     return (columns["pairs_per_s"] * flops)[FIRST_STEPS:]
 

@@ -60,7 +60,7 @@ class Memory:
 
 def training_memory(
     unet: nn.Module, inputs: dict[str, Any], options: TrainingOptions, *, has_reference: bool, inverts: bool = True,
-    spread: Spread = ALONE,
+    parallel: Spread = ALONE,
 ) -> Memory:
     """The memory of a training process.
 
@@ -70,35 +70,35 @@ def training_memory(
         options: how it is trained.
         has_reference: whether a second UNet is held.
         inverts: whether a network makes passes that no backward follows, any number of them.
-        spread: the processes that train together.
+        parallel: the processes that train together.
 
     Raises:
-        ConfigError: training so spread refuses the optimizer.
+        ConfigError: training so parallel refuses the optimizer.
     """
-    spread.check(options)
+    parallel.check(options)
     every, trained, name = list(unet.parameters()), trained_parameters(unet), options.optimizer.name
     kept, temporary = activation_bytes(
-        _as_gathered(unet, options, spread), inputs, half=HALVES[options.mixed_precision],
+        _as_gathered(unet, options, parallel), inputs, half=HALVES[options.mixed_precision],
         checkpointing=options.gradient_checkpointing,
     )
-    size = spread.share(trained)
+    size = parallel.share(trained)
     return Memory(
-        policy=spread.weights(every), reference=spread.weights(every) if has_reference else 0,
-        average=0 if options.ema_decay is None else spread.weights(trained), gradients=size,
-        buckets=spread.exchanged(trained), optimizer=state_bytes(trained, name, spread), kept=kept, temporary=temporary,
-        update=update_bytes(trained, options.optimizer, spread),
-        copied=size if spread.split in ("zero2", "zero3") else 0, gathered=spread.gathered(unet, options),
-        inverting=spread.inverting(unet, options) if inverts else 0,
+        policy=parallel.weights(every), reference=parallel.weights(every) if has_reference else 0,
+        average=0 if options.ema_decay is None else parallel.weights(trained), gradients=size,
+        buckets=parallel.exchanged(trained), optimizer=state_bytes(trained, name, parallel), kept=kept,
+        temporary=temporary, update=update_bytes(trained, options.optimizer, parallel), copied=size if parallel.split in
+        ("zero2", "zero3") else 0, gathered=parallel.gathered(unet, options), inverting=parallel.inverting(unet,
+        options) if inverts else 0,
     )
 
 
-def _as_gathered(unet: nn.Module, options: TrainingOptions, spread: Spread) -> nn.Module:
+def _as_gathered(unet: nn.Module, options: TrainingOptions, parallel: Spread) -> nn.Module:
     """`unet` with the weights that a forward meets; gathered ones, being given back, are no activations."""
-    dtype = spread.gathered_as(options)
+    dtype = parallel.gathered_as(options)
     return unet if dtype is None else nn.Module.to(copy.deepcopy(unet), dtype)
 
 
-def state_bytes(trained: Sequence[Tensor], optimizer: str, spread: Spread = ALONE) -> int:
+def state_bytes(trained: Sequence[Tensor], optimizer: str, parallel: Spread = ALONE) -> int:
     """Bytes of the optimizer's tensors.
 
     AdamW keeps two moments in the type of the weights, of this process's part of them. In 8 bits each takes a byte a
@@ -108,7 +108,7 @@ def state_bytes(trained: Sequence[Tensor], optimizer: str, spread: Spread = ALON
     vector all.
     """
     if optimizer == "adamw":
-        return 2 * spread.share(trained)
+        return 2 * parallel.share(trained)
     if optimizer == "adamw_8bit":
         blocks = [(p.numel(), -(-p.numel() // 256)) for p in trained]
         return sum(2 * (n + 4 * num + 1024) if n >= SMALL else 2 * 4 * n for n, num in blocks)
@@ -117,7 +117,7 @@ def state_bytes(trained: Sequence[Tensor], optimizer: str, spread: Spread = ALON
     )
 
 
-def update_bytes(trained: Sequence[Tensor], optimizer: OptimizerOptions, spread: Spread = ALONE) -> int:
+def update_bytes(trained: Sequence[Tensor], optimizer: OptimizerOptions, parallel: Spread = ALONE) -> int:
     """Bytes that come and go in the optimizer's step.
 
     AdamW on a GPU updates all weights at once and holds a copy of them (PyTorch's note on `foreach`), unless it is
@@ -125,7 +125,7 @@ def update_bytes(trained: Sequence[Tensor], optimizer: OptimizerOptions, spread:
     large as the weight, and where they are split with the whole weight and its whole gradient.
     """
     if optimizer.name == "adamw":
-        return spread.update(trained, fused=optimizer.fused)
+        return parallel.update(trained, fused=optimizer.fused)
     if optimizer.name == "adamw_8bit":
         return 0
-    return (5 + 2 * spread.divides_weights) * 4 * max(p.numel() for p in trained)
+    return (5 + 2 * parallel.divides_weights) * 4 * max(p.numel() for p in trained)

@@ -77,7 +77,7 @@ class Spread:
 
     def gathered_as(self, options: TrainingOptions) -> torch.dtype | None:
         """The type in which FSDP2 gathers weights where it is not their own."""
-        stored = options.stored_visits is not None  # its policy must round as its errors' reference did (METHODS D37)
+        stored = options.cached_inversion_epochs is not None  # its policy must round as the reference did (METHODS D37)
         return HALVES[options.mixed_precision] if self.split == "fsdp2" and not stored else None
 
     def gathered(self, unet: nn.Module, options: TrainingOptions) -> int:

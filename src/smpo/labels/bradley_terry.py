@@ -8,12 +8,12 @@ from smpo.core.checks import check_positive
 from smpo.core.errors import ConfigError
 from smpo.labels.judgements import Judgements
 from smpo.labels.winner import of_winner, winner_by
-from smpo.labels.winner_label import Judged
+from smpo.labels.winner_label import WinnerLabel
 from smpo.maths.smoothing import bradley_terry_probability
 
 
 @dataclass(frozen=True, kw_only=True)
-class BradleyTerry(Judged):
+class BradleyTerry(WinnerLabel):
     """p_winner = sigmoid((r_w - r_l) / scale): the share of people who agree, as the scores predict it.
 
     Attributes:

@@ -7,11 +7,11 @@ from torch import Tensor
 
 from smpo.labels.judgements import Judgements
 from smpo.labels.winner import winner_by
-from smpo.labels.winner_label import Judged
+from smpo.labels.winner_label import WinnerLabel
 
 
 @dataclass(frozen=True, kw_only=True)
-class Hard(Judged):
+class Hard(WinnerLabel):
     """p_winner = 1 for every pair, as in Diffusion-DPO.
 
     Attributes:

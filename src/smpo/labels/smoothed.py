@@ -8,14 +8,14 @@ from torch import Tensor
 from smpo.core.checks import check_known
 from smpo.labels.judgements import Judgements
 from smpo.labels.winner import of_winner, winner_by
-from smpo.labels.winner_label import Judged
+from smpo.labels.winner_label import WinnerLabel
 from smpo.maths.smoothing import linear_probability, smoothed_probability
 
 LINKS = {"sigmoid": smoothed_probability, "linear": linear_probability}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Smoothed(Judged):
+class Smoothed(WinnerLabel):
     """p_winner = sigmoid((r_w - r_l) / (max - min)): pairs that the reward model finds alike weigh little.
 
     Attributes:

@@ -7,7 +7,7 @@ from smpo.labels.winner import check_judge
 
 
 @dataclass(frozen=True, kw_only=True)
-class Judged(Label):
+class WinnerLabel(Label):
     """`winner_by`: "reward", "human" (one person) or "votes" (the majority of several)."""
 
     winner_by: str = "reward"

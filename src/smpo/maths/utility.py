@@ -14,7 +14,7 @@ UTILITIES = ("kahneman-tversky", "loss-averse", "risk-seeking")
 
 
 def implicit_reward(errors: PairErrors) -> Tensor:
-    """g = -(L - L_ref) of the image that each visit shows, shape (B,): positive where the policy fits it better.
+    """g = -(L - L_ref) of the image that each example shows, shape (B,): positive where the policy fits it better.
 
     Raises:
         ValueError: the errors lack the reference.

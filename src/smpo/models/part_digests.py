@@ -24,7 +24,7 @@ UNUSED = {"safety_checker", "feature_extractor", "requires_safety_checker"}
 DENOISER, SCHEDULER = "unet", "scheduler"
 
 
-def pipeline_identity(folder: Path) -> dict[str, str]:
+def pipeline_digests(folder: Path) -> dict[str, str]:
     """What tells two pipelines apart: part -> SHA-256 of its content, in hex, and one of the index that joins them.
 
     Raises:

@@ -19,7 +19,7 @@ from smpo.models.folders import Part
 from smpo.models.loading import prove_network
 from smpo.models.schedules import check_timesteps
 from smpo.models.sd import StableDiffusion
-from smpo.models.sources import local_unet
+from smpo.models.sources import local_denoiser
 
 META = torch.device("meta")
 
@@ -39,7 +39,7 @@ def prove_pipeline(family: StableDiffusion, unets: Iterable[str | None] = (None,
         ConfigError: one line, which names the part, its folder, the reason and the way out.
     """
     chosen = tuple(dict.fromkeys([None, *unets]))
-    places = {family.folder, *(local_unet(source) for source in chosen if source is not None)}
+    places = {family.folder, *(local_denoiser(source) for source in chosen if source is not None)}
     _prove_once(family, chosen, tuple(state for place in sorted(places) for state in _states(place)))
 
 
@@ -58,7 +58,7 @@ def _prove_once(family: StableDiffusion, unets: tuple[str | None, ...], states: 
     family = dataclasses.replace(family)  # what it has read before may have changed
     networks = {name: prove_network(kind, family.part(name)) for name, kind in _frozen(family).items()}
     for source in unets:
-        part = family.unet_part(source)
+        part = family.denoiser_part(source)
         unet = prove_network(UNet2DConditionModel, part)
         pipeline = _assembled(family, {"unet": unet, **networks}, part)
         _rehearse(family, pipeline, part)

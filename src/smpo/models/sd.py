@@ -18,7 +18,7 @@ from smpo.models import kohya, parts, saving, schedules
 from smpo.models.fitting import check_unet, checked_configs, completed, index_of, scheduler_class
 from smpo.models.folders import Part
 from smpo.models.loading import load_network
-from smpo.models.sources import local_pipeline, local_unet
+from smpo.models.sources import local_denoiser, local_pipeline
 
 Texts = list[tuple[CLIPTokenizer, nn.Module]]
 
@@ -68,16 +68,16 @@ class StableDiffusion:
         """alpha_bar table, shape (T,), float64."""
         return schedules.alphas_cumprod_of(self.schedule)
 
-    def load_unet(self, source: str | None = None, *, dtype: torch.dtype = torch.float32) -> UNet2DConditionModel:
+    def load_denoiser(self, source: str | None = None, *, dtype: torch.dtype = torch.float32) -> UNet2DConditionModel:
         """The UNet of `source` (a pipeline or a UNet folder), of the family's own source when None; see `loading`."""
-        return load_network(UNet2DConditionModel, self.unet_part(source), dtype=dtype)
+        return load_network(UNet2DConditionModel, self.denoiser_part(source), dtype=dtype)
 
-    def unet_part(self, source: str | None) -> Part:
+    def denoiser_part(self, source: str | None) -> Part:
         """Where the UNet of `source` lies; ConfigError unless it fits the other parts of the family's pipeline."""
         configs = self.configs
         if source is None:
             return self.part("unet")
-        part = Part(local_unet(source))
+        part = Part(local_denoiser(source))
         check_unet(completed(UNet2DConditionModel, part), part, self, configs)
         return part
 
@@ -118,7 +118,7 @@ class StableDiffusion:
     ) -> DiffusionPipeline:
         """The whole pipeline around `unet` (its own where None), of proven parts, without a safety checker."""
         networks = {name: self.load_text_encoder(name, dtype) for name in self.text_encoders}
-        unet = self.load_unet(dtype=dtype) if unet is None else unet
+        unet = self.load_denoiser(dtype=dtype) if unet is None else unet
         return self.assemble({"unet": unet, "vae": self.load_vae(dtype), **networks})
 
     def assemble(self, networks: Mapping[str, nn.Module]) -> DiffusionPipeline:

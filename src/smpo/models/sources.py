@@ -43,7 +43,7 @@ def local_pipeline(source: str, *, revision: str | None = None) -> Path:
     return folder
 
 
-def local_unet(source: str, *, revision: str | None = None) -> Path:
+def local_denoiser(source: str, *, revision: str | None = None) -> Path:
     """The local folder that holds a UNet's config and weights; arguments and errors as in `local_pipeline`.
 
     The source may be a pipeline, of which only the UNet is fetched, or hold nothing but a UNet, in its top folder or in

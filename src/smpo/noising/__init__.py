@@ -2,7 +2,7 @@
 
 Every one says what it must be given:
     network: which UNet predicts, "policy", "reference" or None.
-    links: so many rows of a batch in a row belong together: one pair with the same draws, at rising timesteps.
+    chain_length: so many rows of a batch in a row belong together: one pair with the same draws, at rising timesteps.
 """
 
 from smpo.core.registry import Registry

@@ -24,7 +24,7 @@ class Forward:
 
     noise: str = "shared"
     network: ClassVar[str | None] = None
-    links: ClassVar[int] = 1
+    chain_length: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
         check_known(self.noise, ("shared", "independent"), what="noising.noise")

@@ -54,7 +54,7 @@ class Inversion:
     inversion_cfg: float = 1.0
     network: str = "policy"
     refine: ClassVar[str]
-    links: ClassVar[int] = 1
+    chain_length: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
         check_known(self.grid, GRIDS[:2], what="noising.grid")

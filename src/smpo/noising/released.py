@@ -23,7 +23,7 @@ class Released:
 
     tau and the UNet's label use t although the latents sit at another level, and clean latents count as level 0
     (METHODS D12, D13, D19). Two departures: alpha_bar is not rounded to fp16 (D21), and labels are never negative
-    (D18): a UNet asked under label 0 in place of -99 changes the gradient of a visit at t = 1 by up to 16 %.
+    (D18): a UNet asked under label 0 in place of -99 changes the gradient of an example at t = 1 by up to 16 %.
 
     Attributes:
         inversion_steps: strides of the grid; 9 is `set_timesteps(10)` (SDXL, InPO), 4 is `set_timesteps(5)` (SD1.5).
@@ -34,7 +34,7 @@ class Released:
             predicts: the mismatch is gone, at no cost).
         predictions: 2 = a step goes along the mean of two predictions under one label (SmPO), 1 = along one (InPO).
         jitter: noise added after each step, in standard deviations of the DDPM posterior between its levels, >= 0; 0.1
-            in InPO's code, not in its paper. Independent for winner and loser, a function of the visit's seed.
+            in InPO's code, not in its paper. Independent for winner and loser, a function of the example's seed.
     """
 
     inversion_steps: int = 9
@@ -43,7 +43,7 @@ class Released:
     timestep: str = "drawn"
     predictions: int = 2
     jitter: float = 0.0
-    links: ClassVar[int] = 1
+    chain_length: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
         check_known(self.network, NETWORKS, what="noising.network")

@@ -3,8 +3,8 @@
 Every one says what a step must give it:
     needs_reference: whether the reference's errors are computed.
     needs_reference_point: whether the errors must carry the step's `reference_point`.
-    winner_share: None where a visit shows both images of its pair; else it shows one, the winner with this probability.
-    takes_smoothed_labels: whether `p_winner` may be other than certain.
+    winner_share: None where an example shows both images of its pair; else it shows one, the winner with this
+    probability. takes_smoothed_labels: whether `p_winner` may be other than certain.
 """
 
 from typing import Any
@@ -23,11 +23,11 @@ OBJECTIVES = Registry("objective", {
 })
 
 
-def holds_reference(objective: Any, noising: Any) -> bool:
+def needs_reference_model(objective: Any, noising: Any) -> bool:
     """Whether training asks a reference for its errors, or to invert."""
     return objective.needs_reference or noising.network == "reference"
 
 
-def counted(objective: Any) -> str:
-    """What a batch of `objective` counts: "pairs", or "images" where a visit shows one image of its pair."""
+def unit_of_batch(objective: Any) -> str:
+    """What a batch of `objective` counts: "pairs", or "images" where an example shows one image of its pair."""
     return "pairs" if objective.winner_share is None else "images"

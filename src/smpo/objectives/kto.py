@@ -15,7 +15,7 @@ class KTO:
     """Minus the utility of s beta (g - k), g = -(L - L_ref), s = +1 for shown winners and -1 for shown losers.
 
     k = max(0, mean of g), given in the errors, goes over all images of an optimizer step, in whatever micro-batches and
-    processes. Meant with `noising.noise=independent`. A visit shows one image of its pair; the paper's images come
+    processes. Meant with `noising.noise=independent`. An example shows one image of its pair; the paper's images come
     from a pool without pairs.
 
     Attributes:

@@ -24,7 +24,7 @@ from smpo.evaluation.scores import COLUMNS as IMAGE_COLUMNS
 from smpo.labels import LABELS
 from smpo.models import FAMILIES
 from smpo.noising import NOISINGS
-from smpo.objectives import OBJECTIVES, holds_reference
+from smpo.objectives import OBJECTIVES, needs_reference_model
 from smpo.pipeline.hints import dotted_keys, key_hint, sections_of
 from smpo.pipeline.places import with_places_expanded
 from smpo.pipeline.reading import parse_override, read_recipe
@@ -34,7 +34,7 @@ from smpo.report.published import PublishedNumbers
 from smpo.rewards import SCORERS
 from smpo.rewards.scoring import ScoringOptions
 from smpo.sampling import GenerationOptions
-from smpo.training.cached import check_storable
+from smpo.training.cached import check_cacheable
 from smpo.training.implicit import ImplicitOptions
 from smpo.training.options import TrainingOptions
 from smpo.training.policy.lora import check_one_copy
@@ -147,7 +147,7 @@ class PathsSection(Section):
         label: winners and their probabilities.
         audit: what the audit found.
         cache: latents and prompt embeddings.
-        invert: stored visits.
+        invert: cached inversions.
         train: checkpoints, metrics and the trained model.
         generate: which images of the store belong to which model.
         evaluate: scores and measures of the images.
@@ -186,8 +186,8 @@ class Recipe(Section):
     name: str
     seed: int = Field(0, ge=0)
     model: dict[str, Any]
-    init_unet: str | None = Field(None, description="start weights of the policy; None is the model's own UNet")
-    ref_unet: str | None = Field(None, description="weights of the reference; None is the policy's start")
+    init_weights: str | None = Field(None, description="start weights of the policy; None is the model's own UNet")
+    reference_weights: str | None = Field(None, description="weights of the reference; None is the policy's start")
     sampling: SamplingSection | None = Field(None, description="draw pairs from the model itself")  # type: ignore
     data: DataSection  # type: ignore
     scorer: dict[str, Any] | None = Field(None, description="reward model of the labels")
@@ -216,21 +216,22 @@ class Recipe(Section):
                 "set labels.name=hard or objective.name=smpo"
             )
         noising, moves = NOISINGS.build(self.noising), self.training.reference_ema_decay
-        if moves is not None and not holds_reference(objective, noising):
+        if moves is not None and not needs_reference_model(objective, noising):
             raise ConfigError(
                 f"training.reference_ema_decay={moves} moves a reference, and objective "
                 f"'{self.objective['name']}' has none; set it to null"
             )
-        links, size = noising.links, self.training.micro_batch_size
-        if size % links:
+        chain_length, size = noising.chain_length, self.training.micro_batch_size
+        if size % chain_length:
             raise ConfigError(
-                f"training.micro_batch_size must be a multiple of noising.links={links}, for it holds whole chains; "
+                f"training.micro_batch_size must be a multiple of noising.chain_length={chain_length}, for it holds "
+                "whole chains; "
                 f"got {size}"
             )
-        if self.training.stored_visits is not None:
-            check_storable(self.training, objective, noising)
+        if self.training.cached_inversion_epochs is not None:
+            check_cacheable(self.training, objective, noising)
         if self.training.lora is not None:
-            check_one_copy(self.init_unet, self.ref_unet)
+            check_one_copy(self.init_weights, self.reference_weights)
         if labels.needs_scores and self.scorer is None:
             raise ConfigError(f"labels '{self.labels['name']}' need scores: add a scorer section")
         if self.scorer is not None and (name := SCORERS.named(self.scorer)) in self.scoring.also:

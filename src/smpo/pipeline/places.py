@@ -7,7 +7,7 @@ from typing import Any
 
 from smpo.core.errors import ConfigError
 
-PLACES = {"source", "processor", "tokenizer", "clip", "init_unet", "ref_unet"}
+PLACES = {"source", "processor", "tokenizer", "clip", "init_weights", "reference_weights"}
 """Keys, in any section, that name a file, folder or hub id."""
 PLACE_SECTIONS = {"paths", "generation.models", "evaluation.held_out"}
 """Sections whose texts are all places."""

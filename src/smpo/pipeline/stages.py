@@ -36,7 +36,7 @@ from smpo.models import FAMILIES
 from smpo.models.package_data import resolve_source
 from smpo.models.sources import pinned
 from smpo.noising import NOISINGS
-from smpo.objectives import OBJECTIVES, counted
+from smpo.objectives import OBJECTIVES, unit_of_batch
 from smpo.pipeline.config import PROMPT_CHOICES, Recipe, dump_recipe
 from smpo.preparation import label, pairs, score
 from smpo.preparation.cache import LatentCache, cache_pairs, check_encoders
@@ -50,7 +50,7 @@ from smpo.rewards import SCORERS
 from smpo.sampling import ImageSet, generate_shared
 from smpo.training.batches import TrainingPairs
 from smpo.training.implicit import HeldOut, measure_held_out, read_held_out
-from smpo.training.invert import invert_visits, with_stored
+from smpo.training.invert import cache_inversions, with_cached_inversions
 from smpo.training.result import metrics_of
 from smpo.training.run import Run
 from smpo.training.trainer import train as train_policy
@@ -109,13 +109,13 @@ def cache_latents(recipe: Recipe, progress: Progress) -> str:
 
 
 def invert(recipe: Recipe, progress: Progress) -> str:
-    """Noise the visits of the training, and take the reference's errors of them, once."""
-    if recipe.training.stored_visits is None:
-        raise ConfigError("training.stored_visits: not set, so training noises its visits itself; set it, or go on")
+    """Noise the examples of the training, and take the reference's errors of them, once."""
+    if recipe.training.cached_inversion_epochs is None:
+        raise ConfigError("training.cached_inversion_epochs: not set, so training inverts by itself; set it, or go on")
     out = recipe.folder("invert")
-    report = invert_visits(unstored_run(recipe), out, progress=progress)
+    report = cache_inversions(run_without_cache(recipe), out, progress=progress)
     how = f", {report.evaluations:.4g} UNet evaluations each" if report.evaluations else ", already done"
-    return f"{report.visits} visits in {out}, {report.megabytes:.1f} MB{how}"
+    return f"{report.examples} examples in {out}, {report.megabytes:.1f} MB{how}"
 
 
 def train(recipe: Recipe, progress: Progress) -> str:
@@ -207,7 +207,7 @@ def stages_of(recipe: Recipe) -> list[str]:
         unneeded.add("sample")
     if not LABELS.build(recipe.labels).needs_scores:
         unneeded.add("score")
-    if recipe.training.stored_visits is None:
+    if recipe.training.cached_inversion_epochs is None:
         unneeded.add("invert")
     return [name for name in STAGES if name not in unneeded]
 
@@ -265,23 +265,24 @@ def _note_cost(name: str, recipe: Recipe, seconds: float) -> None:
 
 
 def training_run(recipe: Recipe) -> Run:
-    """The resolved training run over the recipe's artefacts, with its stored visits where it has them."""
-    run = unstored_run(recipe)
-    return run if recipe.training.stored_visits is None else with_stored(run, recipe.folder("invert"))
+    """The resolved training run over the recipe's artefacts, with its cached inversions where it has them."""
+    run = run_without_cache(recipe)
+    if recipe.training.cached_inversion_epochs is None:
+        return run
+    return with_cached_inversions(run, recipe.folder("invert"))
 
 
-def unstored_run(recipe: Recipe) -> Run:
-    """The training run but for its stored visits."""
+def run_without_cache(recipe: Recipe) -> Run:
+    """The training run but for its cached inversions."""
     pair_set, labels = PairSet.open(recipe.folder("pairs")), label.LabelTable.open(recipe.folder("label"))
     cache = matching_cache(recipe, recipe.folder("cache"))
     return Run(
         name=recipe.name, folder=recipe.folder("train"), seed=recipe.seed, family=FAMILIES.build(recipe.model),
-        init_unet=recipe.init_unet, ref_unet=recipe.ref_unet, noising=NOISINGS.build(recipe.noising),
-        objective=OBJECTIVES.build(recipe.objective), options=recipe.training,
-        pairs=TrainingPairs(pair_set, labels, cache), cache=cache,
-        inputs={"pairs": pair_set.fingerprint, "label": labels.fingerprint, "cache": cache.fingerprint},
-        settings={"noising": recipe.noising, "objective": recipe.objective},
-        recipe_yaml=dump_recipe(recipe),
+        init_weights=recipe.init_weights, reference_weights=recipe.reference_weights,
+        noising=NOISINGS.build(recipe.noising), objective=OBJECTIVES.build(recipe.objective), options=recipe.training,
+        pairs=TrainingPairs(pair_set, labels, cache), cache=cache, inputs={"pairs": pair_set.fingerprint, "label":
+        labels.fingerprint, "cache": cache.fingerprint}, settings={"noising": recipe.noising, "objective":
+        recipe.objective}, recipe_yaml=dump_recipe(recipe),
     )
 
 
@@ -344,7 +345,7 @@ def measure_implicit(recipe: Recipe, progress: Progress) -> None:
     for name, model in compared_models(recipe).items():
         if name != BASE:
             measure_held_out(
-                held, recipe.folder("evaluate") / name / IMPLICIT, policy=model, reference=recipe.ref_unet,
+                held, recipe.folder("evaluate") / name / IMPLICIT, policy=model, reference=recipe.reference_weights,
                 options=held_out.implicit,
                 progress=lambda done, total, name=name: progress(f"{name}, held-out pairs", done, total),
             )
@@ -367,7 +368,7 @@ def facts(recipe: Recipe) -> dict[str, dict[str, str]]:
     for entry in times:
         longest[entry["stage"]] = max(entry["seconds"], longest.get(entry["stage"], 0))
     packages = ("torch", "diffusers", "transformers", "accelerate")
-    training, seen = recipe.training, counted(OBJECTIVES.build(recipe.objective))
+    training, seen = recipe.training, unit_of_batch(OBJECTIVES.build(recipe.objective))
     return {
         "Method": {
             "objective": settings_text(recipe.objective), "noising": settings_text(recipe.noising),

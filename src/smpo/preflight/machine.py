@@ -13,12 +13,12 @@ from smpo.core.artefacts import stage_of
 from smpo.core.errors import ConfigError
 from smpo.core.processes import local_device, this_process
 from smpo.cost.estimate import GIB, OVERHEAD_GIB, Estimate, counts_of, estimate
-from smpo.objectives import OBJECTIVES, counted
+from smpo.objectives import OBJECTIVES, unit_of_batch
 from smpo.pipeline.config import Recipe
 from smpo.pipeline.stages import artefacts_of, is_complete, stages_of
 from smpo.preflight.data import num_rows
 from smpo.preflight.findings import Note, Outcome
-from smpo.training.parallel import spread_asked
+from smpo.training.parallel import from_environment
 from smpo.training.policy.optimizers import build_optimizer
 from smpo.training.tracking import check_trackers
 
@@ -70,8 +70,8 @@ def processes(recipe: Recipe) -> Iterator[Note]:
     """Whether the batch can be shared by the processes, and what the launcher asks for is supported."""
     count = this_process().world_size
     accumulation = recipe.training.accumulation(count)
-    spread_asked(recipe.training, stored=recipe.training.stored_visits is not None)
-    each = f"{accumulation} x {recipe.training.micro_batch_size} {counted(OBJECTIVES.build(recipe.objective))}"
+    from_environment(recipe.training, stored=recipe.training.cached_inversion_epochs is not None)
+    each = f"{accumulation} x {recipe.training.micro_batch_size} {unit_of_batch(OBJECTIVES.build(recipe.objective))}"
     yield Note(f"{count} training together, {each} a step on each")
 
 

@@ -23,7 +23,7 @@ GREY = Image.new("RGB", (64, 64), (128, 128, 128))
 
 def base(recipe: Recipe) -> Iterator[Note]:
     """Whether every weight of the base is there, and every UNet of the recipe makes a pipeline with its other parts."""
-    unets = [source for source in (recipe.init_unet, recipe.ref_unet) if source is not None]
+    unets = [source for source in (recipe.init_weights, recipe.reference_weights) if source is not None]
     prove_pipeline(FAMILIES.build(recipe.model), unets)
     yield Note(", ".join([recipe.model["source"], *unets]))
 

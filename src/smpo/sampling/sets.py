@@ -24,7 +24,7 @@ from smpo.core.artefacts import (
 )
 from smpo.core.parts import Parts
 from smpo.core.processes import local_device, main_first, shard, this_process, wait_for_all
-from smpo.models.part_digests import check_trained, pipeline_identity
+from smpo.models.part_digests import check_trained, pipeline_digests
 from smpo.models.sources import local_pipeline
 from smpo.prompts import Prompt, Source, read_prompts
 from smpo.sampling.drawing import black_images, image_seed, render
@@ -60,7 +60,7 @@ class ImageSetReport:
 
 
 @dataclass(frozen=True)
-class Drawing:
+class ImageSetSpec:
     """What is to be drawn: a model and which it is, prompts, and options without gaps."""
 
     model: str
@@ -69,12 +69,12 @@ class Drawing:
     options: GenerationOptions
 
     @classmethod
-    def of(cls, model: str, prompts: Source, options: GenerationOptions) -> "Drawing":
+    def of(cls, model: str, prompts: Source, options: GenerationOptions) -> "ImageSetSpec":
         """The drawing of `prompts`, with the pipeline's own defaults; errors as `generate_images`."""
         found, folder = tuple(read_prompts(prompts)), local_pipeline(model)
         if this_process().is_main:
             check_trained(folder)
-        return cls(model, pipeline_identity(folder), found, options.completed(pipeline_class(folder)))
+        return cls(model, pipeline_digests(folder), found, options.completed(pipeline_class(folder)))
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -125,57 +125,57 @@ def generate_images(
         DataError: no prompts; an image is not what was written, or came out non-finite.
         ProcessError: another process ended before its share was done.
     """
-    return draw(Drawing.of(model, prompts, options), out, progress=progress, verb=verb)
+    return draw(ImageSetSpec.of(model, prompts, options), out, progress=progress, verb=verb)
 
 
-def draw(drawing: Drawing, out: Path, *, progress: Progress | None, verb: str = STAGE) -> ImageSetReport:
+def draw(spec: ImageSetSpec, out: Path, *, progress: Progress | None, verb: str = STAGE) -> ImageSetReport:
     """The report of the complete image set of `drawing` in `out`; see `generate_images`."""
     started = time.monotonic()
-    status = main_first("open the image set", lambda: begin(out, stage=STAGE, settings=drawing.settings, inputs={}))
+    status = main_first("open the image set", lambda: begin(out, stage=STAGE, settings=spec.settings, inputs={}))
     made = 0
     if status is not Status.DONE:
-        made = _make_missing(drawing, out, progress)
+        made = _make_missing(spec, out, progress)
     elif this_process().is_main:
         Artefact.open(out, stage=STAGE).check(verb=verb)  # what is used again is what was made
     print_of = fingerprint_of(out, stage=STAGE)
     seconds, num_black = time.monotonic() - started, len(read_manifest(out, stage=STAGE)["notes"].get(BLACK, ()))
-    return ImageSetReport(out, len(drawing.rows), made, status is Status.DONE, seconds, print_of, num_black)
+    return ImageSetReport(out, len(spec.rows), made, status is Status.DONE, seconds, print_of, num_black)
 
 
-def _make_missing(drawing: Drawing, out: Path, progress: Progress | None) -> int:
+def _make_missing(spec: ImageSetSpec, out: Path, progress: Progress | None) -> int:
     """Number of images that were not there; returns when every process has made its share and the set is complete."""
     if this_process().is_main:
         for leftover in (out / "images").glob("*.tmp-*"):  # of a killed run
             leftover.unlink(missing_ok=True)
     parts = main_first("look at the images that are there", lambda: Parts.open(out))
-    missing = {row["file"] for row in drawing.rows if row["file"] not in parts}
-    _make(drawing, missing, parts, progress)
+    missing = {row["file"] for row in spec.rows if row["file"] not in parts}
+    _make(spec, missing, parts, progress)
     wait_for_all("make their images")
     if this_process().is_main:
-        write_atomically(out / TABLE, drawing.table)
+        write_atomically(out / TABLE, spec.table)
         seals = parts.of_all()
-        images = {row["file"]: seals[row["file"]] for row in drawing.rows}
+        images = {row["file"]: seals[row["file"]] for row in spec.rows}
         pixels = fingerprint([seal.sha256 for seal in images.values()])
-        results = {"num_images": len(drawing.rows), "pixels": pixels}
-        notes = _provenance(drawing, black_images(out, images))
+        results = {"num_images": len(spec.rows), "pixels": pixels}
+        notes = _provenance(spec, black_images(out, images))
         finish(out, results, files=[TABLE], sealed=images, notes=notes)
     wait_for_all("finish the image set")
     return len(missing)
 
 
-def _make(drawing: Drawing, missing: Collection[str], parts: Parts, progress: Progress | None) -> None:
+def _make(spec: ImageSetSpec, missing: Collection[str], parts: Parts, progress: Progress | None) -> None:
     """Make this process's share of the missing files.
 
     A batch is always made whole, so that each image has the same company, and the same pixels to the last bit, whenever
     and by whichever process it is made.
     """
-    size = drawing.options.batch_size
-    batches = [drawing.rows[start : start + size] for start in range(0, len(drawing.rows), size)]
+    size = spec.options.batch_size
+    batches = [spec.rows[start : start + size] for start in range(0, len(spec.rows), size)]
     batches = shard([batch for batch in batches if any(row["file"] in missing for row in batch)])
-    pipeline = load_pipeline(drawing.model, drawing.options) if batches else None
+    pipeline = load_pipeline(spec.model, spec.options) if batches else None
     for batch in batches:
         pixels = render(
-            pipeline, [row["prompt"] for row in batch], [row["seed"] for row in batch], options=drawing.options
+            pipeline, [row["prompt"] for row in batch], [row["seed"] for row in batch], options=spec.options
         )
         for row, image in zip(batch, pixels, strict=True):
             if row["file"] in missing:
@@ -183,7 +183,7 @@ def _make(drawing: Drawing, missing: Collection[str], parts: Parts, progress: Pr
                 Image.fromarray(image).save(buffer, "PNG")
                 parts.write(row["file"], buffer.getvalue())
         if progress is not None:
-            progress(num_images_in(parts.folder), len(drawing.rows))
+            progress(num_images_in(parts.folder), len(spec.rows))
 
 
 def num_images_in(out: Path) -> int:
@@ -191,8 +191,8 @@ def num_images_in(out: Path) -> int:
     return sum(1 for _ in (out / "images").glob("*.png"))
 
 
-def _provenance(drawing: Drawing, black: list[str]) -> dict[str, Any]:
+def _provenance(spec: ImageSetSpec, black: list[str]) -> dict[str, Any]:
     """What a reader of the manifest wants to know, and what decides nothing."""
-    device = local_device() if drawing.options.device == "auto" else drawing.options.device
+    device = local_device() if spec.options.device == "auto" else spec.options.device
     versions = {name: importlib.metadata.version(name) for name in ("torch", "diffusers")}
-    return {"source": drawing.model, "device": device, **versions, **({BLACK: black} if black else {})}
+    return {"source": spec.model, "device": device, **versions, **({BLACK: black} if black else {})}

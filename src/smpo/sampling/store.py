@@ -24,7 +24,7 @@ from smpo.core.processes import main_first, this_process, wait_for_all
 from smpo.prompts import Prompt, Source
 from smpo.sampling.image_set import PIXELS, STAGE, TABLE
 from smpo.sampling.options import GenerationOptions
-from smpo.sampling.sets import Drawing, ImageSetReport, Progress, draw, num_images_in
+from smpo.sampling.sets import ImageSetReport, ImageSetSpec, Progress, draw, num_images_in
 
 
 def generate_shared(
@@ -47,9 +47,9 @@ def generate_shared(
         SmpoError: as in `generate_images`.
     """
     started = time.monotonic()
-    drawing = Drawing.of(model, prompts, options)
-    bare = replace(drawing, prompts=tuple(Prompt(prompt.text) for prompt in drawing.prompts))
-    status = main_first("open the image set", lambda: begin(out, stage=STAGE, settings=drawing.settings, inputs={}))
+    spec = ImageSetSpec.of(model, prompts, options)
+    bare = replace(spec, prompts=tuple(Prompt(prompt.text) for prompt in spec.prompts))
+    status = main_first("open the image set", lambda: begin(out, stage=STAGE, settings=spec.settings, inputs={}))
     folder = store / "images" / fingerprint(bare.settings)[:32]
 
     def waiting() -> None:
@@ -59,19 +59,19 @@ def generate_shared(
     with exclusive(folder, waiting) if this_process().is_main else nullcontext():
         report = draw(bare, folder, progress=progress)
     if this_process().is_main:
-        _point(drawing, out, folder, status)
+        write_pointer(spec, out, folder, status)
     wait_for_all("finish the image set")
     return replace(
         report, folder=out, fingerprint=fingerprint_of(out, stage=STAGE), seconds=time.monotonic() - started
     )
 
 
-def _point(drawing: Drawing, out: Path, folder: Path, status: Status) -> None:
+def write_pointer(spec: ImageSetSpec, out: Path, folder: Path, status: Status) -> None:
     """Write the recipe's set, unless it points to these very pixels already."""
     stored, notes = read_manifest(folder, stage=STAGE), {PIXELS: os.path.relpath(folder, out)}
     if status is Status.DONE:
         found = read_manifest(out, stage=STAGE)
         if (found["results"], found.get("notes")) == (stored["results"], notes):
             return
-    write_atomically(out / TABLE, drawing.table)
+    write_atomically(out / TABLE, spec.table)
     finish(out, stored["results"], files=[TABLE], notes=notes)

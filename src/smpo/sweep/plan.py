@@ -96,7 +96,7 @@ class SweepFile(Section):
 
 
 @dataclass(frozen=True)
-class Planned:
+class PlannedRun:
     """One run of a sweep.
 
     Attributes:
@@ -142,7 +142,7 @@ class Sweep:
         """Where the artefacts lie that the runs of a seed share."""
         return self.folder / f"seed-{seed}"
 
-    def runs(self) -> list[Planned]:
+    def runs(self) -> list[PlannedRun]:
         """Every run, seed by seed."""
         seeds = dict.fromkeys(seed for row in self._rows.values() for seed in row.seeds or self.file.seeds)
         return [
@@ -160,7 +160,7 @@ class Sweep:
     def _rows(self) -> dict[str, RowSection]:
         return self.file.rows or {self.file.name: RowSection()}
 
-    def _planned(self, name: str, row: RowSection, point: Mapping[str, Any], seed: int) -> Planned:
+    def _planned(self, name: str, row: RowSection, point: Mapping[str, Any], seed: int) -> PlannedRun:
         full = self._full_name(name, point)
         shared, folder = self.seed_folder(seed), self.seed_folder(seed) / slug(full)
         others = self._others(point, seed)
@@ -180,7 +180,7 @@ class Sweep:
         overrides = tuple(f"{key}={json.dumps(value)}" for key, value in {**paths, **values}.items())
         commands = tuple(tuple(str(filled(part, names)[0]) for part in command) for command in row.commands)
         after = tuple(Path(others[row]) for row in sorted(needed))
-        return Planned(full, seed, folder, settings, row.recipe or self.file.recipe, overrides, commands, after,
+        return PlannedRun(full, seed, folder, settings, row.recipe or self.file.recipe, overrides, commands, after,
                        self._curve(name, row, point))
 
     def _axes(self, row: RowSection) -> dict[str, tuple[Any, ...]]:

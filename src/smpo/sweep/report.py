@@ -18,7 +18,7 @@ from smpo.sweep.plan import SweepFile
 
 Rows = Sequence[Mapping[str, Any]]
 WORK = {  # metric of training -> head of its column
-    "pairs": "pairs seen", "evaluations_trained": "trained evaluations", "evaluations_free": "free evaluations",
+    "pairs": "pairs seen", "nfe_grad": "trained evaluations", "nfe_no_grad": "free evaluations",
     "implicit_accuracy": "implicit accuracy", "error_delta_w": "winners' error change",
 }
 

@@ -10,13 +10,13 @@ from smpo.evaluation.scores import ScoreTable
 from smpo.evaluation.statistics import win_rate
 from smpo.pipeline.config import Recipe
 from smpo.pipeline.stages import BASE
-from smpo.sweep.plan import Planned
+from smpo.sweep.plan import PlannedRun
 from smpo.training.result import metrics_of
 
 LAST_STEPS = 10  # over which the training metrics are averaged
 
 
-def row_of(recipe: Recipe, run: Planned) -> dict[str, Any]:
+def row_of(recipe: Recipe, run: PlannedRun) -> dict[str, Any]:
     """Scores of the trained model and the base, its wins over it, what training came to and what it evaluated."""
     out = recipe.folder("evaluate")
     base, ours = (ScoreTable.open(out / name) for name in (BASE, recipe.name))
@@ -28,7 +28,7 @@ def row_of(recipe: Recipe, run: Planned) -> dict[str, Any]:
     }
 
 
-def named(run: Planned) -> dict[str, Any]:
+def named(run: PlannedRun) -> dict[str, Any]:
     """What a sweep calls the run."""
     return {"row": run.row, "seed": run.seed, "settings": run.settings, "curve": run.curve}
 

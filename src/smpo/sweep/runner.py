@@ -24,7 +24,7 @@ from smpo.core.progress_lines import ProgressLines
 from smpo.core.signals import stopping
 from smpo.pipeline.config import Recipe
 from smpo.pipeline.stages import places_of, run_stage, score_sets, stages_of
-from smpo.sweep.plan import Planned, Sweep
+from smpo.sweep.plan import PlannedRun, Sweep
 from smpo.sweep.rows import named, row_of, wins_of
 from smpo.sweep.workers import submitted, worker_pool
 from smpo.training.trainer import forget_precision
@@ -59,7 +59,7 @@ def run_sweep(sweep: Sweep, *, jobs: int = 1, say: Said = print) -> Outcome:
     done = {run.folder for run in runs if finished_row(run) is not None}
     before, failed = len(done), {}
     with worker_pool(jobs, settle) as pool:
-        working: dict[Future, Planned] = {}
+        working: dict[Future, PlannedRun] = {}
         while True:
             for run in ready(runs, done, failed, [run.folder for run in working.values()]):
                 if len(working) < jobs:
@@ -88,20 +88,22 @@ def run_sweep(sweep: Sweep, *, jobs: int = 1, say: Said = print) -> Outcome:
     return Outcome(rows, len(done) - before, failed)
 
 
-def ready(runs: Sequence[Planned], done: set[Path], failed: dict[str, str], working: Sequence[Path]) -> list[Planned]:
+def ready(
+    runs: Sequence[PlannedRun], done: set[Path], failed: dict[str, str], working: Sequence[Path]
+) -> list[PlannedRun]:
     """The runs that can start now: not begun, and what they start from is done."""
     begun = {*done, *working, *map(Path, failed)}
     return [run for run in runs if run.folder not in begun and done.issuperset(run.after)]
 
 
-def finished_row(run: Planned) -> dict[str, Any] | None:
+def finished_row(run: PlannedRun) -> dict[str, Any] | None:
     """The result of `run`, if it is there and was made from these very settings; another sweep may have made it."""
     path = run.folder / RESULT
     row = json.loads(path.read_text()) if path.exists() else None
     return {**row, **named(run)} if row and row["plan"] == plan_of(run) else None
 
 
-def plan_of(run: Planned) -> str:
+def plan_of(run: PlannedRun) -> str:
     """What decides a run's result, as a fingerprint."""
     return fingerprint([run.source, sorted(run.overrides), run.commands])
 
@@ -115,13 +117,13 @@ def settle(places: Any, jobs: int) -> None:
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // jobs))
 
 
-def do_run(sweep: Sweep, run: Planned) -> str:
+def do_run(sweep: Sweep, run: PlannedRun) -> str:
     """All stages of one run; what to say of it. A signal ends it where what is done stays."""
     with stopping():
         return _done_run(sweep, run)
 
 
-def _done_run(sweep: Sweep, run: Planned) -> str:
+def _done_run(sweep: Sweep, run: PlannedRun) -> str:
     quieten_libraries()
     forget_precision()
     _prepare_seed(sweep, run.seed)
@@ -143,12 +145,12 @@ def _done_run(sweep: Sweep, run: Planned) -> str:
     return "  ".join(f"{name} {scores['mean']:.3f}" for name, scores in row["scores"].items())
 
 
-def _progress(stage: str, run: Planned) -> ProgressLines:
+def _progress(stage: str, run: PlannedRun) -> ProgressLines:
     return ProgressLines(stage, before=f"[seed {run.seed}, {run.row}] ")
 
 
 @contextmanager
-def _turns(stage: str, recipe: Recipe, run: Planned) -> Iterator[None]:
+def _turns(stage: str, recipe: Recipe, run: PlannedRun) -> Iterator[None]:
     """Nobody else makes meanwhile what `stage` makes, as far as it is not the run's own; a score table goes alone."""
     with ExitStack() as turns:
         for place in places_of(stage, recipe):
@@ -175,7 +177,7 @@ def _commands(commands: Sequence[Sequence[str]]) -> None:
             raise ProcessError(f"`{' '.join(command)}` ended with {done.returncode}: {last}")
 
 
-def write_rows(sweep: Sweep, runs: Sequence[Planned]) -> tuple[dict[str, Any], ...]:
+def write_rows(sweep: Sweep, runs: Sequence[PlannedRun]) -> tuple[dict[str, Any], ...]:
     """The results so far, written to `rows_path` in the order of the plan."""
     found = [(run, row) for run in runs if (row := finished_row(run)) is not None]
     ours = {run.seed: run.folder for run, _ in found if run.row == sweep.file.report.ours}

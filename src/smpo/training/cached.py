@@ -1,4 +1,4 @@
-"""The files of the visits that `smpo invert` has noised ahead of training."""
+"""The files of the examples that `smpo invert` has noised ahead of training."""
 
 from collections.abc import Sequence
 from functools import cached_property
@@ -12,58 +12,59 @@ from torch import Tensor
 from smpo.core.artefacts import Artefact
 from smpo.core.errors import ConfigError
 from smpo.core.parts import Parts, SealedBlocks
-from smpo.core.records import StoredNoise
+from smpo.core.records import CachedInversion
 from smpo.preparation.cache import save_block
 from smpo.training.options import TrainingOptions
-from smpo.training.order import Visit, Visiting, first_position
+from smpo.training.order import Example, ExampleOrder, first_position
 
 STAGE = "invert"
-BLOCK_CHAINS = 128  # a block holds so many visits, of a chained noising so many chains
+BLOCK_CHAINS = 128  # a block holds so many examples, of a chained noising so many chains
 ARRAYS = ("x_t", "timesteps", "reference")  # of a block
 
 
-def check_storable(options: TrainingOptions, objective: Any, noising: Any) -> None:
-    """ConfigError unless what `training.stored_visits` stores is needed, and stays true while the policy is trained."""
+def check_cacheable(options: TrainingOptions, objective: Any, noising: Any) -> None:
+    """ConfigError unless `training.cached_inversion_epochs` caches what is needed, and what stays true in training."""
     if not objective.needs_reference:
         raise ConfigError(
-            f"training.stored_visits={options.stored_visits} stores a reference's errors, and objective "
+            f"training.cached_inversion_epochs={options.cached_inversion_epochs} stores a reference's errors, and "
+            "objective "
             f"{type(objective).__name__} needs none; set it to null"
         )
     if noising.network == "policy":
         raise ConfigError(
-            f"training.stored_visits={options.stored_visits} needs latents that the reference makes, got "
-            "noising.network=policy; set noising.network=reference, or stored_visits to null"
+            f"training.cached_inversion_epochs={options.cached_inversion_epochs} needs latents of the reference, "
+            "got noising.network=policy; set noising.network=reference, or cached_inversion_epochs to null"
         )
     if options.reference_ema_decay is not None:
         raise ConfigError(
-            f"training.stored_visits={options.stored_visits} needs a reference that stands still, got "
-            f"reference_ema_decay={options.reference_ema_decay}; set one of them to null"
+            f"training.cached_inversion_epochs={options.cached_inversion_epochs} needs a reference that stands still, "
+            f"got reference_ema_decay={options.reference_ema_decay}; set one of them to null"
         )
 
 
-class StoredVisits:
+class CachedInversions:
     """A finished store, memory-mapped; each block is compared with its seal when it is first used.
 
-    The visit first made at position p of the run's order is row p.
-    So the first pass reads it from front to back, and it holds no visit that training does not come to.
+    The example first made at position p of the run's order is row p.
+    So the first pass reads it from front to back, and it holds no example that training does not come to.
     """
 
-    def __init__(self, folder: Path, visiting: Visiting, num_pairs: int) -> None:
-        self.folder, self.visiting, self.num_pairs = folder, visiting, num_pairs
+    def __init__(self, folder: Path, order: ExampleOrder, num_pairs: int) -> None:
+        self.folder, self.order, self.num_pairs = folder, order, num_pairs
         self.artefact = Artefact.open(folder, stage=STAGE)
         self.manifest = self.artefact.manifest
 
     def __len__(self) -> int:
-        return self.manifest["results"]["visits"]
+        return self.manifest["results"]["examples"]
 
-    def noise(self, visits: Sequence[Visit]) -> StoredNoise:
-        """What is stored of these visits."""
-        rows = [first_position(visit, num_pairs=self.num_pairs, visiting=self.visiting) for visit in visits]
+    def noise(self, examples: Sequence[Example]) -> CachedInversion:
+        """What is stored of these examples."""
+        rows = [first_position(example, num_pairs=self.num_pairs, order=self.order) for example in examples]
         x_t, timesteps, reference = (self._read(name, rows) for name in ARRAYS)
-        return StoredNoise(x_t.float().transpose(0, 1).contiguous(), timesteps, reference.T.contiguous())
+        return CachedInversion(x_t.float().transpose(0, 1).contiguous(), timesteps, reference.T.contiguous())
 
     def _read(self, name: str, rows: Sequence[int]) -> Tensor:
-        places = [divmod(row, block_size(self.visiting)) for row in rows]
+        places = [divmod(row, block_size(self.order)) for row in rows]
         return torch.stack([torch.from_numpy(np.array(self._blocks[name][block][row])) for block, row in places])
 
     @cached_property
@@ -71,13 +72,13 @@ class StoredVisits:
         return {name: SealedBlocks(self.artefact, name) for name in ARRAYS}
 
 
-def block_size(visiting: Visiting) -> int:
-    """Visits in a block."""
-    return BLOCK_CHAINS * visiting.links
+def block_size(order: ExampleOrder) -> int:
+    """Examples in a block."""
+    return BLOCK_CHAINS * order.chain_length
 
 
-def write_block(parts: Parts, number: int, noise: StoredNoise, *, dtype: str) -> None:
-    """Write the visits of a block, visit by visit in every array, the latents as `dtype`.
+def write_block(parts: Parts, number: int, noise: CachedInversion, *, dtype: str) -> None:
+    """Write the examples of a block, example by example in every array, the latents as `dtype`.
 
     Raises:
         DataError: a latent does not fit into `dtype`.
@@ -87,11 +88,11 @@ def write_block(parts: Parts, number: int, noise: StoredNoise, *, dtype: str) ->
     save_block(parts, _file("reference", number), noise.reference.T.contiguous(), dtype="float32")
 
 
-def holds_block(parts: Parts, number: int, visits: int) -> bool:
-    """Whether a block is there, and has `visits`: a store that is to grow has a short one at its end."""
+def holds_block(parts: Parts, number: int, examples: int) -> bool:
+    """Whether a block is there, and has `examples`: a store that is to grow has a short one at its end."""
     files = [_file(name, number) for name in ARRAYS]
     return all(file in parts for file in files) and all(
-        len(np.load(parts.folder / file, mmap_mode="r")) >= visits for file in files
+        len(np.load(parts.folder / file, mmap_mode="r")) >= examples for file in files
     )
 
 

@@ -50,7 +50,7 @@ class TrainState:
 
 
 class Shards(Mapping[str, Tensor]):
-    """Whole tensors out of the rows that each process has written, read when asked for."""
+    """Replicated tensors out of the rows that each process has written, read when asked for."""
 
     def __init__(self, files: Sequence[Path]) -> None:
         """Take the files in the order of their processes."""

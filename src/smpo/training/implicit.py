@@ -20,12 +20,12 @@ from smpo.maths.preference import implicit_margin
 from smpo.models.part_digests import DENOISER, SCHEDULER, check_trained, part_digest
 from smpo.models.schedules import check_timesteps
 from smpo.models.sd import StableDiffusion
-from smpo.models.sources import local_unet
+from smpo.models.sources import local_denoiser
 from smpo.noising.forward import Forward
 from smpo.preparation.cache import LatentCache, check_encoders
 from smpo.training.batches import MicroBatches, Share, TrainingPairs
 from smpo.training.options import OptimizerOptions, TrainingOptions
-from smpo.training.order import Visit, Visiting
+from smpo.training.order import Example, ExampleOrder
 from smpo.training.step import pair_errors, side_errors
 
 STAGE = "evaluate"  # the verb that measures it
@@ -85,13 +85,13 @@ def held_out_margins(
     columns, starts = [], range(0, len(pairs), options.batch_size)
     for place, timestep in enumerate(options.timesteps):
         batches = MicroBatches(
-            pairs, held.cache, family, options=_plain(timestep), visiting=Visiting(options.seed), share=Share(0, 1)
+            pairs, held.cache, family, options=_plain(timestep), order=ExampleOrder(options.seed), share=Share(0, 1)
         )
         margins = []
         for number, start in enumerate(starts):
             chosen = rows[start : start + options.batch_size]
-            visits = [Visit(row, derive_seed(options.seed, "held-out", timestep, row)) for row in chosen]
-            batch = batches.collate(visits).to(device)
+            examples = [Example(row, derive_seed(options.seed, "held-out", timestep, row)) for row in chosen]
+            batch = batches.collate(examples).to(device)
             noisy = noising(policy, batch, family.alphas_cumprod)
             errors = pair_errors(*(side_errors(p, noisy, batch.conditioning) for p in (policy, reference)))
             margins.append(implicit_margin(errors).cpu())
@@ -119,11 +119,11 @@ def measure_held_out(
         StaleError: `out` was made from other pairs, models or options.
     """
     check_encoders(held.cache, held.family)
-    check_trained(local_unet(policy).parent)
+    check_trained(local_denoiser(policy).parent)
     folder = held.family.folder
     settings = {
-        **options.model_dump(exclude={"batch_size"}), "policy": part_digest(local_unet(policy)),
-        "reference": part_digest(folder / DENOISER if reference is None else local_unet(reference)),
+        **options.model_dump(exclude={"batch_size"}), "policy": part_digest(local_denoiser(policy)),
+        "reference": part_digest(folder / DENOISER if reference is None else local_denoiser(reference)),
         "scheduler": part_digest(folder / SCHEDULER),
     }
 
@@ -132,7 +132,7 @@ def measure_held_out(
     def measured() -> None:
         if begin(out, stage=STAGE, settings=settings, inputs=held.inputs) is Status.DONE:
             return
-        unets = (held.family.load_unet(policy), held.family.load_unet(reference))
+        unets = (held.family.load_denoiser(policy), held.family.load_denoiser(reference))
         margins = held_out_margins(held, unets, options=options, progress=progress).numpy()
         buffer = io.BytesIO()
         np.savez(buffer, margins=margins, timesteps=options.timesteps, prompts=held.pairs.prompt_rows)

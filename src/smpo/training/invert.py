@@ -1,4 +1,4 @@
-"""`smpo invert`: the visits of a training run, noised ahead of it and seen by the reference, once.
+"""`smpo invert`: the examples of a training run, noised ahead of it and seen by the reference, once.
 
 Training then needs neither inversion nor a reference UNet. Blocks are written whole and renamed, so a killed run
 carries on; the processes that were started together share them.
@@ -18,18 +18,20 @@ from smpo.core.errors import NonFiniteError, StaleError
 from smpo.core.parts import Parts
 from smpo.core.precision import float32_products
 from smpo.core.processes import main_first, shard, this_process, wait_for_all
-from smpo.core.records import StoredNoise, TrainingBatch
+from smpo.core.records import CachedInversion, TrainingBatch
 from smpo.core.signals import left_to_parent
 from smpo.models.part_digests import DENOISER
 from smpo.noising.target import noise_between
 from smpo.preparation.cache import MODEL
 from smpo.training.batches import MicroBatches, Share
-from smpo.training.cached import STAGE, StoredVisits, block_size, holds_block, write_block
-from smpo.training.order import distinct_visits
+from smpo.training.cached import STAGE, CachedInversions, block_size, holds_block, write_block
+from smpo.training.order import distinct_examples
 from smpo.training.run import Run, model_inputs
 from smpo.training.step import Evaluations, StepParts, noised, predictor, side_errors
 
-DRAWN = ("stored_visits", "caption_dropout", "flips", "latents", "min_timestep", "max_timestep", "mixed_precision")
+DRAWN = (
+    "cached_inversion_epochs", "caption_dropout", "flips", "latents", "min_timestep", "max_timestep", "mixed_precision",
+)
 """The training options that the noised latents or the reference's errors depend on."""
 POLICY = f"{MODEL}{DENOISER}"
 
@@ -41,12 +43,12 @@ class InvertReport:
     """What the stage made, or found made.
 
     Attributes:
-        visits: in the store.
+        examples: in the store.
         megabytes: on disk.
-        evaluations: UNet evaluations a visit, the mean over what this process computed now; None if that is nothing.
+        evaluations: UNet evaluations an example, the mean over what this process computed now; None if that is nothing.
     """
 
-    visits: int
+    examples: int
     megabytes: float
     evaluations: float | None
 
@@ -61,13 +63,13 @@ class Chunks(Dataset):
         return self.batches.at(positions)
 
 
-def invert_visits(run: Run, out: Path, *, progress: Progress | None = None) -> InvertReport:
-    """Complete the store of `run`'s visits in `out`; one that was made for fewer visits grows.
+def cache_inversions(run: Run, out: Path, *, progress: Progress | None = None) -> InvertReport:
+    """Complete the store of `run`'s examples in `out`; one that was made for fewer examples grows.
 
     Args:
         run: what is to be trained.
         out: folder of the store.
-        progress: called with (visits stored, all) after each block, as far as this process knows.
+        progress: called with (examples stored, all) after each block, as far as this process knows.
 
     Raises:
         StaleError: `out` was made from other inputs or settings.
@@ -76,50 +78,50 @@ def invert_visits(run: Run, out: Path, *, progress: Progress | None = None) -> I
         ProcessError: another process ended early.
     """
     accelerator = Accelerator(mixed_precision=run.options.mixed_precision)
-    unet = run.family.load_unet(run.ref_unet or run.init_unet).requires_grad_(False).eval()
-    settings, inputs, visits = store_settings(run), store_inputs(run), num_visits(run)
+    unet = run.family.load_denoiser(run.reference_weights or run.init_weights).requires_grad_(False).eval()
+    settings, inputs, examples = store_settings(run), store_inputs(run), num_examples(run)
 
     def opened() -> tuple[Status, Parts]:
         status = begin(out, stage=STAGE, settings=settings, inputs=inputs)
         return status, Parts.open(out, compare=status is not Status.DONE)
 
-    status, there = main_first("open the stored visits", opened)
-    blocks = _blocks(visits, block_size(run.visiting))
+    status, there = main_first("open the cached inversions", opened)
+    blocks = _blocks(examples, block_size(run.order))
     missing = [number for number, block in enumerate(blocks) if not holds_block(there, number, len(block))]
-    wait_for_all("list the missing visits")
+    wait_for_all("list the missing examples")
     parts = StepParts(
         family=run.family, policy=unet, inverter=unet, reference=unet.to(accelerator.device), noising=run.noising,
         objective=run.objective, autocast=accelerator.autocast,
     )
     evaluations, ours = Evaluations(), shard(missing)
-    computed, before = 0, visits - sum(len(blocks[number]) for number in missing)
+    computed, before = 0, examples - sum(len(blocks[number]) for number in missing)
     for number, noise in zip(ours, _noise(run, [blocks[number] for number in ours], parts, evaluations), strict=True):
         write_block(there, number, noise, dtype=run.cache.manifest["settings"]["dtype"])
         computed += len(blocks[number])
         if progress:
-            progress(before + computed, visits)
-    wait_for_all("noise their share of the visits")
+            progress(before + computed, examples)
+    wait_for_all("noise their share of the examples")
     if this_process().is_main and (missing or status is not Status.DONE or there.unsealed):
-        known = Artefact.open(out, stage=STAGE).results["visits"] if status is Status.DONE else 0
-        finish(out, {"visits": max(visits, known)}, sealed=there.of_all())
-    wait_for_all("finish the stored visits")
+        known = Artefact.open(out, stage=STAGE).results["examples"] if status is Status.DONE else 0
+        finish(out, {"examples": max(examples, known)}, sealed=there.of_all())
+    wait_for_all("finish the cached inversions")
     artefact = Artefact.open(out, stage=STAGE)
     megabytes = sum(seal.bytes for seal in artefact.seals.values()) / 1e6
     each = evaluations.free / computed if computed else None
-    return InvertReport(artefact.results["visits"], megabytes, each)
+    return InvertReport(artefact.results["examples"], megabytes, each)
 
 
-def _blocks(visits: int, size: int) -> list[range]:
+def _blocks(examples: int, size: int) -> list[range]:
     """The positions of each block."""
-    return [range(start, min(start + size, visits)) for start in range(0, visits, size)]
+    return [range(start, min(start + size, examples)) for start in range(0, examples, size)]
 
 
-def _noise(run: Run, blocks: Sequence[range], parts: StepParts, evaluations: Evaluations) -> Iterator[StoredNoise]:
-    """The stored visits of each block; its micro-batches are those of a training on one process."""
+def _noise(run: Run, blocks: Sequence[range], parts: StepParts, evaluations: Evaluations) -> Iterator[CachedInversion]:
+    """The cached inversions of each block; its micro-batches are those of a training on one process."""
     size, device = run.options.micro_batch_size, parts.reference.device
     chunks = [[block[start : start + size] for start in range(0, len(block), size)] for block in blocks]
     batches = MicroBatches(
-        run.pairs, run.cache, run.family, options=run.options, visiting=run.visiting, share=Share(0, 1)
+        run.pairs, run.cache, run.family, options=run.options, order=run.order, share=Share(0, 1)
     )
     loader = iter(DataLoader(
         Chunks(batches), batch_size=None, sampler=[chunk for block in chunks for chunk in block],
@@ -128,17 +130,17 @@ def _noise(run: Run, blocks: Sequence[range], parts: StepParts, evaluations: Eva
     dtype = getattr(torch, run.cache.manifest["settings"]["dtype"])
     for block in chunks:
         with float32_products(tf32=run.options.tf32):
-            found = [stored_noise(next(loader).to(device), parts, evaluations, dtype=dtype) for _ in block]
-        yield StoredNoise(
+            found = [cached_inversion(next(loader).to(device), parts, evaluations, dtype=dtype) for _ in block]
+        yield CachedInversion(
             torch.cat([one.x_t for one in found], dim=1), torch.cat([one.timesteps for one in found]),
             torch.cat([one.reference for one in found], dim=1),
         )
 
 
 @torch.no_grad()
-def stored_noise(
+def cached_inversion(
     batch: TrainingBatch, parts: StepParts, evaluations: Evaluations, *, dtype: torch.dtype
-) -> StoredNoise:
+) -> CachedInversion:
     """What is to be stored of a batch, on the CPU, its latents in float32 but rounded to `dtype`.
 
     The reference is asked about the rounded latents, so that a policy with its weights has exactly its errors.
@@ -158,23 +160,23 @@ def stored_noise(
             f"the latents or the reference's errors of pairs {names} are not finite; look at these pairs, or set "
             "training.mixed_precision=bf16 or no"
         )
-    return StoredNoise(x_t.cpu(), noisy.timesteps.cpu(), reference.cpu())
+    return CachedInversion(x_t.cpu(), noisy.timesteps.cpu(), reference.cpu())
 
 
-def with_stored(run: Run, folder: Path) -> Run:
+def with_cached_inversions(run: Run, folder: Path) -> Run:
     """`run` with the store in `folder` as one of its inputs.
 
     Raises:
         DataError: there is none, or it is unfinished.
         StaleError: it was made from other inputs or settings, or for a shorter training.
     """
-    stored = StoredVisits(folder, run.visiting, len(run.pairs))
+    stored = CachedInversions(folder, run.order, len(run.pairs))
     begin(folder, stage=STAGE, settings=store_settings(run), inputs=store_inputs(run))
-    if len(stored) < num_visits(run):
+    if len(stored) < num_examples(run):
         raise StaleError(
-            f"{folder} holds {len(stored)} visits, training makes {num_visits(run)}; run `smpo invert` again"
+            f"{folder} holds {len(stored)} examples, training makes {num_examples(run)}; run `smpo invert` again"
         )
-    # without the number of visits: a store that has grown for a longer training is still what the run began with
+    # without the number of examples: a store that has grown for a longer training is still what the run began with
     return replace(run, stored=stored, inputs={**run.inputs, STAGE: stored.manifest["fingerprint"]})
 
 
@@ -192,8 +194,8 @@ def store_settings(run: Run) -> dict[str, Any]:
     }
 
 
-def num_visits(run: Run) -> int:
-    """How many different visits the run makes."""
-    return distinct_visits(
-        run.options.steps * run.options.batch_size, num_pairs=len(run.pairs), visiting=run.visiting
+def num_examples(run: Run) -> int:
+    """How many different examples the run makes."""
+    return distinct_examples(
+        run.options.steps * run.options.batch_size, num_pairs=len(run.pairs), order=run.order
     )

@@ -16,15 +16,15 @@ from smpo.training.step import StepOutput
 SUMS = (
     "pairs", "bad", "loss", "judged", "right", "logit", "logit_squared",
     "winners", "losers", "referenced", "error_w", "error_l", "error_delta_w", "error_delta_l",
-    "pooled", "reference_point", "evaluations_trained", "evaluations_free",
+    "pooled", "reference_point", "nfe_grad", "nfe_no_grad",
 )
 
 
 def step_sums(output: StepOutput, p_winner: Tensor) -> Tensor:
     """The sums over a micro-batch named by SUMS, shape (18,), in `widest_float`; no host sync.
 
-    Right is a visit whose logit is positive, half right one whose logit is zero; where p_winner = 1/2 there is nothing
-    to judge by. An image shown alone counts as winner or loser by its p_winner.
+    Right is an example whose logit is positive, half right one whose logit is zero; where p_winner = 1/2 there is
+    nothing to judge by. An image shown alone counts as winner or loser by its p_winner.
     """
     errors, loss = output.errors, output.loss.detach()
     zero, one = torch.zeros_like(loss), torch.ones_like(loss)
@@ -42,7 +42,7 @@ def step_sums(output: StepOutput, p_winner: Tensor) -> Tensor:
 
 
 def _by_image(errors: PairErrors, p_winner: Tensor) -> tuple[Tensor, ...]:
-    """Which visits show a winner, a loser, have a reference; errors and their deltas of both; shape (B,) each."""
+    """Which examples show a winner, a loser, have a reference; errors and their deltas of both; shape (B,) each."""
     w, zero = errors.policy_w.detach(), torch.zeros_like(errors.policy_w)
     referenced = zero if errors.reference_w is None else zero + 1
     delta_w = zero if errors.reference_w is None else w - errors.reference_w
@@ -56,7 +56,7 @@ def _by_image(errors: PairErrors, p_winner: Tensor) -> tuple[Tensor, ...]:
 
 
 def summarise(sums: Tensor) -> dict[str, float]:
-    """Means over all visits of an optimizer step; what has no meaning for the objective is left out."""
+    """Means over all examples of an optimizer step; what has no meaning for the objective is left out."""
     total = dict(zip(SUMS, sums.tolist(), strict=True))
     pairs = total["pairs"]
     means = {"loss": total["loss"] / pairs}
@@ -77,7 +77,7 @@ def summarise(sums: Tensor) -> dict[str, float]:
             "reference_point": total["reference_point"] / total["pooled"],
             "desirable_share": total["winners"] / pairs,
         }
-    counts = ("evaluations_trained", "evaluations_free")
+    counts = ("nfe_grad", "nfe_no_grad")
     return means | {name: total[name] / pairs for name in counts}
 
 

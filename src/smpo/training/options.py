@@ -89,7 +89,7 @@ class TrainingOptions(Section):
     """How the policy is trained.
 
     Attributes:
-        caption_dropout: share of visits whose prompt is replaced by the empty one.
+        caption_dropout: share of examples whose prompt is replaced by the empty one.
         flips: mirror no image, both images of a pair alike, or each by its own draw.
         min_timestep: the smallest timestep that is drawn.
         max_timestep: the largest timestep that is drawn.
@@ -123,9 +123,9 @@ class TrainingOptions(Section):
     reference_ema_decay: float | None = Field(
         None, ge=0, lt=1, description="d of reference <- d reference + (1 - d) policy after each step; None freezes it"
     )
-    stored_visits: int | None = Field(None, gt=0, description=(
+    cached_inversion_epochs: int | None = Field(None, gt=0, description=(
         "epochs until the draws of a pair come again, noised and seen by the reference once, by `smpo invert`; None "
-        "does both in training, anew for each visit"
+        "does both in training, anew for each example"
     ))
     checkpoint_every: int = Field(50, gt=0, description="optimizer steps")
     keep_checkpoints: int = Field(2, gt=0)

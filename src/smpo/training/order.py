@@ -10,42 +10,42 @@ from smpo.core.randomness import derive_seed, generator
 
 
 @dataclass(frozen=True)
-class Visiting:
+class ExampleOrder:
     """How the pairs are visited.
 
     Attributes:
         seed: of the order and of every draw.
-        winner_share: None = a visit shows both images of its pair; else one, the winner with this probability.
-        links: so many visits in a row see one pair with the same draws, at as many timesteps (see `draws_of`).
-        rounds: after so many epochs the draws of a pair come again; None = they never do.
+        winner_share: None = an example shows both images of its pair; else one, the winner with this probability.
+        chain_length: so many examples in a row see one pair with the same draws, at as many timesteps (see `draws_of`).
+        reuse_epochs: after so many epochs the draws of a pair come again; None = they never do.
     """
 
     seed: int
     winner_share: float | None = None
-    links: int = 1
-    rounds: int | None = None
+    chain_length: int = 1
+    reuse_epochs: int | None = None
 
 
 @dataclass(frozen=True)
-class Visit:
-    """One visit of a pair.
+class Example:
+    """One example of a pair.
 
     Attributes:
         row: of the pair in the training set.
-        seed: from which all random draws of this visit derive.
-        link: which of the visits that share these draws, in [0, links).
-        round: which of the pair's draws these are, in [0, rounds).
+        seed: from which all random draws of this example derive.
+        chain_index: which of the examples that share these draws, in [0, chain_length).
+        draw_epoch: which of the pair's draws these are, in [0, reuse_epochs).
     """
 
     row: int
     seed: int
-    link: int = 0
-    round: int = 0
+    chain_index: int = 0
+    draw_epoch: int = 0
 
 
 @dataclass(frozen=True)
 class Draws:
-    """The small random draws of a visit. Uniform numbers lie in [0, 1)."""
+    """The small random draws of an example. Uniform numbers lie in [0, 1)."""
 
     timestep: int
     drop_caption: bool
@@ -54,64 +54,66 @@ class Draws:
     shown: float
 
 
-def visit_at(position: int, *, num_pairs: int, visiting: Visiting) -> Visit:
-    """The visit at `position` of the endless sequence of shuffled epochs; every epoch sees every pair `links` times."""
-    place, link = divmod(position, visiting.links)
+def example_at(position: int, *, num_pairs: int, order: ExampleOrder) -> Example:
+    """The example at `position` of the endless sequence of shuffled epochs, each of every pair `chain_length` times."""
+    place, chain_index = divmod(position, order.chain_length)
     epoch, place = divmod(place, num_pairs)
-    row = int(_permutation(num_pairs, visiting.seed, epoch)[place])
-    turn = epoch if visiting.rounds is None else epoch % visiting.rounds
-    return Visit(row, derive_seed(visiting.seed, "visit", turn, row), link, turn)
+    row = int(_permutation(num_pairs, order.seed, epoch)[place])
+    turn = epoch if order.reuse_epochs is None else epoch % order.reuse_epochs
+    return Example(row, derive_seed(order.seed, "visit", turn, row), chain_index, turn)
 
 
-def first_position(visit: Visit, *, num_pairs: int, visiting: Visiting) -> int:
-    """The first position at which this visit is made; `visit_at` gives it back."""
-    place = int(_places(num_pairs, visiting.seed, visit.round)[visit.row])
-    return (visit.round * num_pairs + place) * visiting.links + visit.link
+def first_position(example: Example, *, num_pairs: int, order: ExampleOrder) -> int:
+    """The first position at which this example is made; `example_at` gives it back."""
+    place = int(_places(num_pairs, order.seed, example.draw_epoch)[example.row])
+    return (example.draw_epoch * num_pairs + place) * order.chain_length + example.chain_index
 
 
-def distinct_visits(visits: int, *, num_pairs: int, visiting: Visiting) -> int:
-    """How many of the first `visits` visits differ; they come before all that are made again."""
-    return visits if visiting.rounds is None else min(visits, visiting.rounds * num_pairs * visiting.links)
+def distinct_examples(examples: int, *, num_pairs: int, order: ExampleOrder) -> int:
+    """How many of the first `examples` examples differ; they come before all that are made again."""
+    if order.reuse_epochs is None:
+        return examples
+    return min(examples, order.reuse_epochs * num_pairs * order.chain_length)
 
 
 def draws_of(
-    visit: Visit, *, min_timestep: int, max_timestep: int, caption_dropout: float, links: int = 1
+    example: Example, *, min_timestep: int, max_timestep: int, caption_dropout: float, chain_length: int = 1
 ) -> Draws:
-    """The draws of a visit: uniform timestep in [min, max], one dropout decision, flips, crops, the image to show.
+    """The draws of an example: uniform timestep in [min, max], one dropout decision, flips, crops, the image to show.
 
-    Of visits that are linked each has the timestep in another of `links` equal parts of [min, max], rising and equally
-    far apart: systematic sampling, uniform over all of them.
+    Of examples that are linked each has the timestep in another of `chain_length` equal parts of [min, max], rising and
+    equally far apart: systematic sampling, uniform over all of them.
     """
-    numbers = torch.rand(7, generator=generator(visit.seed, "draws"), dtype=torch.float64).tolist()
-    place = (visit.link + numbers[0]) / links * (max_timestep - min_timestep + 1)
+    numbers = torch.rand(7, generator=generator(example.seed, "draws"), dtype=torch.float64).tolist()
+    place = (example.chain_index + numbers[0]) / chain_length * (max_timestep - min_timestep + 1)
     timestep = min(min_timestep + int(place), max_timestep)  # 3 + 0.99... may round to 4
     flips, crops = (numbers[2], numbers[3]), (numbers[4], numbers[5])
     return Draws(timestep, numbers[1] < caption_dropout, flips, crops, numbers[6])
 
 
-def places_alike(timesteps: Tensor, *, links: int = 1) -> Tensor:
-    """The places of an optimizer step's visits in the order in which micro-batches take them, shape (V,).
+def sort_by_timestep(timesteps: Tensor, *, chain_length: int = 1) -> Tensor:
+    """The places of an optimizer step's examples in the order in which micro-batches take them, shape (V,).
 
-    Visits of like timesteps come together: inversions of a micro-batch are then equally long, and its passes full to
+    Examples of like timesteps come together: inversions of a micro-batch are then equally long, and its passes full to
     the last. An optimizer step's sums do not depend on the order.
 
     Args:
-        timesteps: of the visits, shape (V,).
-        links: so many visits in a row stay together.
+        timesteps: of the examples, shape (V,).
+        chain_length: so many examples in a row stay together.
     """
-    ends = timesteps.view(-1, links)[:, -1]
-    return (ends.argsort(stable=True)[:, None] * links + torch.arange(links)).flatten()
+    ends = timesteps.view(-1, chain_length)[:, -1]
+    return (ends.argsort(stable=True)[:, None] * chain_length + torch.arange(chain_length)).flatten()
 
 
 def micro_batch_share(
-    places: Tensor, number: int, *, rank: int, num_processes: int, micro_batch_size: int, links: int = 1
+    places: Tensor, number: int, *, rank: int, num_processes: int, micro_batch_size: int, chain_length: int = 1
 ) -> list[int]:
     """Of all `places` of an optimizer step those in a process's micro-batch `number`.
 
     The processes deal out what all of them do at the same time, so that none waits for another's longer inversions.
     """
     together = micro_batch_size * num_processes
-    chains = places[number * together : (number + 1) * together].view(-1, links)
+    chains = places[number * together : (number + 1) * together].view(-1, chain_length)
     return chains[rank::num_processes].flatten().tolist()
 
 

@@ -28,9 +28,9 @@ LOST = "bring the files back, or delete {folder} and train again"
 
 
 def begin_run(run: Run) -> Status:
-    """`smpo.core.artefacts.begin` of the run with all that decides its result; StaleError when any of it has changed."""
+    """`begin` of the run with all that decides its result; StaleError when any of it has changed."""
     options = run.options.model_dump(mode="json", exclude=SPEED_ONLY)
-    for choice in ("reference_ema_decay", "lora", "stored_visits", "compile", "channels_last"):
+    for choice in ("reference_ema_decay", "lora", "cached_inversion_epochs", "compile", "channels_last"):
         if options[choice] is None or options[choice] is False:
             del options[choice]  # as in runs from before there was a choice: they stay what they are
     if not options["optimizer"]["fused"]:

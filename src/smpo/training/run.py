@@ -6,12 +6,12 @@ from typing import Any
 
 from smpo.models.part_digests import DENOISER, SCHEDULER, part_digest
 from smpo.models.sd import StableDiffusion
-from smpo.models.sources import local_unet
+from smpo.models.sources import local_denoiser
 from smpo.preparation.cache import MODEL, LatentCache
 from smpo.training.batches import TrainingPairs
-from smpo.training.cached import StoredVisits
+from smpo.training.cached import CachedInversions
 from smpo.training.options import TrainingOptions
-from smpo.training.order import Visiting
+from smpo.training.order import ExampleOrder
 
 METRICS = "metrics.jsonl"
 
@@ -25,8 +25,8 @@ class Run:
         folder: where all of the run's files live.
         seed: of order, noise and every other draw.
         family: the model family with its source.
-        init_unet: start weights of the policy; None is the family's own UNet.
-        ref_unet: weights of the reference; None is the policy's start.
+        init_weights: start weights of the policy; None is the family's own UNet.
+        reference_weights: weights of the reference; None is the policy's start.
         noising: a member of seam 2.
         objective: a member of seam 3.
         options: the training section.
@@ -35,15 +35,15 @@ class Run:
         inputs: fingerprints of the artefacts read.
         settings: the resolved sections that decide the result, for the manifest.
         recipe_yaml: the whole resolved recipe, saved beside the result.
-        stored: its visits, where they were noised before training.
+        stored: its examples, where they were noised before training.
     """
 
     name: str
     folder: Path
     seed: int
     family: StableDiffusion
-    init_unet: str | None
-    ref_unet: str | None
+    init_weights: str | None
+    reference_weights: str | None
     noising: Any
     objective: Any
     options: TrainingOptions
@@ -52,12 +52,12 @@ class Run:
     inputs: dict[str, str]
     settings: dict[str, Any]
     recipe_yaml: str
-    stored: StoredVisits | None = None
+    stored: CachedInversions | None = None
 
     @property
-    def visiting(self) -> Visiting:
+    def order(self) -> ExampleOrder:
         """How the pairs are visited."""
-        return visiting_of(self.seed, self.noising, self.objective, self.options)
+        return order_of(self.seed, self.noising, self.objective, self.options)
 
     @property
     def checkpoints(self) -> Path:
@@ -92,8 +92,8 @@ def model_inputs(run: Run) -> dict[str, str]:
     """
     folder = run.family.folder
     start, reference = (
-        part_digest(folder / DENOISER if source is None else local_unet(source))
-        for source in (run.init_unet, run.ref_unet or run.init_unet)
+        part_digest(folder / DENOISER if source is None else local_denoiser(source))
+        for source in (run.init_weights, run.reference_weights or run.init_weights)
     )
     return {
         f"{MODEL}{DENOISER}": start, f"{MODEL}reference": reference,
@@ -101,9 +101,11 @@ def model_inputs(run: Run) -> dict[str, str]:
     }
 
 
-def visiting_of(seed: int, noising: Any, objective: Any, options: TrainingOptions) -> Visiting:
-    """How a run of these parts visits its pairs."""
-    return Visiting(seed, objective.winner_share, links=noising.links, rounds=options.stored_visits)
+def order_of(seed: int, noising: Any, objective: Any, options: TrainingOptions) -> ExampleOrder:
+    """How a run of these parts examples its pairs."""
+    return ExampleOrder(
+        seed, objective.winner_share, chain_length=noising.chain_length, reuse_epochs=options.cached_inversion_epochs
+    )
 
 
 @dataclass(frozen=True)

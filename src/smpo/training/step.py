@@ -31,7 +31,7 @@ class StepParts:
         family: asks a UNet for noise.
         policy: the trained UNet, perhaps wrapped for distribution; called once a micro-batch, with gradient.
         inverter: the same weights without the wrapper, for all that needs no gradient.
-        reference: the frozen UNet; None where neither objective nor inversion needs it, or all visits are stored.
+        reference: the frozen UNet; None where neither objective nor inversion needs it, or all examples are stored.
         noising: a member of seam 2.
         objective: a member of seam 3.
         autocast: makes the precision context; policy, inversion and reference share it (METHODS D37).
@@ -64,7 +64,7 @@ class Prepared:
     """A micro-batch up to the policy's prediction.
 
     Attributes:
-        batch: the visits.
+        batch: the examples.
         noisy: their noised latents.
         reference: the reference's error of each image, shape (S, B), or None.
         evaluations: of this micro-batch, so far.
@@ -78,7 +78,7 @@ class Prepared:
 
 @dataclass(frozen=True)
 class StepOutput:
-    """Results of each visit, shape (B,), float32.
+    """Results of each example, shape (B,), float32.
 
     Attributes:
         loss: with its graph.
@@ -112,7 +112,7 @@ def prepare(batch: TrainingBatch, parts: StepParts) -> Prepared:
 
 
 def training_step(prepared: Prepared, parts: StepParts, pool: Pool = reference_point) -> StepOutput:
-    """Loss of each visit, with its graph, and what the log wants to know.
+    """Loss of each example, with its graph, and what the log wants to know.
 
     Args:
         prepared: the micro-batch.

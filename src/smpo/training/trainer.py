@@ -1,6 +1,6 @@
 """The training loop. `train(run)` is the one way in; running it again resumes.
 
-Nothing random happens here: visits, draws and noise are functions of (seed, position), see `order`.
+Nothing random happens here: examples, draws and noise are functions of (seed, position), see `order`.
 """
 
 import contextlib
@@ -30,16 +30,16 @@ from smpo.core.records import TrainingBatch
 from smpo.core.signals import GO_ON, INTERRUPTED, PREEMPTED, remembered
 from smpo.maths.utility import reference_point
 from smpo.models.proof import prove_training
-from smpo.objectives import holds_reference
-from smpo.training.batches import MicroBatches, Share, outlive_preemption
+from smpo.objectives import needs_reference_model
+from smpo.training.batches import MicroBatches, Share, ignore_signals_in_worker
 from smpo.training.checkpoint import TrainState, load_checkpoint, save_checkpoint
 from smpo.training.joining import join_processes
 from smpo.training.metrics import SUMS, MetricsLog, step_sums, summarise
-from smpo.training.parallel import spread_asked
-from smpo.training.parallel.replicated import Whole
+from smpo.training.parallel import from_environment
+from smpo.training.parallel.replicated import Replicated
 from smpo.training.policy.finite import check_finite, non_finite
 from smpo.training.policy.lora import AdaptersOff, add_adapters, check_one_copy, restore_trained, trained_parameters
-from smpo.training.policy.optimizers import follow, learning_rate, set_learning_rate
+from smpo.training.policy.optimizers import ema_update_, learning_rate, set_learning_rate
 from smpo.training.policy.speed import speed_up
 from smpo.training.result import check_not_beyond, finish_run, open_run, save_samples
 from smpo.training.run import Run, TrainReport
@@ -67,13 +67,13 @@ def train(run: Run, *, report: Report | None = None) -> TrainReport:
         Stopped: code 75 after SIGTERM or SIGUSR1, 130 after Ctrl-C, with a checkpoint of the last whole step; a second
             Ctrl-C does not wait for the step.
     """
-    spread = spread_asked(run.options, stored=run.stored is not None)
+    parallel = from_environment(run.options, stored=run.stored is not None)
     accelerator = join_processes(run)
     with sole_writer(run.folder) if accelerator.is_main_process else contextlib.nullcontext():
-        return _train(run, accelerator, spread, report)
+        return _train(run, accelerator, parallel, report)
 
 
-def _train(run: Run, accelerator: Accelerator, spread: Callable[[Accelerator], Whole], report: Report | None
+def _train(run: Run, accelerator: Accelerator, parallel: Callable[[Accelerator], Replicated], report: Report | None
            ) -> TrainReport:
     options = run.options
     with accelerator.main_process_first():
@@ -82,7 +82,7 @@ def _train(run: Run, accelerator: Accelerator, spread: Callable[[Accelerator], W
         return TrainReport(steps=options.steps, resumed_from=options.steps, seconds=0.0, skipped=True)
     with accelerator.main_process_first():
         if accelerator.is_main_process:  # the others load the same UNets, and the main process alone saves
-            prove_training(run.family, (run.init_unet, run.ref_unet), max_timestep=options.max_timestep)
+            prove_training(run.family, (run.init_weights, run.reference_weights), max_timestep=options.max_timestep)
     started = time.perf_counter()
     notice = NOTICE if accelerator.is_main_process else ""
     with remembered(notice) as preempted, float32_products(tf32=options.tf32):
@@ -90,11 +90,11 @@ def _train(run: Run, accelerator: Accelerator, spread: Callable[[Accelerator], W
         resumed_from = state.step if state else 0
         check_not_beyond(run, resumed_from)
         start_tracking(accelerator, run, step=resumed_from)
-        trainer = Trainer(run, accelerator, preempted, spread(accelerator), state)
+        trainer = Trainer(run, accelerator, preempted, parallel(accelerator), state)
         del state  # as large as the run's weights and moments
         trainer.loop(report)
     accelerator.wait_for_everyone()
-    result = trainer.trained_unet()
+    result = trainer.trained_policy()
     if result is not None:
         finish_run(run, result)
     accelerator.wait_for_everyone()
@@ -121,21 +121,21 @@ class Trainer:
     """The live objects of one process: models, optimizer, progress."""
 
     def __init__(
-        self, run: Run, accelerator: Accelerator, preempted: list[int], spread: Whole, state: TrainState | None
+        self, run: Run, accelerator: Accelerator, preempted: list[int], parallel: Replicated, state: TrainState | None
     ) -> None:
-        self.run, self.accelerator, self.preempted, self.spread = run, accelerator, preempted, spread
+        self.run, self.accelerator, self.preempted, self.parallel = run, accelerator, preempted, parallel
         self.progress, self.leaving = Progress(), 0.0
         self.accumulation = run.options.accumulation(accelerator.num_processes)
-        unet = run.family.load_unet(run.init_unet)
-        self._equip(unet)
+        unet = run.family.load_denoiser(run.init_weights)
+        self._prepare_policy(unet)
         if state:
             restore_trained(unet, dict(state.tensors["unet"]))
-        spread.place_policy(unet, run.options.optimizer)
+        parallel.place_policy(unet, run.options.optimizer)
         self.unet, decay = unet, run.options.ema_decay
         self.ema = EMAModel(trained_parameters(unet), decay=decay) if decay else None
         self.parts = StepParts(
-            family=run.family, policy=spread.policy, inverter=self.unet, reference=self._reference(state),
-            noising=run.noising, objective=run.objective, autocast=spread.autocast,
+            family=run.family, policy=parallel.policy, inverter=self.unet, reference=self._reference(state),
+            noising=run.noising, objective=run.objective, autocast=parallel.autocast,
         )
         if state:
             self._resume(state)
@@ -147,7 +147,7 @@ class Trainer:
         batches = iter(self._loader())
         while progress.step < options.steps:
             metrics = self._step(batches)
-            if metrics is None:  # the step is tried again, from the same visits
+            if metrics is None:  # the step is tried again, from the same examples
                 batches = iter(self._loader())
                 if self.leaving:
                     self._leave()
@@ -167,9 +167,9 @@ class Trainer:
 
     def _resume(self, state: TrainState) -> None:
         """Put back all but the weights, which the networks were given before they were placed."""
-        self.spread.restore_optimizer(state.tensors["optimizer"], state.scalars["optimizer"])
+        self.parallel.restore_optimizer(state.tensors["optimizer"], state.scalars["optimizer"])
         if self.ema:
-            self.ema.shadow_params = list(self.spread.lay_out(state.tensors["ema"], self._shadows()).values())
+            self.ema.shadow_params = list(self.parallel.shard_like(state.tensors["ema"], self._shadows()).values())
             self.ema.optimization_step = state.step
             self.ema.to(self.accelerator.device)
         if self.accelerator.scaler is not None and state.scalars.get("scaler"):
@@ -181,7 +181,7 @@ class Trainer:
         averages = {"ema": self._shadows()} if self.ema else {}
         if self.run.options.reference_ema_decay is not None:
             averages["reference"] = self.parts.reference.state_dict()
-        files, scalars = self.spread.saved(self.unet, averages)
+        files, scalars = self.parallel.saved(self.unet, averages)
         self._check_weights({stem: files[stem] for stem in ("unet", *averages) if stem in files})
         scaler = self.accelerator.scaler.state_dict() if self.accelerator.scaler else None
         skipped = {"skipped": self.progress.skipped, "skipped_in_a_row": self.progress.skipped_in_a_row}
@@ -190,7 +190,7 @@ class Trainer:
             save_checkpoint, self.run.checkpoints, TrainState(self.progress.step, files, rest),
             keep=self.run.options.keep_checkpoints,
         )
-        if self.spread.shares_checkpoints:
+        if self.parallel.shares_checkpoints:
             save(process=this_process(), gather=lambda one: gather_object([one]))
         elif self.accelerator.is_main_process:
             save()
@@ -206,11 +206,11 @@ class Trainer:
         """The moving average of each trained tensor, by its number."""
         return {str(number): tensor for number, tensor in enumerate(self.ema.shadow_params)}
 
-    def trained_unet(self) -> Any:
+    def trained_policy(self) -> Any:
         """The UNet of the result on the main process, else None: the moving average where one is kept."""
         if self.ema:
             self.ema.copy_to(trained_parameters(self.unet))
-        return self._whole_unet()
+        return self._whole_policy()
 
     def _step(self, batches: Iterator[TrainingBatch]) -> dict[str, Any] | None:
         """One optimizer step over `accumulation` micro-batches; returns its metrics, None where fp16 skipped it."""
@@ -218,7 +218,7 @@ class Trainer:
         # models with dropout draw from the global generator: make that a function of the step and rank, too
         torch.manual_seed(derive_seed(self.run.seed, "model", self.progress.step, self.accelerator.process_index))
         lr = learning_rate(self.progress.step, total=options.steps, options=options.optimizer)
-        set_learning_rate(self.spread.optimizer, lr)
+        set_learning_rate(self.parallel.optimizer, lr)
         device = self.accelerator.device
         sums = torch.zeros(len(SUMS) + 1, dtype=widest_float(device), device=device)
         losses: list[tuple[str, Tensor]] = []
@@ -229,12 +229,12 @@ class Trainer:
             losses.extend(zip(micro_batch.batch.pair_ids, output.loss.detach(), strict=True))
         sums[-1] = INTERRUPTION if signal.SIGINT in self.preempted else float(bool(self.preempted))
         sums = self.accelerator.reduce(sums, reduction="sum")
-        norm = self.spread.clip(options.optimizer.max_grad_norm)
+        norm = self.parallel.clip(options.optimizer.max_grad_norm)
         fetched = torch.cat([sums, norm.to(sums)[None]]).cpu()  # the one time that a step waits for its device
         sums, norm = fetched[:-1], fetched[-1]
         self.leaving = float(sums[-1])  # by agreement: a signal may have reached one process only
         skipping = not self._check_finite(sums, norm, losses)
-        self.spread.step()
+        self.parallel.step()
         if skipping:
             return None
         self._move_averages()
@@ -248,12 +248,12 @@ class Trainer:
         }
 
     def _move_averages(self) -> None:
-        """The averages that follow the policy, after its step."""
+        """The averages that ema_update_ the policy, after its step."""
         if self.ema:
             self.ema.step(trained_parameters(self.unet))
         decay = self.run.options.reference_ema_decay
         if decay is not None:
-            follow(self.parts.reference, self.unet, decay=decay)
+            ema_update_(self.parts.reference, self.unet, decay=decay)
 
     def _prepared(self, batches: Iterator[TrainingBatch]) -> tuple[Iterable[Prepared], Pool]:
         """The step's micro-batches, each prepared when its turn comes, and what pools their rewards.
@@ -265,7 +265,7 @@ class Trainer:
         if self.accumulation == 1 or not self.parts.objective.needs_reference_point:
             return coming, self._reference_point
         prepared = list(coming)
-        with self.spread.forward_only(gathered=self.unet):
+        with self.parallel.no_backward(gathered=self.unet):
             rewards = torch.cat([rewards_ahead(one, self.parts) for one in prepared])
         point = self._reference_point(rewards)
         return prepared, lambda rewards: point
@@ -277,7 +277,7 @@ class Trainer:
         networks = {"policy": self.unet, "reference": self.parts.reference}
         inverter = None if self.run.stored is not None else networks.get(self.run.noising.network)
         batch = next(batches).to(self.accelerator.device)
-        with self.spread.forward_only(self.parts.reference, gathered=inverter):
+        with self.parallel.no_backward(self.parts.reference, gathered=inverter):
             return prepare(batch, self.parts)
 
     def _reference_point(self, rewards: Tensor) -> Tensor:
@@ -286,9 +286,9 @@ class Trainer:
 
     def _backward(self, prepared: Prepared, pool: Pool, *, last: bool) -> StepOutput:
         """Accumulate the gradient of a micro-batch; returns its per-pair results."""
-        with self.spread.accumulating(last=last):
+        with self.parallel.accumulating(last=last):
             output = training_step(prepared, self.parts, pool)
-            self.spread.backward(output.loss.mean() / self.accumulation)
+            self.parallel.backward(output.loss.mean() / self.accumulation)
         return output
 
     def _check_finite(self, sums: Tensor, norm: Tensor, losses: list[tuple[str, Tensor]]) -> bool:
@@ -329,49 +329,50 @@ class Trainer:
         """This process's micro-batches from the present step on; nothing is read to be skipped."""
         options, share = self.run.options, Share(self.accelerator.process_index, self.accelerator.num_processes)
         dataset = MicroBatches(
-            self.run.pairs, self.run.cache, self.run.family, options=options, visiting=self.run.visiting, share=share
+            self.run.pairs, self.run.cache, self.run.family, options=options, order=self.run.order, share=share
         )
         dataset.stored = self.run.stored
         remaining = range(self.progress.step * self.accumulation, options.steps * self.accumulation)
         return DataLoader(
-            dataset, batch_size=None, sampler=remaining, num_workers=options.workers, worker_init_fn=outlive_preemption,
-            pin_memory=self.accelerator.device.type == "cuda",
+            dataset, batch_size=None, sampler=remaining, num_workers=options.workers,
+            worker_init_fn=ignore_signals_in_worker, pin_memory=self.accelerator.device.type == "cuda",
         )
 
     def _reference(self, state: TrainState | None) -> torch.nn.Module | None:
-        if self.run.stored is not None or not holds_reference(self.run.objective, self.run.noising):
+        if self.run.stored is not None or not needs_reference_model(self.run.objective, self.run.noising):
             return None
         if self.run.options.lora:
-            check_one_copy(self.run.init_unet, self.run.ref_unet)
+            check_one_copy(self.run.init_weights, self.run.reference_weights)
             return AdaptersOff(self.unet)
-        reference = self.run.family.load_unet(self.run.ref_unet or self.run.init_unet).requires_grad_(False).eval()
+        weights = self.run.reference_weights or self.run.init_weights
+        reference = self.run.family.load_denoiser(weights).requires_grad_(False).eval()
         if state and self.run.options.reference_ema_decay is not None:
             reference.load_state_dict(dict(state.tensors["reference"]))
         speed_up(reference, self.run.options)
-        return self.spread.place_reference(reference)
+        return self.parallel.place_reference(reference)
 
-    def _equip(self, unet: UNet2DConditionModel) -> None:
+    def _prepare_policy(self, unet: UNet2DConditionModel) -> None:
         """Add to `unet`, the policy's start, what the recipe asks for."""
         options = self.run.options
         if options.lora:
             add_adapters(unet, options.lora, seed=derive_seed(self.run.seed, "adapters"))
         speed_up(unet, options)
 
-    def _whole_unet(self) -> UNet2DConditionModel | None:
+    def _whole_policy(self) -> UNet2DConditionModel | None:
         """The policy in one piece on the main process, else None: itself, or an ordinary UNet with its weights."""
         main = self.accelerator.is_main_process
-        if self.spread.whole_policy:
+        if self.parallel.whole_policy:
             return self.unet if main else None
-        weights = self.spread.weights(self.unet)
+        weights = self.parallel.weights(self.unet)
         if not main:
             return None
-        unet = self.run.family.load_unet(self.run.init_unet)
-        self._equip(unet)
+        unet = self.run.family.load_denoiser(self.run.init_weights)
+        self._prepare_policy(unet)
         restore_trained(unet, weights)
         return unet.to(self.accelerator.device)
 
     def _samples(self) -> None:
-        unet = self._whole_unet()
+        unet = self._whole_policy()
         if unet is not None:
             path = save_samples(self.run, unet, self.progress.step)
             track_samples(self.accelerator, path, step=self.progress.step)

@@ -1,6 +1,6 @@
 """How a run's tensors lie over its processes (DDP, FSDP2, DeepSpeed's ZeRO), as the launcher asks.
 
-`spread_asked` reads the launcher's environment; `Whole` is the seam that the others fill.
+`from_environment` reads the launcher's environment; `Replicated` is the seam that the others fill.
 """
 
 from collections.abc import Callable
@@ -9,12 +9,12 @@ from importlib import import_module
 from accelerate import Accelerator
 
 from smpo.training.options import TrainingOptions
-from smpo.training.parallel.fsdp2 import Fsdp2, sharding_asked
+from smpo.training.parallel.fsdp2 import FSDP2, sharding_asked
 from smpo.training.parallel.partition import partition_asked
-from smpo.training.parallel.replicated import Whole
+from smpo.training.parallel.replicated import Replicated
 
 
-def spread_asked(options: TrainingOptions, *, stored: bool = False) -> Callable[[Accelerator], Whole]:
+def from_environment(options: TrainingOptions, *, stored: bool = False) -> Callable[[Accelerator], Replicated]:
     """Makes what the launcher asks for, by its environment.
 
     Args:
@@ -30,5 +30,5 @@ def spread_asked(options: TrainingOptions, *, stored: bool = False) -> Callable[
         return lambda accelerator: (zero.Zero2 if partition.stage == 2 else zero.Zero3)(accelerator, partition)
     sharding = sharding_asked(options, stored=stored)
     if sharding is not None:
-        return lambda accelerator: Fsdp2(accelerator, sharding)
-    return Whole
+        return lambda accelerator: FSDP2(accelerator, sharding)
+    return Replicated

@@ -5,7 +5,7 @@ own `fully_shard`: accelerate prepares one model with its optimizer, and a run h
 input of the model to the parameters' precision, SDXL's picture sizes among them (in bf16 1023 px become 1024).
 
 A sharded network gathers its weights in its forward, so every process must make equally many forward passes, or all
-wait for ever. An inversion's passes depend on the timesteps drawn. Hence `Fsdp2.forward_only`: the inverting network
+wait for ever. An inversion's passes depend on the timesteps drawn. Hence `FSDP2.no_backward`: the inverting network
 stays whole from the first pass of its inversion to the last, and a process may make as many as it likes.
 """
 
@@ -28,7 +28,7 @@ from torch.optim import Optimizer
 from smpo.core.errors import ConfigError
 from smpo.core.processes import is_set, this_process
 from smpo.training.options import TrainingOptions
-from smpo.training.parallel.replicated import Whole
+from smpo.training.parallel.replicated import Replicated
 from smpo.training.policy.lora import trained_parameters, trained_tensors
 
 GATHERED_TOGETHER = (BasicTransformerBlock, ResnetBlock2D)  # each by a message of its own; what is left, with the root
@@ -57,7 +57,7 @@ class Sharding:
     whole_updates: bool
 
 
-class Fsdp2(Whole):
+class FSDP2(Replicated):
     """Each process keeps its rows of every tensor of policy, gradient, optimizer state and reference."""
 
     whole_policy, shares_checkpoints = False, True
@@ -71,7 +71,7 @@ class Fsdp2(Whole):
         return self._placed(reference)
 
     @contextmanager
-    def forward_only(self, other: nn.Module | None = None, *, gathered: nn.Module | None) -> Iterator[None]:
+    def no_backward(self, other: nn.Module | None = None, *, gathered: nn.Module | None) -> Iterator[None]:
         """The network `gathered` is whole meanwhile."""
         parts = _parts(gathered) if gathered is not None else []
         for part in parts:
@@ -122,9 +122,9 @@ class Fsdp2(Whole):
         """Each moment lies as its parameter does."""
         parameters = trained_parameters(self.policy)
         like = {name: parameters[int(name.split(".")[0])] for name in tensors}
-        super().restore_optimizer(self.lay_out(tensors, like), scalars)
+        super().restore_optimizer(self.shard_like(tensors, like), scalars)
 
-    def lay_out(self, tensors: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def shard_like(self, tensors: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """This process's rows of each tensor; one is read after the other."""
         return {name: laid_out(tensors[name], model) for name, model in like.items()}
 

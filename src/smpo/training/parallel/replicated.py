@@ -14,7 +14,7 @@ from smpo.training.policy.lora import trained_parameters, trained_tensors
 from smpo.training.policy.optimizers import build_optimizer, optimizer_tensors, restore_optimizer
 
 
-class Whole:
+class Replicated:
     """Each process keeps policy, gradient, optimizer state and reference; DDP averages the gradients of several.
 
     `place_policy` first, then all else. What says that it is a collective is for all processes to call together.
@@ -48,7 +48,7 @@ class Whole:
         """The precision context of a pass through any network."""
         return self.accelerator.autocast()
 
-    def forward_only(
+    def no_backward(
         self, other: nn.Module | None = None, *, gathered: nn.Module | None
     ) -> AbstractContextManager[None]:
         """A stretch of forward passes that no backward follows; a collective where networks are split.
@@ -100,7 +100,7 @@ class Whole:
         """Put back the optimizer's whole tensors and its scalars, by whichever processes they were saved."""
         restore_optimizer(self.optimizer, tensors, scalars)
 
-    def lay_out(self, tensors: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def shard_like(self, tensors: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The full tensor of each name in `like` as that lies on this process."""
         return {name: tensors[name] for name in like}
 

@@ -29,14 +29,14 @@ from transformers.integrations import unset_hf_deepspeed_config
 
 from smpo.training.options import OptimizerOptions
 from smpo.training.parallel.partition import Partition
-from smpo.training.parallel.replicated import Whole
+from smpo.training.parallel.replicated import Replicated
 from smpo.training.policy.lora import trained_parameters
 from smpo.training.policy.optimizers import build_optimizer
 
 MOMENTS = ("exp_avg", "exp_avg_sq")  # AdamW's
 
 
-class Zero2(Whole):
+class Zero2(Replicated):
     """Each process keeps its part of one long vector: of the gradient, the moments and a copy of what is trained."""
 
     def __init__(self, accelerator: Accelerator, partition: Partition) -> None:
@@ -122,7 +122,7 @@ class Zero3(Zero2):
         return self._engine_of(reference.to(self.accelerator.device)).module
 
     @contextmanager
-    def forward_only(self, other: nn.Module | None = None, *, gathered: nn.Module | None) -> Iterator[None]:
+    def no_backward(self, other: nn.Module | None = None, *, gathered: nn.Module | None) -> Iterator[None]:
         """The network `gathered` is whole meanwhile."""
         if gathered is None:
             yield

@@ -41,12 +41,13 @@ class AdaptersOff(nn.Module):
             self.unet.train(training)
 
 
-def check_one_copy(init_unet: str | None, ref_unet: str | None) -> None:
+def check_one_copy(init_weights: str | None, reference_weights: str | None) -> None:
     """ConfigError where the reference has other weights than those under the policy's adapters."""
-    if ref_unet not in (None, init_unet):
+    if reference_weights not in (None, init_weights):
         raise ConfigError(
             "training.lora keeps one copy of the weights, whose adapters are off for the reference; got "
-            f"init_unet={init_unet} and ref_unet={ref_unet}: leave ref_unet out, or set training.lora=null"
+            f"init_weights={init_weights} and reference_weights={reference_weights}: leave reference_weights out, "
+            "or set training.lora=null"
         )
 
 

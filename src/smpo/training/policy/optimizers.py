@@ -55,7 +55,7 @@ def set_learning_rate(optimizer: Optimizer, lr: float) -> None:
 
 
 @torch.no_grad()
-def follow(average: nn.Module, module: nn.Module, *, decay: float) -> None:
+def ema_update_(average: nn.Module, module: nn.Module, *, decay: float) -> None:
     """average <- decay * average + (1 - decay) * module, every parameter in place."""
     for ours, theirs in zip(average.parameters(), module.parameters(), strict=True):
         ours.lerp_(theirs.to(ours), 1 - decay)

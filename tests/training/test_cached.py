@@ -1,4 +1,4 @@
-"""Stored visits: training from the store is training with a reference that inverts; the store is made once, safely."""
+"""Cached inversions: training from the cache is training with a reference that inverts; it is made once, safely."""
 
 import math
 import shutil
@@ -17,9 +17,9 @@ from smpo.data.pair_set import PairSet
 from smpo.models import FAMILIES
 from smpo.models.sd import StableDiffusion
 from smpo.preparation.cache import CacheOptions, LatentCache, cache_pairs
-from smpo.training import stored
+from smpo.training import cached
 from smpo.training.batches import MicroBatches, Share
-from smpo.training.invert import invert_visits, with_stored
+from smpo.training.invert import cache_inversions, with_cached_inversions
 from smpo.training.run import Run
 from smpo.training.trainer import forget_precision, train
 from tests.tiny_pipelines import save_random_sd
@@ -37,12 +37,12 @@ LN2 = math.log(2)
 
 @pytest.fixture
 def stored_run(new_run: MakeRun, tmp_path: Path) -> MakeRun:
-    """Makes runs of these names whose visits are stored in the folder `store`."""
+    """Makes runs of these names whose examples are stored in the folder `store`."""
 
     def make(name: str, *, store: str = "store", **changes: Any) -> Run:
-        run = new_run(name, **{"noising": RENOISE, "stored_visits": 1, **changes})
-        invert_visits(run, tmp_path / store)
-        return with_stored(run, tmp_path / store)
+        run = new_run(name, **{"noising": RENOISE, "cached_inversion_epochs": 1, **changes})
+        cache_inversions(run, tmp_path / store)
+        return with_cached_inversions(run, tmp_path / store)
 
     return make
 
@@ -55,7 +55,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def without_free(outcome: dict[str, Any]) -> dict[str, Any]:
     """An outcome but for the evaluations that the store saves."""
-    lines = [{k: v for k, v in line.items() if k != "evaluations_free"} for line in outcome["metrics"]]
+    lines = [{k: v for k, v in line.items() if k != "nfe_no_grad"} for line in outcome["metrics"]]
     return {**outcome, "metrics": lines}
 
 
@@ -65,7 +65,7 @@ SAME = {
     "smpo": {},
     "released, level reached": {"noising": {"name": "released", "inversion_steps": 3, "network": "reference",
                                             "timestep": "reached", "jitter": 0.1}},
-    "chained": {"noising": {"name": "chained", "links": 2, "network": "reference"}, "micro_batch_size": 2},
+    "chained": {"noising": {"name": "chained", "chain_length": 2, "network": "reference"}, "micro_batch_size": 2},
     "kto": {"objective": KTO["objective"], "micro_batch_size": 4},
     "lora": {"lora": {"rank": 2}},
 }
@@ -76,18 +76,18 @@ FAST = ("smpo",)
 def test_training_from_the_store_is_training_without_it_bit_for_bit(
     new_run: MakeRun, stored_run: MakeRun, case: str
 ) -> None:
-    """In 1.6 epochs of ten pairs with two rounds of draws no visit comes again; the first step's margins are zero.
+    """In 1.6 epochs of ten pairs with two rounds of draws no example comes again; the first step's margins are zero.
 
     A micro-batch holds one pair or chain: of several, the store's are put together otherwise, and round otherwise.
     """
-    changes = {"noising": RENOISE, "stored_visits": 2, "steps": 4, "micro_batch_size": 1, **SAME[case]}
+    changes = {"noising": RENOISE, "cached_inversion_epochs": 2, "steps": 4, "micro_batch_size": 1, **SAME[case]}
     plain, ours = new_run("plain", **changes), stored_run("ours", **changes)
     train(plain)
     train(ours)
     assert without_free(outcome(ours)) == without_free(outcome(plain))
     first = metrics_of(ours)[0]
-    assert {line["evaluations_free"] for line in metrics_of(ours)} == {0.0} and len(ours.stored) == 16
-    assert min(line["evaluations_free"] for line in metrics_of(plain)) > 1
+    assert {line["nfe_no_grad"] for line in metrics_of(ours)} == {0.0} and len(ours.stored) == 16
+    assert min(line["nfe_no_grad"] for line in metrics_of(plain)) > 1
     assert first["logit_std"] == first["logit_mean"] == 0.0 and metrics_of(ours)[1]["logit_std"] > 0
 
 
@@ -95,11 +95,11 @@ def test_training_from_the_store_is_training_without_it_bit_for_bit(
 @pytest.mark.parametrize("noising", [RENOISE, {"name": "forward"}])
 def test_visits_that_come_again_are_read_again(new_run: MakeRun, stored_run: MakeRun, noising: dict) -> None:
     """2.8 epochs of one round, other micro-batches in each; forward noise is taken from the latents, not as drawn."""
-    changes = {**GENTLE, "noising": noising, "stored_visits": 1, "steps": 7}
+    changes = {**GENTLE, "noising": noising, "cached_inversion_epochs": 1, "steps": 7}
     plain, ours = new_run("plain", **changes), stored_run("ours", **changes)
     train(plain)
     train(ours)
-    assert_same_trajectory(ours, plain, but=("evaluations_free",))
+    assert_same_trajectory(ours, plain, but=("nfe_no_grad",))
     assert len(ours.stored) == 10
     seen = [line["error_w"] + line["error_l"] for line in metrics_of(ours)]
     assert len(set(seen)) == 7
@@ -120,10 +120,10 @@ def test_rounded_latents_leave_zero_margins_and_nearly_the_same_training(
     half_artefacts: Path, random_sd: Path, tmp_path: Path
 ) -> None:
     """float16 keeps 11 bits: errors of about 0.02 differ by less than 1e-4; at the start the margins are still zero."""
-    changes = {**GENTLE, "noising": RENOISE, "stored_visits": 1, "batch_size": 4, "micro_batch_size": 2}
+    changes = {**GENTLE, "noising": RENOISE, "cached_inversion_epochs": 1, "batch_size": 4, "micro_batch_size": 2}
     plain, ours = (make_run(half_artefacts, tmp_path / name, random_sd, **changes) for name in ("plain", "ours"))
-    invert_visits(ours, tmp_path / "store")
-    ours = with_stored(ours, tmp_path / "store")
+    cache_inversions(ours, tmp_path / "store")
+    ours = with_cached_inversions(ours, tmp_path / "store")
     train(plain)
     train(ours)
     assert np.load(tmp_path / "store" / "x_t-00000.npy").dtype == np.float16
@@ -147,8 +147,8 @@ def test_stage_and_training_compute_in_the_same_precision(stored_run: MakeRun) -
 
 def test_no_reference_is_loaded(stored_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
     run, loaded = stored_run("run", steps=1), []
-    load = StableDiffusion.load_unet
-    monkeypatch.setattr(StableDiffusion, "load_unet", lambda *given: loaded.append(given[1:]) or load(*given))
+    load = StableDiffusion.load_denoiser
+    monkeypatch.setattr(StableDiffusion, "load_denoiser", lambda *given: loaded.append(given[1:]) or load(*given))
     train(run)
     assert loaded == [(None,)]
 
@@ -157,7 +157,7 @@ def test_two_processes_read_what_one_does(stored_run: MakeRun) -> None:
     run = stored_run("run")
 
     def batches(share: Share) -> MicroBatches:
-        made = MicroBatches(run.pairs, run.cache, run.family, options=run.options, visiting=run.visiting, share=share)
+        made = MicroBatches(run.pairs, run.cache, run.family, options=run.options, order=run.order, share=share)
         made.stored = run.stored
         return made
 
@@ -176,25 +176,25 @@ def test_two_processes_read_what_one_does(stored_run: MakeRun) -> None:
 def test_a_store_killed_at_any_write_carries_on_to_the_same_bytes(
     new_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, every: int
 ) -> None:
-    """Blocks of four, four and two visits; a power cut in one of `every` so many calls that change the disk."""
-    monkeypatch.setattr(stored, "BLOCK_CHAINS", 4)
-    run = new_run("run", noising=RENOISE, stored_visits=1)
-    invert_visits(run, tmp_path / "straight")
+    """Blocks of four, four and two examples; a power cut in one of `every` so many calls that change the disk."""
+    monkeypatch.setattr(cached, "BLOCK_CHAINS", 4)
+    run = new_run("run", noising=RENOISE, cached_inversion_epochs=1)
+    cache_inversions(run, tmp_path / "straight")
     straight = contents(tmp_path / "straight")
-    assert len(straight) == 9 and len(with_stored(run, tmp_path / "straight").stored) == 10
+    assert len(straight) == 9 and len(with_cached_inversions(run, tmp_path / "straight").stored) == 10
     code, at = -9, 0
     while code == -9:
 
         def cut(at: int = at) -> None:
             PowerCut(at).armed = True
-            invert_visits(run, tmp_path / "cut")
+            cache_inversions(run, tmp_path / "cut")
 
         code, at = exit_code(cut), at + every
         if code == -9:
             if contents(tmp_path / "cut") != straight:
                 with pytest.raises(DataError, match="run `smpo invert`"):
-                    with_stored(run, tmp_path / "cut")
-            assert invert_visits(run, tmp_path / "cut").visits == 10
+                    with_cached_inversions(run, tmp_path / "cut")
+            assert cache_inversions(run, tmp_path / "cut").examples == 10
         assert contents(tmp_path / "cut") == straight
         shutil.rmtree(tmp_path / "cut")
     assert code == 0 and at > 20
@@ -203,22 +203,22 @@ def test_a_store_killed_at_any_write_carries_on_to_the_same_bytes(
 def test_finished_blocks_are_not_made_again_and_a_longer_training_makes_the_rest(
     new_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of ten visits of a round two steps see eight: blocks of 3, 3 and 2; the last is made again, as 3 and 1."""
-    monkeypatch.setattr(stored, "BLOCK_CHAINS", 3)
-    out, settings = tmp_path / "store", {"noising": RENOISE, "stored_visits": 1}
+    """Of ten examples of a round two steps see eight: blocks of 3, 3 and 2; the last is made again, as 3 and 1."""
+    monkeypatch.setattr(cached, "BLOCK_CHAINS", 3)
+    out, settings = tmp_path / "store", {"noising": RENOISE, "cached_inversion_epochs": 1}
     short, long, longer = (new_run("run", steps=steps, **settings) for steps in (2, 3, 30))
     made: list[tuple[int, int]] = []
-    assert invert_visits(short, out, progress=lambda *done: made.append(done)).visits == 8
+    assert cache_inversions(short, out, progress=lambda *done: made.append(done)).examples == 8
     assert made == [(3, 8), (6, 8), (8, 8)]
     before = {path: path.stat().st_mtime_ns for number in (0, 1) for path in out.glob(f"*-0000{number}.npy")}
-    with pytest.raises(StaleError, match="holds 8 visits, training makes 10; run `smpo invert` again"):
-        with_stored(long, out)
-    assert invert_visits(long, out, progress=lambda *done: made.append(done)).evaluations == pytest.approx(10)
+    with pytest.raises(StaleError, match="holds 8 examples, training makes 10; run `smpo invert` again"):
+        with_cached_inversions(long, out)
+    assert cache_inversions(long, out, progress=lambda *done: made.append(done)).evaluations == pytest.approx(10)
     assert made[3:] == [(9, 10), (10, 10)] and len(before) == 6
     assert {path: path.stat().st_mtime_ns for path in before} == before
-    begun, grown = with_stored(short, out), with_stored(longer, out)
+    begun, grown = with_cached_inversions(short, out), with_cached_inversions(longer, out)
     assert begun.inputs == grown.inputs and "invert" in begun.inputs
-    assert invert_visits(longer, out).evaluations is None and invert_visits(short, out).visits == 10
+    assert cache_inversions(longer, out).evaluations is None and cache_inversions(short, out).examples == 10
 
 
 @pytest.mark.slow
@@ -226,20 +226,20 @@ def test_two_processes_make_what_one_makes(
     new_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also where one of them was killed in its second block; and they train from it what one process trains."""
-    monkeypatch.setattr(stored, "BLOCK_CHAINS", 2)
-    settings = {**GENTLE, "noising": RENOISE, "stored_visits": 1}
+    monkeypatch.setattr(cached, "BLOCK_CHAINS", 2)
+    settings = {**GENTLE, "noising": RENOISE, "cached_inversion_epochs": 1}
     run = new_run("one", **settings)
-    invert_visits(run, tmp_path / "one-store")
+    cache_inversions(run, tmp_path / "one-store")
 
     def killed(done: int, total: int) -> None:
         if done == 4:
             die()
 
-    assert -9 in on_processes(lambda: invert_visits(run, tmp_path / "two-store", progress=killed))
-    assert on_processes(lambda: invert_visits(run, tmp_path / "two-store")) == [0, 0]
+    assert -9 in on_processes(lambda: cache_inversions(run, tmp_path / "two-store", progress=killed))
+    assert on_processes(lambda: cache_inversions(run, tmp_path / "two-store")) == [0, 0]
     assert contents(tmp_path / "two-store") == contents(tmp_path / "one-store")
-    train(with_stored(run, tmp_path / "one-store"))
-    two = with_stored(new_run("two", **{**settings, "micro_batch_size": 1}), tmp_path / "two-store")
+    train(with_cached_inversions(run, tmp_path / "one-store"))
+    two = with_cached_inversions(new_run("two", **{**settings, "micro_batch_size": 1}), tmp_path / "two-store")
     assert on_processes(lambda: train(two)) == [0, 0]
     assert_same_trajectory(two, run)
 
@@ -250,7 +250,7 @@ OTHERS = {
     "seed": {"seed": 1},
     "training.caption_dropout": {"caption_dropout": 0.5},
     "training.max_timestep": {"max_timestep": 500},
-    "training.stored_visits": {"stored_visits": 2},
+    "training.cached_inversion_epochs": {"cached_inversion_epochs": 2},
     "training.latents": {"latents": "mean"},
     "noising.inversion_steps": {"noising": {**RENOISE, "inversion_steps": 2}},
     "winner_share": {"objective": KTO["objective"]},
@@ -261,18 +261,19 @@ def test_a_store_of_other_settings_inputs_or_weights_is_refused_by_name(
     stored_run: MakeRun, new_run: MakeRun, other_unet: str, tmp_path: Path
 ) -> None:
     run, out = stored_run("run", steps=1), tmp_path / "store"
-    plain = {"noising": RENOISE, "stored_visits": 1, "steps": 1}
+    plain = {"noising": RENOISE, "cached_inversion_epochs": 1, "steps": 1}
     for key, changes in OTHERS.items():
         with pytest.raises(StaleError, match=f"{key}="):
-            with_stored(new_run("run", **{**plain, **changes}), out)
+            with_cached_inversions(new_run("run", **{**plain, **changes}), out)
     with pytest.raises(StaleError, match=r"input\.label="):
-        with_stored(replace(new_run("run", **plain), inputs={**new_run("run", **plain).inputs, "label": "new"}), out)
+        other = new_run("run", **plain)
+        with_cached_inversions(replace(other, inputs={**other.inputs, "label": "new"}), out)
     with pytest.raises(StaleError, match=r"input\.model\.reference="):
-        invert_visits(new_run("run", ref_unet=other_unet, **plain), out)
+        cache_inversions(new_run("run", reference_weights=other_unet, **plain), out)
     with pytest.raises(DataError, match="holds no invert artefact; run `smpo invert` first"):
-        with_stored(new_run("run", **plain), tmp_path / "nowhere")
+        with_cached_inversions(new_run("run", **plain), tmp_path / "nowhere")
     same = {"objective": {"name": "dpo", "beta": 1.0}, "optimizer": {"lr": 1.0}, "lora": {"rank": 1}}
-    assert len(with_stored(new_run("run", **{**plain, **same}), out).stored) == len(run.stored)
+    assert len(with_cached_inversions(new_run("run", **{**plain, **same}), out).stored) == len(run.stored)
 
 
 def test_a_policy_that_starts_elsewhere_than_its_stored_reference_is_refused(
@@ -280,20 +281,20 @@ def test_a_policy_that_starts_elsewhere_than_its_stored_reference_is_refused(
 ) -> None:
     """The weights under the model's name have changed since."""
     model = save_random_sd(tmp_path / "model")
-    settings = {"noising": RENOISE, "stored_visits": 1, "steps": 1, "batch_size": 2}
+    settings = {"noising": RENOISE, "cached_inversion_epochs": 1, "steps": 1, "batch_size": 2}
     run = make_run(sd_artefacts, tmp_path / "run", model, **settings)
-    invert_visits(run, tmp_path / "store")
+    cache_inversions(run, tmp_path / "store")
     shutil.rmtree(model / "unet")
     shutil.copytree(save_random_sd(tmp_path / "other", seed=1) / "unet", model / "unet")
     with pytest.raises(StaleError, match=r"store was made with input\.model\.reference="):
-        train(with_stored(run, tmp_path / "store"))
+        train(with_cached_inversions(run, tmp_path / "store"))
 
 
 def test_runs_without_a_store_stay_what_they_were(new_run: MakeRun) -> None:
     run = new_run("run", steps=1)
     train(run)
     manifest = read_manifest(run.folder, stage="train")
-    assert "stored_visits" not in manifest["settings"]["training"] and set(manifest["inputs"]) == {
+    assert "cached_inversion_epochs" not in manifest["settings"]["training"] and set(manifest["inputs"]) == {
         "cache", "model.unet", "model.reference", "model.scheduler"
     }
 
@@ -301,12 +302,12 @@ def test_runs_without_a_store_stay_what_they_were(new_run: MakeRun) -> None:
 def test_latents_that_are_not_finite_or_do_not_fit_are_refused(
     half_artefacts: Path, random_sd: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = make_run(half_artefacts, tmp_path / "run", random_sd, noising=RENOISE, stored_visits=1)
+    run = make_run(half_artefacts, tmp_path / "run", random_sd, noising=RENOISE, cached_inversion_epochs=1)
     row = row_at(run, 1)
     bad = replace(run, cache=DamagedCache(run.cache.folder, run.pairs.cache_rows[row]))
     with pytest.raises(NonFiniteError, match=f"of pairs {run.pairs.pair_ids[row]} are not finite"):
-        invert_visits(bad, tmp_path / "store")
+        cache_inversions(bad, tmp_path / "store")
     moments = LatentCache.moments
     monkeypatch.setattr(LatentCache, "moments", lambda *place: tuple(1e6 * value for value in moments(*place)))
     with pytest.raises(DataError, match="x_t-00000 has values beyond float16; set cache.dtype=float32"):
-        invert_visits(run, tmp_path / "store")
+        cache_inversions(run, tmp_path / "store")
