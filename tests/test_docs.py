@@ -3,6 +3,7 @@
 import importlib
 import importlib.util
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -14,30 +15,63 @@ from smpo.sweep.plan import load_sweep
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 EQUATIONS = (ROOT / "docs" / "equations.md").read_text()
+COMMANDS = (ROOT / "docs" / "command-line.md").read_text()
+DESIGN = (ROOT / "docs" / "design.md").read_text()
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+LATER = ("cost.md", "distributed.md")  # wait for the end of ZeRO
+PROSE = [
+    *(path for path in PAGES if path.name not in LATER),
+    *(ROOT / name for name in ("CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md")),
+]
+BLOCK = re.compile(r"^ *```(\w*)\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
+OWN = ("RECIPE", "mine.yaml", "rehearsal.yaml", "recipe.yaml", "my-recipe.yaml", "my.yaml")  # recipes that readers write
 
 
 @pytest.mark.parametrize("verb", [*VERBS, "audit", "run", "check", "sweep", "cost", "export", "show", "demo"])
-def test_readme_explains_every_verb(verb):
-    assert f"| `smpo {verb}` |" in README
+def test_the_table_of_commands_has_every_verb(verb):
+    assert f"\n| `smpo {verb}` |" in COMMANDS
 
 
-def test_every_smpo_command_in_the_readme_has_a_recipe_and_overrides_that_resolve():
-    commands = re.findall(r"^(?:accelerate launch .* -m )?smpo (\w+) ([\w.-]+) ?([^\n]*)$", README, flags=re.MULTILINE)
-    assert len(commands) >= 4
-    for verb, recipe, rest in commands:
-        overrides = [word for word in rest.split() if "=" in word]
+def commands_of(text: str) -> list[tuple[str, str, str]]:
+    """(verb, recipe, rest) of every `smpo VERB RECIPE ...` in a page's shell blocks, whatever launches it."""
+    lines = [line.split(" #")[0] for kind, block in BLOCK.findall(text) if kind == "sh"
+             for line in block.replace("\\\n", " ").splitlines()]
+    matches = [re.match(r"(?:(?:accelerate|torchrun) .* -m )?smpo (\w+) ([\w./-]+) ?(.*)$", line) for line in lines]
+    return [match.groups() for match in matches if match and match[2] not in OWN]
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_every_smpo_command_of_a_page_has_a_recipe_and_overrides_that_resolve(path):
+    for verb, recipe, rest in commands_of(path.read_text()):
+        overrides = [word.strip("'") for word in shlex.split(rest) if "=" in word and not word.startswith("-")]
         if verb == "sweep":
             assert load_sweep(recipe, changes=overrides).runs()
-        else:
-            assert verb in (*VERBS, "audit", "run")
+        elif verb in (*VERBS, "audit", "run", "check", "cost") and not recipe.startswith("runs/"):
             load_recipe(recipe, overrides)
 
 
-def test_every_folder_of_the_readmes_tree_exists():
-    tree = README[README.index("```\nsrc/smpo/") :]
+def test_commands_of_pages_are_found():
+    """A pattern that matches nothing would pass everything above."""
+    assert sum(len(commands_of(path.read_text())) for path in PAGES) > 30
+
+
+def test_every_folder_of_the_tree_exists():
+    tree = DESIGN[DESIGN.index("```\nsrc/smpo/") :]
     folders = re.findall(r"^  (\w+)/ ", tree, flags=re.MULTILINE)
     rooms = {path.parent.name for path in (ROOT / "src" / "smpo").glob("*/__init__.py")}
     assert set(folders) == rooms | {"recipes"}
+
+
+@pytest.mark.parametrize("path", PROSE, ids=lambda path: path.name)
+def test_lines_of_prose_have_at_most_100_columns(path):
+    """Tables, code, pictures and lines of one long link excepted."""
+    text = BLOCK.sub("", path.read_text())
+    long = [line for line in text.splitlines() if len(line) > 100 and not re.match(r" *(\||<|!\[|\S+$)", line)]
+    assert long == []
+
+
+def test_the_readme_is_a_screen_and_a_half():
+    assert len(README.splitlines()) <= 90
 
 
 def test_every_make_target_that_the_readme_names_exists():

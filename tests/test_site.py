@@ -12,6 +12,7 @@ import yaml
 from smpo.cost.estimate import counts_of, estimate
 from smpo.pipeline.config import Recipe, dump_recipe, load_recipe
 from smpo.pipeline.recipe_files import shipped_recipes
+from smpo.sweep.plan import load_sweep
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -111,7 +112,9 @@ def test_every_smpo_command_of_a_tutorial_resolves(reference, in_tutorial, page)
         assert verb in reference.commands() or verb == "--version"
         for flag in (word for word in rest if word.startswith("--")):
             assert flag in [name for one in reference.commands()[verb].params for name in one.opts]
-        if rest and verb not in ("show", "demo"):
+        if rest and verb == "sweep":
+            load_sweep(rest[0], changes=[word for word in rest if "=" in word])
+        elif rest and verb not in ("show", "demo"):
             load_recipe(rest[0], [word for word in rest if "=" in word])
 
 
