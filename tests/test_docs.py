@@ -24,7 +24,7 @@ PROSE = [
     *(ROOT / name for name in ("CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md")),
 ]
 BLOCK = re.compile(r"^ *```(\w*)\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
-OWN = ("RECIPE", "mine.yaml", "rehearsal.yaml", "recipe.yaml", "my-recipe.yaml", "my.yaml")  # recipes that readers write
+OWN = ("RECIPE", "mine.yaml", "rehearsal.yaml", "recipe.yaml", "my-recipe.yaml", "my.yaml")  # readers write them
 
 
 @pytest.mark.parametrize("verb", [*VERBS, "audit", "run", "check", "sweep", "cost", "export", "show", "demo"])
