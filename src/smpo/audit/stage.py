@@ -6,6 +6,7 @@ import io
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -98,10 +99,10 @@ def audit_folder(
         DataError: a folder exists and holds no complete artefact.
     """
     tables = sorted(path.parent for path in scores.glob(f"*/{MANIFEST}")) if scores is not None else []
-    has_labels = labels is not None and (labels / MANIFEST).exists()
+    table = LabelTable.open(labels) if labels is not None and (labels / MANIFEST).exists() else None
     return audit_pairs(
-        PairSet.open(pairs), out, scores={folder.name: ScoreTable.open(folder) for folder in tables},
-        labels=LabelTable.open(labels) if has_labels else None, gamma=gamma, progress=progress,
+        PairSet.open(pairs), out, scores={folder.name: ScoreTable.open(folder) for folder in tables}, labels=table,
+        gamma=gamma, progress=progress,
     )
 
 
@@ -147,18 +148,18 @@ def _plots(audit: Audit, labels: LabelTable | None, out: Path) -> list[Plot]:
         plots.append(write_plot(
             out, "agreement", "Agreement by score gap", "Share of pairs whose winner by score is people's winner, with "
             "95 % intervals; a scorer that knows what people like climbs from 50 % to the right.",
-            lambda theme: agreement_chart(judged, theme=theme),
+            partial(agreement_chart, judged),
         ))
     if audit.signal is not None and labels is not None:
         signal, p_winner = audit.signal, labels.p_winner
         plots += [
             write_plot(
                 out, "labels", "Smoothed labels", "How sure the labels are, and how strongly each pair counts for it.",
-                lambda theme: label_distribution(p_winner, pair_weight(p_winner, gamma=signal.gamma), theme=theme),
+                partial(label_distribution, p_winner, pair_weight(p_winner, gamma=signal.gamma)),
             ),
             write_plot(
                 out, "signal", "Training signal", "With hard labels every tenth would carry a tenth (dashed).",
-                lambda theme: signal_chart(signal, theme=theme),
+                partial(signal_chart, signal),
             ),
         ]
     return plots

@@ -78,7 +78,8 @@ def measure_images(
         rows = _measured(images, progress)
         buffer = io.BytesIO()
         columns = {name: np.array([row[0][i] for row in rows]) for i, name in enumerate(MEASURES)}
-        np.savez_compressed(buffer, **columns, thumbnails=np.stack([row[1] for row in rows]))
+        columns["thumbnails"] = np.stack([row[1] for row in rows])
+        np.savez_compressed(buffer, **columns)  # type: ignore[arg-type]  # for mypy a key may be "allow_pickle"
         write_atomically(out / FILE, buffer.getvalue())
         finish(out, {"images_per_prompt": images.images_per_prompt, "sha256": hash_file(out / FILE)}, files=[FILE])
 

@@ -83,7 +83,7 @@ class ScoreTable:
             for name in names if _details_file(name) in artefact.seals
         }
         return cls(
-            *(tuple(table[key]) for key in ("prompt", "seed", "file")),
+            prompts=tuple(table["prompt"]), seeds=tuple(table["seed"]), files=tuple(table["file"]),
             images_per_prompt=results["images_per_prompt"],
             scores={name: np.asarray(table[name], dtype=np.float32) for name in names},
             units={name: about["units"] for name, about in names.items()},

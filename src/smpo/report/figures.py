@@ -67,6 +67,7 @@ def change_chart(comparison: Comparison, *, theme: Theme = LIGHT) -> Figure:
     for place, pairing in enumerate(rows):
         i = others.index(pairing.ours)
         colour, shift = theme.series[i % len(theme.series)], pairing.shift
+        assert shift is not None  # every pairing with the baseline has one
         ax.plot([shift.low, shift.high], [place, place], color=colour, linewidth=2)
         face = colour if pairing.scorer in trained else theme.page
         ax.plot([shift.value], [place], marker=MARKERS[i % len(MARKERS)], markersize=7, markeredgewidth=1.6,

@@ -2,9 +2,10 @@
 
 import base64
 import mimetypes
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from matplotlib.figure import Figure
 from PIL import Image
@@ -23,11 +24,19 @@ class Plot:
     width: int
 
 
-def write_plot(out: Path, name: str, title: str, caption: str, draw: Callable[[Theme], Figure]) -> Plot:
-    """The figure that `draw` makes, written to `out`/figures in every theme."""
+class Chart(Protocol):
+    """Makes one figure in the colours of a theme."""
+
+    def __call__(self, *, theme: Theme) -> Figure:
+        """The figure."""
+        ...
+
+
+def write_plot(out: Path, name: str, title: str, caption: str, chart: Chart) -> Plot:
+    """The figure of `chart`, written to `out`/figures in every theme."""
     files = {theme.name: f"figures/{name}-{theme.name}.png" for theme in THEMES}
     for theme in THEMES:
-        save(draw(theme), out / files[theme.name])
+        save(chart(theme=theme), out / files[theme.name])
     return Plot(name, title, caption, files, width=_width_px(out / files[LIGHT.name]))
 
 

@@ -6,6 +6,7 @@ Equal content gives equal bytes: nothing of the machine or the moment enters tha
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -141,30 +142,30 @@ def _plots(content: ReportContent, out: Path) -> list[Plot]:
         write_plot(
             out, "win-rates", "Win-rates", "Share of images that win, tie and lose against the baseline; the thin "
             "whisker is the 95 % Wilson interval of the win-rate, ties counting half; the dashed line is 50 %.",
-            lambda theme: win_rate_chart(comparison, theme=theme),
+            partial(win_rate_chart, comparison),
         ),
         write_plot(
             out, "changes", "Change of every score", "Mean change in standard deviations of the baseline with 95 % "
             "bootstrap intervals: reward hacking shows as the training reward right of zero and others left of it.",
-            lambda theme: change_chart(comparison, theme=theme),
+            partial(change_chart, comparison),
         ),
     ]
     for scorer in dict.fromkeys(c.scorer for c in comparison.attributes):
         plots.append(write_plot(
             out, f"attributes-{scorer}", f"What {scorer} finds right", "Share of images with each attribute right, "
-            "with 95 % Wilson intervals.", lambda theme, s=scorer: attribute_chart(comparison, s, theme=theme),
+            "with 95 % Wilson intervals.", partial(attribute_chart, comparison, scorer),
         ))
     if content.metrics is not None:
         plots.append(write_plot(
             out, "training", "Training", "Logged values (faint) and their running mean. Implicit accuracy: share of "
             "pairs whose winner the model prefers more than the reference does.",
-            lambda theme: training_curves(content.metrics, theme=theme),
+            partial(training_curves, content.metrics),
         ))
     if len(content.p_winner):
         plots.append(write_plot(
             out, "labels", "Smoothed labels", "How sure the reward model is of the winners, and how strongly each "
             "pair therefore counts; dashed: 5, 50 and 95 % quantiles.",
-            lambda theme: label_distribution(content.p_winner, content.weight, theme=theme),
+            partial(label_distribution, content.p_winner, content.weight),
         ))
     if content.examples:
         hero = content.examples[:HERO_EXAMPLES]

@@ -3,8 +3,8 @@
 A `Layout` holds the finished texts; one template each turns it into Markdown, LaTeX (booktabs) and HTML.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,6 @@ from smpo.report.wording import decimals, interval_text, percent, shortened, win
 LATEX_MARKS = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
     **{mark: "\\" + mark for mark in "&%$#_"},
-}
-
-LATEX_BRACKETS = {  # braces mean something else to LaTeX
-    "variable_start_string": "<<", "variable_end_string": ">>", "block_start_string": "<%", "block_end_string": "%>",
-    "comment_start_string": "<#", "comment_end_string": "#>",
 }
 
 
@@ -106,16 +101,16 @@ def paper_tables(
 
 
 Parts = Sequence[tuple[str, Comparison, PublishedNumbers | None]]
+Entries = Mapping[tuple[str, str], Entry]
+"""(model, scorer) -> entry."""
 
 
 def _scores_and_win_rates(parts: Parts, ours: str) -> Layout:
     wins, blocks = _wins(parts, ours), []
     for name, comparison, published in parts:
         scores = _entries(comparison, "median", published)
-        blocks.append(_block(
-            name, comparison, published, ("median", "win_rate"),
-            lambda m, s, name=name, scores=scores: (scores[m, s], wins.get((name, m, s), Entry("-"))),
-        ))
+        rates = {key: wins.get((name, *key), Entry("-")) for key in scores}
+        blocks.append(_block(name, comparison, published, {"median": scores, "win_rate": rates}))
     return Layout(
         "scores", f"Scores, and win-rates of {ours}",
         "Score: median over the prompts with its 95 % bootstrap interval; bold: highest, underlined: second. WR: "
@@ -145,11 +140,8 @@ def _wins(parts: Parts, ours: str) -> dict[tuple[str, str, str], Entry]:
 def _medians_and_means(parts: Parts) -> Layout:
     blocks = []
     for name, comparison, published in parts:
-        both = [_entries(comparison, statistic, published) for statistic in ("median", "mean")]
-        blocks.append(_block(
-            name, comparison, published, ("median", "mean"),
-            lambda m, s, both=both: (both[0][m, s], both[1][m, s]),
-        ))
+        both = {statistic: _entries(comparison, statistic, published) for statistic in ("median", "mean")}
+        blocks.append(_block(name, comparison, published, both))
     return Layout(
         "median-mean", "Medians and means",
         "Median and mean over the prompts with 95 % bootstrap intervals (prompts resampled); bold: highest, "
@@ -159,29 +151,27 @@ def _medians_and_means(parts: Parts) -> Layout:
 
 
 def _block(
-    name: str, comparison: Comparison, published: PublishedNumbers | None, statistics: tuple[str, str],
-    entries: Callable[[str, str], tuple[Entry, Entry]],
+    name: str, comparison: Comparison, published: PublishedNumbers | None, columns: Mapping[str, Entries]
 ) -> Block:
+    """The rows of one prompt set; `columns` maps the paper's name of each statistic to its entries."""
     rows = []
     for model in comparison.models:
-        shown = tuple(entry for scorer in comparison.units for entry in entries(model, scorer))
-        paper: tuple[str, ...] = ()
-        if published is not None:
-            paper = tuple(published.text(model, s, statistic) for s in comparison.units for statistic in statistics)
-        has_paper = any(paper)
-        source = f"paper, {published.models[model]} on {published.prompts}" if has_paper else ""
-        rows.append(Row(model, shown, paper if has_paper else (), source))
+        cells = [(scorer, statistic) for scorer in comparison.units for statistic in columns]
+        row = Row(model, tuple(columns[statistic][model, scorer] for scorer, statistic in cells))
+        paper = tuple(published.text(model, *cell) for cell in cells) if published else ()
+        if published and any(paper):
+            source = f"paper, {published.models[model]} on {published.prompts}"
+            row = replace(row, published=paper, published_name=source)
+        rows.append(row)
     images = f" x {comparison.images_per_prompt} images" if comparison.images_per_prompt > 1 else ""
     if comparison.protocol == "median-image":
         images += ", of which the median one counts"
     return Block(f"{name} ({comparison.num_prompts:,} prompts{images})", tuple(rows))
 
 
-def _entries(
-    comparison: Comparison, statistic: str, published: PublishedNumbers | None
-) -> dict[tuple[str, str], Entry]:
-    """(model, scorer) -> the statistic, in the paper's scale where the scorer is one of the paper's."""
-    found = {}
+def _entries(comparison: Comparison, statistic: str, published: PublishedNumbers | None) -> Entries:
+    """The statistic of every model and scorer, in the paper's scale where the scorer is one of the paper's."""
+    entries = {}
     for scorer in comparison.units:
         scale = published.scale(scorer) if published else 1
         values = {model: _scaled(getattr(comparison.summaries[model][scorer], statistic), scale)
@@ -189,8 +179,8 @@ def _entries(
         digits, ranked = decimals(list(values.values())), ranks({m: i.value for m, i in values.items()})
         for model, interval in values.items():
             shown = f"{interval.value:.{digits}f}"
-            found[model, scorer] = Entry(shown, interval_text(interval, digits), ranked[model])
-    return found
+            entries[model, scorer] = Entry(shown, interval_text(interval, digits), ranked[model])
+    return entries
 
 
 def ranks(values: Mapping[str, float]) -> dict[str, str]:
@@ -226,12 +216,17 @@ def markdown_escaped(text: str, length: int = 90) -> str:
     return cell
 
 
-def template_environment(marks: Mapping[str, str] | None = None) -> Environment:
-    """Jinja over the package's templates; text is escaped in .html files. `marks` replace the usual brackets."""
+def template_environment(*, latex: bool = False) -> Environment:
+    """Jinja over the package's templates; text is escaped in .html files. LaTeX's templates have other brackets."""
     environment = Environment(
         loader=PackageLoader("smpo.report"), autoescape=lambda name: ".html" in (name or ""),
-        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, **(marks or {}),
+        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
     )
+    if latex:  # to LaTeX, braces and percent signs mean something else
+        environment = environment.overlay(
+            variable_start_string="<<", variable_end_string=">>", block_start_string="<%", block_end_string="%>",
+            comment_start_string="<#", comment_end_string="#>",
+        )
     environment.filters |= {"tex": latex_escaped, "cell": markdown_escaped, "percent": percent}
     return environment
 
@@ -242,6 +237,6 @@ def write_tables(out: Path, layouts: Sequence[Layout], *, title: str) -> list[Pa
     paths = [out / f"tables.{kind}" for kind in ("md", "tex", "html")]
     for path in paths:
         kind = path.suffix[1:]
-        environment = template_environment(LATEX_BRACKETS if kind == "tex" else None)
+        environment = template_environment(latex=kind == "tex")
         write_atomically(path, environment.get_template(f"tables.{kind}.j2").render(view))
     return paths

@@ -3,6 +3,7 @@
 import io
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -58,8 +59,8 @@ def new_figure(width: float, height: float, theme: Theme) -> Figure:
     return Figure(figsize=(width, height), dpi=DPI, facecolor=theme.page, layout="constrained")
 
 
-def style(ax: Axes, theme: Theme, *, grid: str = "y") -> Axes:
-    """`ax` with a light grid along `grid` ("x" or "y"), no frame, and the theme's colours."""
+def style(ax: Axes, theme: Theme, *, grid: Literal["x", "y"] = "y") -> Axes:
+    """`ax` with a light grid along `grid`, no frame, and the theme's colours."""
     ax.set_facecolor(theme.page)
     for side in ("top", "right", "left" if grid == "y" else "bottom"):
         ax.spines[side].set_visible(False)

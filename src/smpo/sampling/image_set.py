@@ -14,7 +14,6 @@ from smpo.core.seals import Seal, read_sealed
 
 STAGE = "generate"
 TABLE = "images.jsonl"
-REQUIRED = ("prompt", "file", "seed")  # columns of the table
 PIXELS = "pixels_in"
 """Note of a manifest: the folder, relative to its own, of the complete image set that holds the files."""
 
@@ -51,12 +50,12 @@ class ImageSet:
         artefact = Artefact.open(folder, stage=STAGE)
         pixels = _pixels(artefact)
         rows = [json.loads(line) for line in artefact.read(TABLE).decode().splitlines()]
-        columns = {key: tuple(row.get(key) for row in rows) for key in (*REQUIRED, "category", "challenge")}
         return cls(
-            pixels.folder, *(columns[key] for key in REQUIRED),
+            pixels.folder, prompts=tuple(row["prompt"] for row in rows), files=tuple(row["file"] for row in rows),
+            seeds=tuple(row["seed"] for row in rows),
             images_per_prompt=artefact.manifest["settings"]["options"]["images_per_prompt"],
-            fingerprint=artefact.fingerprint, categories=columns["category"], challenges=columns["challenge"],
-            pixels=pixels,
+            fingerprint=artefact.fingerprint, categories=tuple(row.get("category") for row in rows),
+            challenges=tuple(row.get("challenge") for row in rows), pixels=pixels,
         )
 
     def __len__(self) -> int:

@@ -1,6 +1,7 @@
 """The report of a sweep: the paper's layout with intervals over seeds, what each row cost, and a plot."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -166,11 +167,9 @@ def gains_plot(out: Path, name: str, file: SweepFile, rows: Rows) -> Plot:
     caption = "Mean score less that of the base: every seed (small marks), their mean, its 95 % interval from three on."
     if x is None:
         found = {row: {s: gains(own, s) for s in scorers} for row, own in grouped.items()}
-        return write_plot(out, name, "Gain over the base", caption, lambda theme: dots(found, theme=theme))
+        return write_plot(out, name, "Gain over the base", caption, partial(dots, found))
     points, label = curve_points(grouped.values(), scorers), x.rsplit(".", 1)[-1]
-    return write_plot(
-        out, name, f"Gain over the base by {label}", caption, lambda theme: curves(points, xlabel=label, theme=theme)
-    )
+    return write_plot(out, name, f"Gain over the base by {label}", caption, partial(curves, points, xlabel=label))
 
 
 def curve_points(groups: Iterable[Rows], scorers: Sequence[str]) -> Curves:

@@ -57,7 +57,8 @@ def run_sweep(sweep: Sweep, *, jobs: int = 1, say: Said = print) -> Outcome:
     """
     runs = sweep.runs()
     done = {run.folder for run in runs if finished_row(run) is not None}
-    before, failed = len(done), {}
+    before = len(done)
+    failed: dict[str, str] = {}
     with worker_pool(jobs, settle) as pool:
         working: dict[Future, PlannedRun] = {}
         while True:
