@@ -62,7 +62,7 @@ def test_a_spreadsheets_csv(tmp_path: Path):
     """A mark, semicolons, CRLF, a blank last line, and a cell longer than csv's limit of 131,072 characters."""
     long = "x" * 200_000
     (tmp_path / "t.csv").write_text(f"\ufeffprompt;n\r\n\"a; b\";1\r\n{long};2\r\n\r\n", encoding="utf-8", newline="")
-    assert [row for _, row in read_cells(tmp_path / "t.csv")] == [{"prompt": "a; b", "n": "1"},
+    assert [row for _, row, _ in read_cells(tmp_path / "t.csv")] == [{"prompt": "a; b", "n": "1"},
                                                                   {"prompt": long, "n": "2"}]
     (tmp_path / "u.csv").write_text("prompt,prompt\na,b\n")
     with pytest.raises(DataError, match="u.csv has the column 'prompt' twice; rename one"):

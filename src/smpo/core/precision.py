@@ -27,7 +27,7 @@ def float32_products(*, tf32: bool) -> Iterator[None]:
 
 def precision_switches(*, tf32: bool) -> list[tuple[Any, str, Any]]:
     """(where, attribute, value) of what lets torch round products and convolutions; those of CPUs stay exact."""
-    backends = torch.backends
+    backends: Any = torch.backends  # torch's annotations lack the settings that 2.9 has added
     if hasattr(backends, "fp32_precision"):  # torch 2.9; reading the older switches may then raise an error
         asked = "tf32" if tf32 else "ieee"
         return [

@@ -92,7 +92,7 @@ def wait_for_all(task: str) -> None:
     options = dist.BarrierOptions()
     options.timeout = WAITING
     try:
-        _group(process).barrier(options).wait()
+        _group(process).barrier(options).wait()  # type: ignore[attr-defined]  # torch's annotations lack it
     except RuntimeError as error:
         raise ProcessError(
             f"process {process.rank} of {process.world_size} waited for the others to {task}, and one of them has "

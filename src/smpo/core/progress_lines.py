@@ -47,7 +47,8 @@ class ProgressLines:
         self._every_s = interval_s() if every_s is None else every_s
         self._to, self._clock = to, clock
         self._ended = threading.Event()
-        self._what, self._done, self._total, self._moves = "", 0, None, False
+        self._what, self._done, self._moves = "", 0, False
+        self._total: int | None = None
         self._from = (clock(), 0)  # when, and at what count, the present piece of work was first seen
         self._began = clock()
 
@@ -66,10 +67,11 @@ class ProgressLines:
 
     def __call__(self, *values: str | int | None) -> None:
         """Take (done, total) or (what, done, total)."""
-        what, done, total = values if len(values) == 3 else ("", *values)
+        *what, done, total = values
+        assert isinstance(done, int) and not isinstance(total, str)
         if not self._moves or done < self._done:  # the first, or the next of several pieces: its own rate
             self._from = (self._clock(), done)
-        self._what, self._done, self._total, self._moves = what, done, total, True
+        self._what, self._done, self._total, self._moves = "".join(map(str, what)), done, total, True
 
     def line(self) -> str:
         """Where the stage stands: done of total, rate, remaining time, as far as they are known."""

@@ -14,9 +14,9 @@ DAMAGED = "is damaged or was changed (its SHA-256 is not the one that was writte
 
 @dataclass(frozen=True)
 class Seal:
-    """What the bytes of a file have to be: their number and their SHA-256 in hex."""
+    """What the bytes of a file have to be: their number `size`, and their SHA-256 in hex."""
 
-    bytes: int
+    size: int
     sha256: str
 
     @classmethod
@@ -39,7 +39,7 @@ class Seal:
     @property
     def entry(self) -> list:
         """The seal as it is written: [bytes, sha256]."""
-        return [self.bytes, self.sha256]
+        return [self.size, self.sha256]
 
 
 Seals = Mapping[str, Seal]
@@ -57,7 +57,7 @@ def size_complaint(path: Path, seal: Seal) -> str | None:
     """What is wrong with a file as far as its size tells: "is missing", "is cut off ..."; None is nothing."""
     if not path.is_file():
         return "is missing"
-    return None if path.stat().st_size == seal.bytes else _other_size(path.stat().st_size, seal)
+    return None if path.stat().st_size == seal.size else _other_size(path.stat().st_size, seal)
 
 
 def complaint(path: Path, seal: Seal) -> str | None:
@@ -71,13 +71,13 @@ def read_sealed(path: Path, seal: Seal) -> tuple[bytes, str | None]:
     if not path.is_file():
         return b"", "is missing"
     content = path.read_bytes()
-    if len(content) != seal.bytes:
+    if len(content) != seal.size:
         return content, _other_size(len(content), seal)
     return content, None if Seal.of(content) == seal else DAMAGED
 
 
 def _other_size(size: int, seal: Seal) -> str:
-    return f"is {'cut off' if size < seal.bytes else 'too long'} ({size} bytes, {seal.bytes} were written)"
+    return f"is {'cut off' if size < seal.size else 'too long'} ({size} bytes, {seal.size} were written)"
 
 
 def complaints(folder: Path, seals: Seals) -> dict[str, str]:

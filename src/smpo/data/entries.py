@@ -56,12 +56,9 @@ def json_entries(path: Path) -> Iterator[Entry]:
 
 def cell_entries(path: Path) -> Iterator[Entry]:
     """A row of a .csv or .tsv table each; all values are text."""
-    for line, row in read_cells(path, strict=False):
+    for line, row, surplus in read_cells(path, strict=False):
         place = f"{path.name} line {line}"
-        if None in row:
-            yield Entry(place, None, "more cells than columns; quote the prompt")
-        else:
-            yield Entry(place, row)  # type: ignore[arg-type]
+        yield Entry(place, None, "more cells than columns; quote the prompt") if surplus else Entry(place, row)
 
 
 def parquet_entries(path: Path) -> Iterator[Entry]:

@@ -145,7 +145,8 @@ def _choices(annotation: Any) -> list[str]:
     if annotation.get("was_cancelled"):
         return []
     results = [item for item in annotation["result"] if isinstance(item, Mapping) and item.get("type") == "pairwise"]
-    chosen = [item["value"].get("selected") if isinstance(item.get("value"), Mapping) else None for item in results]
+    values = [item.get("value") for item in results]
+    chosen: list[Any] = [value.get("selected") if isinstance(value, Mapping) else None for value in values]
     if wrong := [choice for choice in chosen if choice not in ("left", "right")]:
         raise malformed(f"a choice is {shown(wrong[0])}, expected left or right")
     return chosen

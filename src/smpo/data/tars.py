@@ -130,7 +130,7 @@ class TarPairs:
 
 def _index(shard: Path) -> Iterator[Sample]:
     """The samples of a shard, from its headers."""
-    key, fields = "", {}
+    key, fields = "", dict[str, tuple[int, int]]()
     try:
         with tarfile.open(shard, "r:") as archive:
             for member in archive:

@@ -71,12 +71,12 @@ def _without_contradiction(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def read_cells(path: Path, *, strict: bool = True) -> Iterator[tuple[int, dict[str | None, Any]]]:
-    """(line where it ends, column -> cell) of each row of a .csv or .tsv table with a header.
+def read_cells(path: Path, *, strict: bool = True) -> Iterator[tuple[int, dict[str, str], list[str]]]:
+    """(line where it ends, column -> cell, cells beyond the header) of each row of a .csv or .tsv table with a header.
 
     A .csv has RFC 4180's quotes; its cells are separated by commas, or by semicolons or tabs where its header has more
     of these, as spreadsheets write it in half of Europe. A .tsv is read with quotes only where they were written by a
-    program (`_has_quotes`). A row with more cells than the header has the rest under the key None.
+    program (`_has_quotes`).
 
     Raises:
         DataError: a quote is not closed, or the header names a column twice.
@@ -93,8 +93,7 @@ def read_cells(path: Path, *, strict: bool = True) -> Iterator[tuple[int, dict[s
                 if header is None:
                     header = _header(cells, path)
                 elif cells and not (len(cells) == 1 and not cells[0].strip() and len(header) > 1):
-                    row: dict[str | None, Any] = dict(zip(header, cells, strict=False))
-                    yield reader.line_num, row | ({None: cells[len(header):]} if len(cells) > len(header) else {})
+                    yield reader.line_num, dict(zip(header, cells, strict=False)), cells[len(header):]
         except csv.Error as error:
             raise DataError(f"{path}:{reader.line_num}: {error}; correct the quotes, or save it as .tsv") from error
 

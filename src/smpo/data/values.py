@@ -94,11 +94,14 @@ def as_flag(value: Any, *, name: str) -> bool | None:
         return None
     if isinstance(value, bool):
         return value
-    text = value.strip().casefold() if isinstance(value, str) else value
-    found = FLAGS.get(text) if isinstance(text, str) else {0: False, 1: True}.get(as_number(text, name=name))
-    if found is None:
+    if isinstance(value, str):
+        flag = FLAGS.get(value.strip().casefold())
+    else:
+        number = as_number(value, name=name)
+        flag = bool(number) if number in (0, 1) else None
+    if flag is None:
         raise malformed(f"{name} is {shown(value)}, expected true or false")
-    return found
+    return flag
 
 
 def as_text(value: Any, *, name: str) -> str:

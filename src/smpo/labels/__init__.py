@@ -1,4 +1,4 @@
-"""Seam 1: labels. `(judgements) -> (winner, p_winner = alpha / gamma)`, shape (B,) each; see `label.Label`."""
+"""Plug-in point 1, labels: who wins each pair, and with what probability. The contract of a member: `label.Label`."""
 
 from smpo.core.registry import Registry
 

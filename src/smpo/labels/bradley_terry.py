@@ -1,27 +1,29 @@
-"""Smoothed labels from a reward model calibrated to what people chose."""
+"""Soft labels from a reward model whose scores are calibrated to people's choices."""
 
-from dataclasses import dataclass
+from __future__ import annotations
 
-from torch import Tensor
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Self
 
 from smpo.core.checks import check_positive
 from smpo.core.errors import ConfigError
 from smpo.labels.judgements import Judgements
-from smpo.labels.winner import of_winner, winner_by
-from smpo.labels.winner_label import WinnerLabel
-from smpo.maths.smoothing import bradley_terry_probability
+from smpo.labels.winner import WinnerLabel, of_winner
+from smpo.maths import smoothing
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
 class BradleyTerry(WinnerLabel):
-    """p_winner = sigmoid((r_w - r_l) / scale): the share of people who agree, as the scores predict it.
+    """p_winner = sigmoid((r_w - r_l) / scale): the share of people that the scores predict to prefer the winner.
 
     Attributes:
-        winner_by: "reward", or "human" or "votes"; then p_winner < 1/2 where the reward model disagrees.
-            That turns pair and p_winner round together, which no objective notices: losses, weights and
-            gradients stay. It says whose judgement `error_w` and `implicit_accuracy` are counted by.
-        scale: gap of scores that makes odds of e to 1, > 0; None is fitted to the people's choices of the pair set
-            itself. PickScore was trained with 0.01 on its cosines (a logit scale of 100).
+        winner_by: "reward", or "human" or "votes"; then p_winner < 1/2 where the reward model disagrees. As with the
+            label `smoothed`, this choice changes no loss, weight or gradient.
+        scale: score gap at which the odds are e to 1, > 0; None: `smpo label` fits it to people's choices of the pair
+            set. PickScore was trained with 0.01 for its cosines (a logit scale of 100).
     """
 
     scale: float | None = None
@@ -41,6 +43,10 @@ class BradleyTerry(WinnerLabel):
         """Whether none is given."""
         return self.scale is None
 
+    def with_scale(self, scale: float) -> Self:
+        """The same label with `scale`."""
+        return replace(self, scale=scale)
+
     def __call__(self, judgements: Judgements) -> tuple[Tensor, Tensor]:
         """(winner (B,) int64 in {0, 1}, p_winner = alpha / gamma (B,) float32).
 
@@ -49,6 +55,6 @@ class BradleyTerry(WinnerLabel):
         """
         if self.scale is None:
             raise ConfigError("labels.scale is not fitted yet, got none; give it, or let `smpo label` fit it")
-        winner = winner_by(self.winner_by, judgements)
+        winner = self.winner(judgements)
         score_w, score_l = of_winner(winner, judgements.score_0[0], judgements.score_1[0])
-        return winner, bradley_terry_probability(score_w, score_l, scale=self.scale).float()
+        return winner, smoothing.bradley_terry_probability(score_w, score_l, scale=self.scale).float()

@@ -1,13 +1,15 @@
-"""Binary labels: the winner counts fully, whatever the margin."""
+"""Hard labels: p_winner is 1, whatever the margin."""
+
+from __future__ import annotations
 
 from dataclasses import dataclass
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from smpo.labels.judgements import Judgements
-from smpo.labels.winner import winner_by
-from smpo.labels.winner_label import WinnerLabel
+from smpo.labels.winner import WinnerLabel, certain
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,4 +34,5 @@ class Hard(WinnerLabel):
 
     def __call__(self, judgements: Judgements) -> tuple[Tensor, Tensor]:
         """(winner (B,) int64 in {0, 1}, p_winner (B,) float32, all ones)."""
-        return winner_by(self.winner_by, judgements), torch.ones(len(judgements))
+        winner = self.winner(judgements)
+        return winner, certain(winner)

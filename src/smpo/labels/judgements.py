@@ -1,32 +1,35 @@
-"""What is known of the pairs that get labels: scores, one person's choice, shares of votes."""
+"""What is known about pairs before they get labels: scores, one person's choice, and votes."""
+
+from __future__ import annotations
 
 from dataclasses import dataclass
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from smpo.core.checks import check_batch, check_same_shape
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
 class Judgements:
-    """All judgements of B pairs, by M score tables and by people; NaN where there is none.
+    """Scores and people's choices of B pairs, float64; NaN where a choice is missing.
 
     Attributes:
-        score_0: score of image 0 by each table that the label reads, row 0 by the recipe's own scorer, shape (M, B),
-            float64; M is 0 for a label that reads none.
-        score_1: score of image 1, shape (M, B), float64.
-        human_label: label_0: 1 = image 0 preferred, 0 = image 1 preferred, 0.5 = tie, shape (B,), float64.
-        p_win: share of people's votes that image 0 got, in [0, 1], shape (B,), float64.
+        score_0: score of image 0 in each of the M score tables that the label reads, shape (M, B); M is 0 for a label
+            that reads none.
+        score_1: score of image 1, shape (M, B).
+        human_label: one person's choice: 1 = image 0, 0 = image 1, 0.5 = tie, shape (B,).
+        vote_share_0: share of people's votes for image 0, in [0, 1], shape (B,).
     """
 
     score_0: Tensor
     score_1: Tensor
     human_label: Tensor
-    p_win: Tensor
+    vote_share_0: Tensor
 
     def __post_init__(self) -> None:
-        check_batch(human_label=self.human_label, p_win=self.p_win)
+        check_batch(human_label=self.human_label, vote_share_0=self.vote_share_0)
         check_same_shape(score_0=self.score_0, score_1=self.score_1)
         if self.score_0.shape[1:] != self.human_label.shape:
             raise ValueError(
@@ -38,11 +41,11 @@ class Judgements:
 
     @property
     def people(self) -> Tensor:
-        """Share of people who prefer image 0: of the votes, or of one person where no votes are known, shape (B,)."""
-        return torch.where(self.p_win.isnan(), self.human_label, self.p_win)
+        """Share of people who prefer image 0: the votes' where there are votes, else one person's, shape (B,)."""
+        return self.vote_share_0.where(~self.vote_share_0.isnan(), self.human_label)
 
-    def rows(self, index: Tensor) -> "Judgements":
+    def rows(self, index: Tensor) -> Judgements:
         """The judgements of the pairs `index`, shape (n,) integer or (B,) boolean."""
         return Judgements(
-            self.score_0[:, index], self.score_1[:, index], self.human_label[index], self.p_win[index]
+            self.score_0[:, index], self.score_1[:, index], self.human_label[index], self.vote_share_0[index]
         )

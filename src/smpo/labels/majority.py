@@ -1,58 +1,47 @@
 """Labels by the majority of several reward models (BalancedDPO, arXiv 2503.12575)."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from __future__ import annotations
 
-import torch
-from torch import Tensor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from smpo.labels.judgements import Judgements
-from smpo.labels.label import Label
-from smpo.labels.tables import check_distinct, named_tables
+from smpo.labels.scorers import ScorersLabel
+from smpo.labels.winner import certain
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
-class Majority(Label):
-    """The image that more scorers prefer wins; how much they prefer it by does not count.
+class Majority(ScorersLabel):
+    """The image that more scorers prefer wins; the size of the score gaps does not count.
 
     Attributes:
-        scorers: names of the recipe's score tables (its scorer's name, and those in scoring.also); none = all of them.
-        soft: p_winner is the share of scorers that agree, an undecided one counting half; otherwise it is 1.
+        scorers: names of the recipe's score tables; none = all of them.
+        soft: p_winner is the share of scorers that agree, where an undecided one counts half; otherwise it is 1.
     """
 
-    scorers: tuple[str, ...] = ()
     soft: bool = False
-
-    def __post_init__(self) -> None:
-        check_distinct(self.scorers)
-
-    @property
-    def needs_scores(self) -> bool:
-        """Always."""
-        return True
 
     @property
     def is_smoothed(self) -> bool:
-        """Where asked for."""
+        """Whether `soft` is set."""
         return self.soft
-
-    def tables(self, known: Sequence[str]) -> tuple[str, ...]:
-        """The named tables, or all."""
-        return named_tables(self.scorers, known)
 
     def ties(self, judgements: Judgements) -> Tensor:
         """Whether as many scorers prefer image 0 as image 1, shape (B,), bool."""
         return _balance(judgements) == 0
 
     def __call__(self, judgements: Judgements) -> tuple[Tensor, Tensor]:
-        """(winner (B,) int64 in {0, 1}, p_winner (B,) float32); a tie names image 0 (drop ties first)."""
+        """(winner (B,) int64 in {0, 1}, p_winner (B,) float32); a tie gives image 0 (drop ties first)."""
         balance = _balance(judgements)
         winner = (balance < 0).long()
         if not self.soft:
-            return winner, torch.ones(len(judgements))
+            return winner, certain(winner)
         return winner, ((1 + balance.abs() / len(judgements.score_0)) / 2).float()
 
 
 def _balance(judgements: Judgements) -> Tensor:
-    """Scorers that prefer image 0 less those that prefer image 1, shape (B,), float64."""
-    return torch.sign(judgements.score_0 - judgements.score_1).sum(dim=0)
+    """Number of scorers that prefer image 0 minus number that prefer image 1, shape (B,), float64."""
+    return (judgements.score_0 - judgements.score_1).sign().sum(dim=0)

@@ -1,30 +1,33 @@
 """Smoothed labels from a reward model's scores (Eq. 11-12)."""
 
-from dataclasses import dataclass
+from __future__ import annotations
 
-import torch
-from torch import Tensor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from smpo.core.checks import check_known
 from smpo.labels.judgements import Judgements
-from smpo.labels.winner import of_winner, winner_by
-from smpo.labels.winner_label import WinnerLabel
-from smpo.maths.smoothing import linear_probability, smoothed_probability
+from smpo.labels.winner import WinnerLabel, of_winner
+from smpo.maths import smoothing
 
-LINKS = {"sigmoid": smoothed_probability, "linear": linear_probability}
+if TYPE_CHECKING:
+    from torch import Tensor
+
+LINKS = ("sigmoid", "linear")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Smoothed(WinnerLabel):
-    """p_winner = sigmoid((r_w - r_l) / (max - min)): pairs that the reward model finds alike weigh little.
+    """p_winner = sigmoid((r_w - r_l) / (max - min)): a pair with nearly equal scores gets nearly 1/2.
 
     Attributes:
         winner_by: "reward" (paper), or "human" or "votes"; then p_winner < 1/2 where the reward model disagrees.
-            That turns pair and p_winner round together, which no objective notices: losses, weights and
-            gradients stay. It says whose judgement `error_w` and `implicit_accuracy` are counted by.
+            This choice changes no loss, weight or gradient: exchanging the images of a pair and replacing p_winner by
+            1 - p_winner gives the same loss under every objective. It changes what `error_w` and `implicit_accuracy`
+            count, which are logged.
         score_range: (min, max) of the scores; None measures it over the pairs labelled (METHODS D5). The released code
-            hard-wires PickScore's (0.11543526500463486, 0.28201571106910706).
-        link: "sigmoid" (paper), or "linear": its tangent, with a weight exactly proportional to the reward gap.
+            has PickScore's as constants: (0.11543526500463486, 0.28201571106910706).
+        link: "sigmoid" (paper), or "linear", its tangent: the weight of a pair is proportional to the score gap.
     """
 
     score_range: tuple[float, float] | None = None
@@ -47,13 +50,13 @@ class Smoothed(WinnerLabel):
 
     def __call__(self, judgements: Judgements) -> tuple[Tensor, Tensor]:
         """(winner (B,) int64 in {0, 1}, p_winner = alpha / gamma (B,) float32)."""
-        winner = winner_by(self.winner_by, judgements)
+        winner = self.winner(judgements)
         score_w, score_l = of_winner(winner, judgements.score_0[0], judgements.score_1[0])
         ((score_min, score_max),) = self.score_ranges(judgements)
-        return winner, LINKS[self.link](score_w, score_l, score_min=score_min, score_max=score_max).float()
+        link = smoothing.smoothed_probability if self.link == "sigmoid" else smoothing.linear_probability
+        return winner, link(score_w, score_l, score_min=score_min, score_max=score_max).float()
 
 
 def measured_range(score_0: Tensor, score_1: Tensor) -> tuple[float, float]:
-    """(min, max) over both images of all pairs."""
-    scores = torch.cat([score_0, score_1])
-    return scores.min().item(), scores.max().item()
+    """(min, max) of the scores of both images of all pairs; NaN if any score is."""
+    return score_0.minimum(score_1).min().item(), score_0.maximum(score_1).max().item()

@@ -1,18 +1,21 @@
-"""Labels from the votes of several people: real smoothed labels, no model between."""
+"""Soft labels from the votes of several people; no model is involved."""
+
+from __future__ import annotations
 
 from dataclasses import dataclass
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from smpo.labels.judgements import Judgements
 from smpo.labels.label import Label
 from smpo.labels.winner import winner_by_votes
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 
 @dataclass(frozen=True, kw_only=True)
 class Votes(Label):
-    """The image with more votes wins, with p_winner = its share of them."""
+    """The image with more votes wins, and p_winner is its share of the votes."""
 
     @property
     def needs_votes(self) -> bool:
@@ -21,5 +24,5 @@ class Votes(Label):
 
     def __call__(self, judgements: Judgements) -> tuple[Tensor, Tensor]:
         """(winner (B,) int64 in {0, 1}, p_winner in (1/2, 1], (B,) float32)."""
-        p_win = judgements.p_win
-        return winner_by_votes(p_win), torch.maximum(p_win, 1 - p_win).float()
+        share = judgements.vote_share_0
+        return winner_by_votes(share), share.maximum(1 - share).float()

@@ -1,5 +1,7 @@
 """Smoothed labels from reward scores (Eq. 11-12) and the weight that they give a pair (Eq. 10)."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -24,6 +26,25 @@ def smoothed_probability(score_w: Tensor, score_l: Tensor, *, score_min: float, 
     check_batch(score_w=score_w, score_l=score_l)
     check_positive(score_range=score_max - score_min)
     return bradley_terry_probability(score_w, score_l, scale=score_max - score_min)
+
+
+def mean_smoothed_probability(
+    scores_w: Tensor, scores_l: Tensor, *, ranges: Sequence[tuple[float, float]]
+) -> Tensor:
+    """Mean over M scorers of Eq. 11-12's probability, each over its own range, shape (B,), in [0, 1].
+
+    Args:
+        scores_w: reward of the winner by each scorer, shape (M, B).
+        scores_l: reward of the loser, shape (M, B).
+        ranges: (smallest, largest) reward of each scorer, M of them.
+
+    Raises:
+        ConfigError: a range is empty or not finite.
+    """
+    return torch.stack([
+        smoothed_probability(score_w, score_l, score_min=low, score_max=high)
+        for score_w, score_l, (low, high) in zip(scores_w, scores_l, ranges, strict=True)
+    ]).mean(dim=0)
 
 
 def bradley_terry_probability(score_w: Tensor, score_l: Tensor, *, scale: float) -> Tensor:

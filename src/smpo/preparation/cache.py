@@ -100,14 +100,17 @@ def cache_pairs(
         _write_prompts(["", *prompts], family, blocks, options=options, device=device)
         vae = family.load_vae(getattr(torch, options.vae_dtype)).to(device)
         _write_latents(pairs, vae, blocks, options=options, progress=progress)
-        counts = {"pairs": len(pairs), "prompts": 1 + len(prompts), "views": options.views.num_views,
-                  "long_prompts": asdict(long_prompts(prompts, family.folder))}
-        finish(out, {**counts, "content": _content(blocks)}, sealed=blocks.of_all())
+        finish(out, {
+            "pairs": len(pairs), "prompts": 1 + len(prompts), "views": options.views.num_views,
+            "long_prompts": asdict(long_prompts(prompts, family.folder)), "content": _content(blocks),
+        }, sealed=blocks.of_all())
     artefact = Artefact.open(out, stage="cache")
-    megabytes = sum(seal.bytes for seal in artefact.seals.values()) / 1e6
-    counts = {name: artefact.results[name] for name in ("pairs", "prompts", "views")}
-    cut = LongPrompts(**artefact.results["long_prompts"])
-    return CacheReport(**counts, long_prompts=cut, megabytes=megabytes, skipped=status is Status.DONE)
+    megabytes = sum(seal.size for seal in artefact.seals.values()) / 1e6
+    results = artefact.results
+    return CacheReport(
+        results["pairs"], results["prompts"], results["views"], LongPrompts(**results["long_prompts"]),
+        megabytes=megabytes, skipped=status is Status.DONE,
+    )
 
 
 def _content(parts: Parts) -> str:
@@ -214,7 +217,8 @@ def _encode_block(
     pairs: Iterator[PairImages], vae: AutoencoderKL, *, options: CacheOptions
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Means and deviations (n, 2, V, C, h, w) and sizes (n, 2, V, 6) of a block of pairs."""
-    means, stds, sizes, waiting = [], [], [], []
+    means, stds, sizes = [], [], []
+    waiting: list[Tensor] = []
 
     def encode() -> None:
         if waiting:

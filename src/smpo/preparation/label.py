@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -163,7 +163,7 @@ def _write(pairs: PairSet, scores: Mapping[str, ScoreTable], label: Label, out: 
     fit = None
     if label.needs_scale:
         fit = fit_scale((kept.score_0[0] - kept.score_1[0]).numpy(), kept.people.numpy())
-        label = replace(label, scale=fit.scale)  # type: ignore[type-var]
+        label = label.with_scale(fit.scale)
     winner, p_winner = label(kept)
     _write_files(out, pairs.pair_ids, reasons, winner, p_winner)
     return {
@@ -206,8 +206,8 @@ def _reasons_to_drop(judgements: Judgements, label: Label, drop_score_ties: bool
     if label.needs_scores and drop_score_ties:
         reasons[label.ties(judgements).numpy()] = "score_tie"
     if label.needs_votes:
-        reasons[(judgements.p_win == 0.5).numpy()] = "vote_tie"
-        reasons[judgements.p_win.isnan().numpy()] = "no_votes"
+        reasons[(judgements.vote_share_0 == 0.5).numpy()] = "vote_tie"
+        reasons[judgements.vote_share_0.isnan().numpy()] = "no_votes"
     if label.needs_human:
         reasons[(judgements.human_label == 0.5).numpy()] = "human_tie"
         reasons[judgements.human_label.isnan().numpy()] = "no_human_label"

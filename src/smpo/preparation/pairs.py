@@ -201,6 +201,7 @@ def _checked(pairs: Iterable[RawPair], options: PairOptions, workers: int) -> It
 
 def _index_row(pair: CheckedPair) -> dict:
     raw = pair.raw
+    assert pair.sizes is not None  # of a pair that is kept
     (width_0, height_0), (width_1, height_1) = pair.sizes
     return {"pair_id": raw.pair_id, "row": raw.row, "caption": raw.caption, "label_0": raw.human_label,
             "uid_0": content_uid(raw.image_0), "uid_1": content_uid(raw.image_1),

@@ -40,8 +40,8 @@ def read_table(path: Path) -> Entries:
     """A .csv or .tsv table with a header; see `read_cells` for its quotes."""
     needed_columns(header_of(path), source=str(path))
     found: Entries = []
-    for line, row in read_cells(path):
-        if None in row:  # it has lost part of its prompt to the next column
+    for line, row, surplus in read_cells(path):
+        if surplus:  # it has lost part of its prompt to the next column
             raise DataError(f"{path}:{line}: more cells than columns; quote the prompt")
         found.append((line, row))
     return found

@@ -106,7 +106,7 @@ def cache_inversions(run: Run, out: Path, *, progress: Progress | None = None) -
         finish(out, {"examples": max(examples, known)}, sealed=there.of_all())
     wait_for_all("finish the cached inversions")
     artefact = Artefact.open(out, stage=STAGE)
-    megabytes = sum(seal.bytes for seal in artefact.seals.values()) / 1e6
+    megabytes = sum(seal.size for seal in artefact.seals.values()) / 1e6
     each = evaluations.free / computed if computed else None
     return InvertReport(artefact.results["examples"], megabytes, each)
 

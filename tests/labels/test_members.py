@@ -38,7 +38,7 @@ def judged(score_0: Tensor = SCORE_0, score_1: Tensor = SCORE_1, human: Tensor =
 
 def swapped(judgements: Judgements) -> Judgements:
     """The same pairs with their images exchanged."""
-    return Judgements(judgements.score_1, judgements.score_0, 1 - judgements.human_label, 1 - judgements.p_win)
+    return Judgements(judgements.score_1, judgements.score_0, 1 - judgements.human_label, 1 - judgements.vote_share_0)
 
 
 THREE = judged(  # three scorers; units and ranges differ by orders of magnitude
@@ -230,7 +230,7 @@ def test_columns_and_unequal_lengths_are_an_error() -> None:
     assert str(error.value) == "human_label must have shape (B,), got (3, 1); pass one number per pair"
     with pytest.raises(ValueError, match=r"^shapes must be equal, got score_0 \(1, 3\), score_1 \(1, 2\)$"):
         judged(SCORE_0, SCORE_1[:2])
-    with pytest.raises(ValueError, match=r"^shapes must be equal, got human_label \(3,\), p_win \(2,\)$"):
+    with pytest.raises(ValueError, match=r"^shapes must be equal, got human_label \(3,\), vote_share_0 \(2,\)$"):
         judged(shares=SHARES[:2])
     with pytest.raises(ValueError) as error:
         Judgements(SCORE_0, SCORE_1, HUMAN, SHARES)
