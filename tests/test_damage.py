@@ -18,8 +18,7 @@ from smpo.core.artefacts import Artefact
 from smpo.core.errors import SmpoError
 from smpo.data.pair_set import PairSet
 from smpo.evaluation.appearance import Appearance, measure_images
-from smpo.evaluation.scores import ScoreTable as ImageScores
-from smpo.evaluation.scores import evaluate_images
+from smpo.evaluation.scores import ImageScores, evaluate_images
 from smpo.labels import LABELS
 from smpo.models.part_digests import check_trained
 from smpo.preparation.cache import LatentCache

@@ -1,4 +1,4 @@
-"""What is written opens in the diffusers and transformers of 2024, with the pictures of today's."""
+"""Written models open in the diffusers and transformers of 2024, and generate the same images there."""
 
 import sys
 from pathlib import Path
@@ -16,7 +16,7 @@ OLD = (
     "peft==0.12.0", "safetensors==0.4.5", "numpy==1.26.4", "pillow>=10.3",
 )
 LEVEL = 1 / 255
-DRAW = ROOT / "tests" / "programs" / "draw.py"
+GENERATE = ROOT / "tests" / "programs" / "generate.py"
 
 
 def sources(family: str, folder: Path) -> list[Path]:
@@ -33,13 +33,13 @@ def sources(family: str, folder: Path) -> list[Path]:
 
 
 @pytest.mark.slow
-def test_old_libraries_draw_the_same_pictures(tmp_path: Path) -> None:
+def test_old_libraries_generate_the_same_images(tmp_path: Path) -> None:
     """Measured: largest difference 0 for all six; one grey level would be seen."""
     given = [(family, source) for family in ("sd", "sdxl") for source in sources(family, tmp_path)]
     pythons = {"old": environment("old", OLD), "new": Path(sys.executable)}
     for name, python in pythons.items():
         (tmp_path / name).mkdir()
-        printed = run_in(python, DRAW, tmp_path / name, *(word for pair in given for word in pair), cwd=tmp_path)
+        printed = run_in(python, GENERATE, tmp_path / name, *(word for pair in given for word in pair), cwd=tmp_path)
         assert "newly initialized" not in printed and "not expected" not in printed, printed
     for number, (family, source) in enumerate(given):
         old, new = (np.load(tmp_path / name / f"{number}.npy") for name in pythons)

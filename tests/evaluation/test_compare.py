@@ -8,12 +8,12 @@ import pytest
 
 from smpo.core.errors import ConfigError, DataError
 from smpo.evaluation.compare import Comparison, OverOptimisation, compare
-from smpo.evaluation.scores import ScoreTable, evaluate_images
+from smpo.evaluation.scores import ImageScores, evaluate_images
 from smpo.evaluation.statistics import holm_adjusted, win_rate
-from smpo.report.examples import paired_examples
+from smpo.report.before_after import before_after
 from smpo.report.wording import headline
 from smpo.sampling import ImageSet
-from tests.evaluation.conftest import Brightness
+from tests.image_sets import Brightness, make_image_set
 
 
 @pytest.fixture(scope="module")
@@ -22,8 +22,8 @@ def comparison(evaluations: dict[str, Path]) -> Comparison:
 
 
 def test_summaries_are_those_of_the_columns(comparison: Comparison, evaluations: dict[str, Path]) -> None:
-    scores = ScoreTable.open(evaluations["ours"]).scores["brightness"]
-    shown = comparison.summaries["ours"]["brightness"]
+    scores = ImageScores.open(evaluations["lighter"]).scores["brightness"]
+    shown = comparison.summaries["lighter"]["brightness"]
     assert shown.n == comparison.num_prompts == 40
     assert shown.median.value == pytest.approx(np.median(scores)) and shown.mean.value == pytest.approx(scores.mean())
     assert shown.median.low < shown.median.value < shown.median.high
@@ -33,11 +33,11 @@ def test_every_ordered_pair_is_there_and_paired_by_row(
     comparison: Comparison, evaluations: dict[str, Path]
 ) -> None:
     assert len(comparison.pairings) == 3 * 2 * 3
-    tables = {name: ScoreTable.open(folder) for name, folder in evaluations.items()}
+    tables = {name: ImageScores.open(folder) for name, folder in evaluations.items()}
     for p in comparison.pairings:
-        assert p.win_rate == win_rate(tables[p.ours].scores[p.scorer], tables[p.theirs].scores[p.scorer])
+        assert p.win_rate == win_rate(tables[p.model].scores[p.scorer], tables[p.other].scores[p.scorer])
         effects = (p.p_holm, p.median_difference, p.mean_difference, p.shift, p.p_signed_rank, p.cliffs_delta)
-        assert {value is None for value in effects} == {p.theirs != "base"}
+        assert {value is None for value in effects} == {p.other != "base"}
 
 
 def test_identical_sets_tie_everywhere(comparison: Comparison) -> None:
@@ -48,26 +48,26 @@ def test_identical_sets_tie_everywhere(comparison: Comparison) -> None:
 
 
 def test_verdicts_are_holm_adjusted_over_sets_and_scorers(comparison: Comparison) -> None:
-    against = [p for p in comparison.pairings if p.theirs == "base"]
+    against = [p for p in comparison.pairings if p.other == "base"]
     assert [p.p_holm for p in against] == holm_adjusted([p.win_rate.p_value for p in against])
-    assert comparison.pairing("ours", "brightness").verdict == "better"
-    assert comparison.pairing("ours", "darkness").verdict == "worse"
-    assert comparison.pairing("ours", "brightness", "twin").verdict == "undecided"  # not against the baseline
+    assert comparison.pairing("lighter", "brightness").verdict == "better"
+    assert comparison.pairing("lighter", "darkness").verdict == "worse"
+    assert comparison.pairing("lighter", "brightness", "twin").verdict == "undecided"  # not against the baseline
 
 
 def test_shift_is_in_standard_deviations_of_the_baseline(
     comparison: Comparison, evaluations: dict[str, Path]
 ) -> None:
-    ours, base = (ScoreTable.open(evaluations[name]).scores["brightness"] for name in ("ours", "base"))
-    expected = (ours.mean() - base.mean()) / base.std()
-    assert comparison.pairing("ours", "brightness").shift.value == pytest.approx(expected, rel=1e-4)
+    lighter, base = (ImageScores.open(evaluations[name]).scores["brightness"] for name in ("lighter", "base"))
+    expected = (lighter.mean() - base.mean()) / base.std()
+    assert comparison.pairing("lighter", "brightness").shift.value == pytest.approx(expected, rel=1e-4)
 
 
 def test_over_optimisation_is_flagged_only_where_another_scorer_falls(
     comparison: Comparison, evaluations: dict[str, Path]
 ) -> None:
-    twin, ours = comparison.over_optimisation
-    assert (ours.model, ours.rises, ours.falling, ours.flagged) == ("ours", True, ("darkness",), True)
+    twin, lighter = comparison.over_optimisation
+    assert (lighter.model, lighter.rises, lighter.falling, lighter.flagged) == ("lighter", True, ("darkness",), True)
     assert (twin.model, twin.rises, twin.falling, twin.flagged) == ("twin", False, (), False)
     fallen = compare(evaluations, "base", training_reward="darkness").over_optimisation[1]
     assert (fallen.rises, fallen.falling, fallen.flagged) == (False, (), False)
@@ -77,17 +77,17 @@ def test_over_optimisation_is_flagged_only_where_another_scorer_falls(
 
 def test_attributes_count_only_images_that_have_them(comparison: Comparison, sets: dict[str, ImageSet]) -> None:
     found = {(c.model, c.attribute): c for c in comparison.attributes}
-    light = [np.asarray(image).mean() > 100 for image in sets["ours"].images()]
-    assert found["ours", "light"].n == 40 and found["ours", "square"].n == 8
-    assert found["ours", "light"].accuracy.value == np.mean(light)
-    assert found["ours", "square"].accuracy.value == 1.0
-    assert found["base", "light"].p_holm is None and found["ours", "light"].p_holm < 0.05
+    light = [np.asarray(image).mean() > 100 for image in sets["lighter"].images()]
+    assert found["lighter", "light"].n == 40 and found["lighter", "square"].n == 8
+    assert found["lighter", "light"].accuracy.value == np.mean(light)
+    assert found["lighter", "square"].accuracy.value == 1.0
+    assert found["base", "light"].p_holm is None and found["lighter", "light"].p_holm < 0.05
     assert found["twin", "light"].p_holm == 1.0
 
 
 def test_json_holds_everything_and_is_deterministic(comparison: Comparison, evaluations: dict[str, Path]) -> None:
     content = json.loads(comparison.to_json())
-    assert content["baseline"] == "base" and content["models"] == ["base", "twin", "ours"]
+    assert content["baseline"] == "base" and content["models"] == ["base", "twin", "lighter"]
     assert {p["verdict"] for p in content["pairings"]} == {"better", "worse", "undecided"}
     assert [entry["flagged"] for entry in content["over_optimisation"]] == [False, True]
     assert comparison.to_json() == compare(evaluations, "base", training_reward="brightness").to_json()
@@ -103,9 +103,9 @@ def test_json_holds_everything_and_is_deterministic(comparison: Comparison, eval
      "evaluate both with the same scorers"),
 ])
 def test_sets_that_cannot_be_paired_are_refused(
-    painted, evaluations: dict[str, Path], tmp_path: Path, change: dict, message: str
+    evaluations: dict[str, Path], tmp_path: Path, change: dict, message: str
 ) -> None:
-    odd = painted(tmp_path / "odd", light=90, **change)
+    odd = make_image_set(tmp_path / "odd", light=90, **change)
     evaluate_images(odd, {"darkness": Brightness("darkness", -1.0)}, tmp_path / "scores")
     with pytest.raises(DataError) as refused:
         compare({"base": evaluations["base"], "odd": tmp_path / "scores"}, "base")
@@ -113,15 +113,15 @@ def test_sets_that_cannot_be_paired_are_refused(
 
 
 def test_unknown_names_are_refused(evaluations: dict[str, Path]) -> None:
-    with pytest.raises(ConfigError, match="unknown baseline 'bse'; known: base, twin, ours. Did you mean 'base'?"):
+    with pytest.raises(ConfigError, match="unknown baseline 'bse'; known: base, twin, lighter. Did you mean 'base'?"):
         compare(evaluations, "bse")
     with pytest.raises(ConfigError, match="unknown training reward 'pickscore'"):
         compare(evaluations, "base", training_reward="pickscore")
 
 
-def test_several_images_of_a_prompt_are_one_unit(painted, tmp_path: Path) -> None:
+def test_several_images_of_a_prompt_are_one_unit(tmp_path: Path) -> None:
     for name, light in (("a", 90), ("b", 110)):
-        images = painted(tmp_path / name, light=light, per_prompt=4)
+        images = make_image_set(tmp_path / name, light=light, per_prompt=4)
         evaluate_images(images, {"brightness": Brightness()}, tmp_path / f"e-{name}")
     styles = ["Arts"] * 12 + ["Food"] * 148
     found = compare({name: tmp_path / f"e-{name}" for name in "ab"}, "a", categories=styles)
@@ -131,14 +131,14 @@ def test_several_images_of_a_prompt_are_one_unit(painted, tmp_path: Path) -> Non
     assert shown.n == 160 and shown.prompts_won + shown.prompts_lost <= 40
 
 
-def test_median_image_stands_for_its_prompt(painted, tmp_path: Path) -> None:
+def test_median_image_stands_for_its_prompt(tmp_path: Path) -> None:
     """Diffusion-KTO's protocol: of three images a prompt, the middle one under each scorer is compared."""
     for name, light in (("a", 90), ("b", 110)):
-        images = painted(tmp_path / name, light=light, per_prompt=3)
+        images = make_image_set(tmp_path / name, light=light, per_prompt=3)
         evaluate_images(images, {"brightness": Brightness()}, tmp_path / f"e-{name}")
     folders = {name: tmp_path / f"e-{name}" for name in "ab"}
     found = compare(folders, "a", protocol="median-image")
-    middle = {n: np.median(ScoreTable.open(folder).rows("brightness"), axis=1) for n, folder in folders.items()}
+    middle = {n: np.median(ImageScores.open(folder).rows("brightness"), axis=1) for n, folder in folders.items()}
     assert (found.protocol, found.summaries["a"]["brightness"].n) == ("median-image", 40)
     assert found.pairing("b", "brightness").win_rate == win_rate(middle["b"], middle["a"])
     with pytest.raises(ConfigError, match="unknown protocol 'median'; known: all, median-image."):
@@ -149,26 +149,26 @@ def test_categories_are_compared_apart(evaluations: dict[str, Path]) -> None:
     categories = ["Animals" if i % 4 == 0 else "Vehicles" for i in range(40)]
     found = compare(evaluations, "base", categories=categories).categories
     assert [(r.category, r.model, r.scorer) for r in found] == [
-        (c, m, s) for c in ("Animals", "Vehicles") for m in ("twin", "ours")
+        (c, m, s) for c in ("Animals", "Vehicles") for m in ("twin", "lighter")
         for s in ("brightness", "darkness", "verifier")
     ]
     assert {(r.category, r.prompts) for r in found} == {("Animals", 10), ("Vehicles", 30)}
-    tables = {name: ScoreTable.open(folder) for name, folder in evaluations.items()}
-    ours, base = (tables[name].scores["brightness"][::4] for name in ("ours", "base"))
-    animals = next(r for r in found if (r.category, r.model, r.scorer) == ("Animals", "ours", "brightness"))
-    assert animals.win_rate == win_rate(ours, base)
-    assert (animals.median, animals.baseline_median) == pytest.approx((np.median(ours), np.median(base)))
-    assert animals.mean_difference.value == pytest.approx(ours.mean() - base.mean(), rel=1e-4)
+    tables = {name: ImageScores.open(folder) for name, folder in evaluations.items()}
+    lighter, base = (tables[name].scores["brightness"][::4] for name in ("lighter", "base"))
+    animals = next(r for r in found if (r.category, r.model, r.scorer) == ("Animals", "lighter", "brightness"))
+    assert animals.win_rate == win_rate(lighter, base)
+    assert (animals.median, animals.baseline_median) == pytest.approx((np.median(lighter), np.median(base)))
+    assert animals.mean_difference.value == pytest.approx(lighter.mean() - base.mean(), rel=1e-4)
     assert [r.p_holm for r in found] == holm_adjusted([r.win_rate.p_value for r in found])
     with pytest.raises(DataError, match="got 3 categories for 40 images; give each image one"):
         compare(evaluations, "base", categories=["a"] * 3)
 
 
 def test_headline_says_what_fell_and_what_is_open(comparison: Comparison) -> None:
-    texts = {finding.tone: finding.text for finding in headline(comparison, "ours")}
-    shown = comparison.pairing("ours", "brightness").win_rate
+    texts = {finding.tone: finding.text for finding in headline(comparison, "lighter")}
+    shown = comparison.pairing("lighter", "brightness").win_rate
     assert texts["lead"] == (
-        f"ours beats base on {100 * shown.rate:.1f} % of 40 images under brightness, the reward it was trained on "
+        f"lighter beats base on {100 * shown.rate:.1f} % of 40 images under brightness, the reward it was trained on "
         f"(95 % interval {100 * shown.low:.1f} to {100 * shown.high:.1f} %): a significant improvement."
     )
     assert texts["worse"].startswith("Worse than base under 1 of 3 scorers: darkness (wins ")
@@ -179,9 +179,9 @@ def test_headline_says_what_fell_and_what_is_open(comparison: Comparison) -> Non
     assert twin["warning"] == "The training reward brightness did not rise."
 
 
-def test_headline_names_an_interval_that_includes_half(painted, tmp_path: Path) -> None:
+def test_headline_names_an_interval_that_includes_half(tmp_path: Path) -> None:
     for name, light in (("a", 100), ("b", 101)):
-        images = painted(tmp_path / name, light=light)
+        images = make_image_set(tmp_path / name, light=light)
         scorers = {"brightness": Brightness(), "darkness": Brightness("darkness", -1.0)}
         evaluate_images(images, scorers, tmp_path / f"e-{name}")
     open_text = headline(compare({n: tmp_path / f"e-{n}" for n in "ab"}, "a"), "b")[1]
@@ -190,9 +190,9 @@ def test_headline_names_an_interval_that_includes_half(painted, tmp_path: Path) 
 
 
 def test_examples_are_spread_by_place(sets: dict[str, ImageSet], evaluations: dict[str, Path]) -> None:
-    tables = {name: ScoreTable.open(folder) for name, folder in evaluations.items()}
-    found = paired_examples((sets["base"], tables["base"]), (sets["ours"], tables["ours"]), limit=4)
+    tables = {name: ImageScores.open(folder) for name, folder in evaluations.items()}
+    found = before_after((sets["base"], tables["base"]), (sets["lighter"], tables["lighter"]), limit=4)
     assert [example.index for example in found] == [0, 10, 20, 30]
-    assert found[1].after.path == sets["ours"].folder / "images/00010.png"
+    assert found[1].after.path == sets["lighter"].folder / "images/00010.png"
     assert found[1].gap("darkness") == pytest.approx(-found[1].gap("brightness"))
-    assert len(paired_examples((sets["base"], tables["base"]), (sets["ours"], tables["ours"]))) == 40
+    assert len(before_after((sets["base"], tables["base"]), (sets["lighter"], tables["lighter"]))) == 40

@@ -10,11 +10,11 @@ from scipy import stats
 
 from smpo.core.errors import DataError, StaleError
 from smpo.evaluation.appearance import MEASURES, Appearance, measure, measure_images, to_lab
+from smpo.evaluation.image_sets import categories_of, compare_image_sets
 from smpo.evaluation.indicators import between_distances, diversity, drifts, within_distances
-from smpo.evaluation.judge import categories_of, judge
 from smpo.evaluation.statistics import holm_adjusted
 from smpo.sampling.image_set import ImageSet
-from tests.evaluation.conftest import Brightness
+from tests.image_sets import Brightness
 
 
 @pytest.mark.parametrize(("rgb", "lab"), [
@@ -97,10 +97,10 @@ def test_drift_by_hand() -> None:
     """Saturation 1 ... 20 against itself plus one: a shift of 1 / standard deviation, certain in the rank test."""
     base = np.arange(1, 21.0)
     looks = {"base": look(np.zeros((20, 3)), 1, saturation=base, contrast=base),
-             "ours": look(np.zeros((20, 3)), 1, saturation=base + 1, contrast=base)}
+             "lighter": look(np.zeros((20, 3)), 1, saturation=base + 1, contrast=base)}
     saturation, contrast = drifts(looks, "base")
     assert (saturation.model, saturation.measure, saturation.mean, saturation.baseline_mean) == (
-        "ours", "saturation", 11.5, 10.5
+        "lighter", "saturation", 11.5, 10.5
     )
     assert saturation.shift.value == saturation.shift.low == pytest.approx(1 / base.std())
     expected = holm_adjusted([stats.wilcoxon(np.ones(20)).pvalue, 1.0])
@@ -117,18 +117,18 @@ def test_measures_are_stored_and_bound_to_the_images(sets: dict[str, ImageSet], 
     measure_images(sets["base"], tmp_path / "a", progress=lambda *call: calls.append(call))
     assert len(calls) == 2
     with pytest.raises(StaleError, match=r"input\.images="):
-        measure_images(sets["ours"], tmp_path / "a")
+        measure_images(sets["lighter"], tmp_path / "a")
 
 
 def test_the_whole_evaluation_is_one_call(sets: dict[str, ImageSet], tmp_path: Path) -> None:
-    found = judge(sets, {"brightness": Brightness()}, tmp_path, baseline="base", training_reward="brightness")
-    assert found.models == ("base", "twin", "ours") and found.categories == () and found.implicit == ()
-    assert {(d.model, d.measure) for d in found.drifts} == {(m, k) for m in ("twin", "ours") for k in MEASURES}
-    brighter = next(d for d in found.drifts if (d.model, d.measure) == ("ours", "brightness"))
+    scorers, names = {"brightness": Brightness()}, {"baseline": "base", "training_reward": "brightness"}
+    found = compare_image_sets(sets, scorers, tmp_path, **names)
+    assert found.models == ("base", "twin", "lighter") and found.categories == () and found.implicit == ()
+    assert {(d.model, d.measure) for d in found.drifts} == {(m, k) for m in ("twin", "lighter") for k in MEASURES}
+    brighter = next(d for d in found.drifts if (d.model, d.measure) == ("lighter", "brightness"))
     assert brighter.shift.low > 0 and brighter.p_holm < 0.05
-    assert [d.model for d in found.diversity] == ["base", "twin", "ours"]
-    assert judge(sets, {"brightness": Brightness()}, tmp_path, baseline="base",
-                 training_reward="brightness").to_json() == found.to_json()
+    assert [d.model for d in found.diversity] == ["base", "twin", "lighter"]
+    assert compare_image_sets(sets, scorers, tmp_path, **names).to_json() == found.to_json()
 
 
 def test_categories_are_all_or_none(sets: dict[str, ImageSet]) -> None:

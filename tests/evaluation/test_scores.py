@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from smpo.core.errors import ConfigError, DataError, StaleError
-from smpo.evaluation.judge import judged
-from smpo.evaluation.scores import ScoreTable, evaluate_images
+from smpo.evaluation.image_sets import compare_evaluated
+from smpo.evaluation.scores import ImageScores, evaluate_images
 from smpo.rewards.scoring import ScoringOptions
 from smpo.sampling.image_set import ImageSet
-from tests.evaluation.conftest import Brightness, Pixels, Verifier
+from tests.image_sets import Brightness, Pixels, Verifier
 
 
 def test_table_has_the_documented_columns(sets: dict[str, ImageSet], evaluations: dict[str, Path]) -> None:
@@ -28,15 +28,15 @@ def test_table_has_the_documented_columns(sets: dict[str, ImageSet], evaluations
 
 
 def test_opened_table_equals_the_scores(sets: dict[str, ImageSet], evaluations: dict[str, Path]) -> None:
-    table = ScoreTable.open(evaluations["ours"])
+    table = ImageScores.open(evaluations["lighter"])
     assert (table.prompts, table.seeds, table.files) == (
-        sets["ours"].prompts, sets["ours"].seeds, sets["ours"].files
+        sets["lighter"].prompts, sets["lighter"].seeds, sets["lighter"].files
     )
     assert table.units == {"brightness": "grey levels", "darkness": "grey levels", "verifier": "grey levels"}
     np.testing.assert_array_equal(table.scores["darkness"], -table.scores["brightness"])
     assert set(table.details) == {"verifier"}
-    pixels = torch.stack([Pixels()(image) for image in sets["ours"].images()])
-    assert table.details["verifier"] == tuple(Verifier().verdicts(pixels, sets["ours"].prompts))
+    pixels = torch.stack([Pixels()(image) for image in sets["lighter"].images()])
+    assert table.details["verifier"] == tuple(Verifier().verdicts(pixels, sets["lighter"].prompts))
 
 
 def test_scores_do_not_depend_on_the_batch_size(
@@ -45,7 +45,7 @@ def test_scores_do_not_depend_on_the_batch_size(
     scorers = {"brightness": Brightness(), "darkness": Brightness("darkness", -1.0), "verifier": Verifier()}
     report = evaluate_images(sets["base"], scorers, tmp_path / "e", options=ScoringOptions(batch_size=7, workers=2))
     assert (tmp_path / "e/scores.parquet").read_bytes() == (evaluations["base"] / "scores.parquet").read_bytes()
-    assert report.fingerprint == ScoreTable.open(evaluations["base"]).fingerprint
+    assert report.fingerprint == ImageScores.open(evaluations["base"]).fingerprint
     assert not (tmp_path / "e/parts").exists()
 
 
@@ -80,13 +80,13 @@ def test_interrupted_run_keeps_the_finished_blocks_of_all_scorers(sets: dict[str
         scorers = {"brightness": Brightness(), "darkness": Broken("darkness", -1.0)}
         evaluate_images(sets["base"], scorers, tmp_path / "e", options=options)
     with pytest.raises(DataError, match="is unfinished; run `smpo evaluate` again to complete it"):
-        ScoreTable.open(tmp_path / "e")
+        ImageScores.open(tmp_path / "e")
     again, darkness = Brightness(), Brightness("darkness", -1.0)
     report = evaluate_images(
         sets["base"], {"brightness": again, "darkness": darkness}, tmp_path / "e", options=options
     )
     assert (again.calls, darkness.calls, report.scored) == (2, 2, ("brightness", "darkness"))
-    table = ScoreTable.open(tmp_path / "e")
+    table = ImageScores.open(tmp_path / "e")
     np.testing.assert_array_equal(table.scores["darkness"], -table.scores["brightness"])
     assert len(table.scores["darkness"]) == 40 and not (tmp_path / "e" / "parts").exists()
 
@@ -96,7 +96,7 @@ def test_other_scorers_or_images_are_stale(sets: dict[str, ImageSet], tmp_path: 
     with pytest.raises(StaleError, match=r"scorers\.brightness\.sign=1\.0 \(now -1\.0\)"):
         evaluate_images(sets["base"], {"brightness": Brightness(sign=-1.0)}, tmp_path / "e")
     with pytest.raises(StaleError, match=r"input\.images="):
-        evaluate_images(sets["ours"], {"brightness": Brightness()}, tmp_path / "e")
+        evaluate_images(sets["lighter"], {"brightness": Brightness()}, tmp_path / "e")
 
 
 @pytest.mark.parametrize(("scores", "message"), [
@@ -136,19 +136,19 @@ def test_a_stored_column_is_found_by_every_evaluation_of_the_images(
     report = evaluate_images(sets["base"], scorers, tmp_path / "two", store=store)
     assert report.scored == ("darkness", "verifier") and again.calls == 0 and darkness.calls > 0
     assert (tmp_path / "two/scores.parquet").read_bytes() == (evaluations["base"] / "scores.parquet").read_bytes()
-    assert report.fingerprint == ScoreTable.open(evaluations["base"]).fingerprint
-    evaluate_images(sets["ours"], {"brightness": again}, tmp_path / "three", store=store)
+    assert report.fingerprint == ImageScores.open(evaluations["base"]).fingerprint
+    evaluate_images(sets["lighter"], {"brightness": again}, tmp_path / "three", store=store)
     assert again.calls > 0
     assert evaluate_images(sets["base"], {"verifier": Verifier()}, tmp_path / "four", store=store).scored == ()
-    assert ScoreTable.open(tmp_path / "four").details == {
-        "verifier": ScoreTable.open(tmp_path / "two").details["verifier"]
+    assert ImageScores.open(tmp_path / "four").details == {
+        "verifier": ImageScores.open(tmp_path / "two").details["verifier"]
     }
 
 
 def test_scores_of_images_that_were_drawn_anew_are_no_scores_of_these(
     sets: dict[str, ImageSet], evaluations: dict[str, Path], tmp_path: Path
 ) -> None:
-    for name, scored in (("base", "base"), ("ours", "twin")):
+    for name, scored in (("base", "base"), ("lighter", "twin")):
         shutil.copytree(evaluations[scored], tmp_path / name)
-    with pytest.raises(StaleError, match="ours holds the scores of other images than"):
-        judged({name: sets[name] for name in ("base", "ours")}, tmp_path, baseline="base")
+    with pytest.raises(StaleError, match="lighter holds the scores of other images than"):
+        compare_evaluated({name: sets[name] for name in ("base", "lighter")}, tmp_path, baseline="base")

@@ -8,7 +8,7 @@ import torch
 
 from smpo.core.errors import StaleError
 from smpo.core.randomness import derive_seed
-from smpo.evaluation.implicit import implicit_accuracy
+from smpo.evaluation.implicit_accuracy import implicit_accuracy
 from smpo.evaluation.statistics import share_interval
 from smpo.maths.preference import implicit_margin
 from smpo.training.batches import MicroBatches, Share

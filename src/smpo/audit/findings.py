@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from smpo.audit.images import ImageFindings
-from smpo.audit.judgements import Agreement, Contradictions
-from smpo.audit.signal import TrainingSignal
+from smpo.audit.human_labels import Agreement, Contradictions
+from smpo.audit.repeats import ImageFindings
+from smpo.audit.training_signal import TrainingSignal
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,12 @@ import numpy as np
 import pyarrow.compute as pc
 from PIL import Image
 
-from smpo.audit.figures import agreement_chart, signal_chart
+from smpo.audit.audit_figures import agreement_chart, signal_chart
 from smpo.audit.findings import Audit
-from smpo.audit.images import find_repeats, image_numbers, remove_blocks
-from smpo.audit.judgements import agreement, contradictions
-from smpo.audit.signal import training_signal
-from smpo.audit.wording import summary
+from smpo.audit.human_labels import agreement, contradictions
+from smpo.audit.repeats import find_repeats, image_numbers, remove_blocks
+from smpo.audit.summary import summary
+from smpo.audit.training_signal import training_signal
 from smpo.core.artefacts import MANIFEST, Artefact, Status, begin, finish, hash_file, write_atomically
 from smpo.core.checks import check_positive
 from smpo.core.errors import StaleError

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from smpo.evaluation.scores import ScoreTable
+from smpo.evaluation.scores import ImageScores
 from smpo.evaluation.statistics import Interval, holm_adjusted, share_interval, win_rate
 
 
@@ -30,7 +30,7 @@ class AttributeChange:
     p_holm: float | None
 
 
-def attribute_changes(tables: Mapping[str, ScoreTable], baseline: str, scorer: str) -> list[AttributeChange]:
+def attribute_changes(tables: Mapping[str, ImageScores], baseline: str, scorer: str) -> list[AttributeChange]:
     """Accuracy of every attribute of one detailed scorer, for all sets. Prompts are the independent units."""
     names = list(dict.fromkeys(key for row in tables[baseline].details[scorer] for key in row))
     per_prompt = tables[baseline].images_per_prompt

@@ -5,9 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from smpo.evaluation.statistics import Interval, WinRate, bootstrap_interval, holm_adjusted, win_rate
-
-SIGNIFICANCE = 0.05  # of Holm-adjusted p values
+from smpo.evaluation.statistics import Interval, WinRate, bootstrap_interval, holm_adjusted, verdict_of, win_rate
 
 
 @dataclass(frozen=True)
@@ -23,7 +21,7 @@ class CategoryResult:
         baseline_median: of the baseline's scores.
         win_rate: of the set over the baseline.
         mean_difference: set minus baseline with its paired bootstrap interval.
-        p_holm: sign test, adjusted over all categories, sets and scorers.
+        p_holm: p value of the sign test, adjusted over all categories, sets and scorers.
     """
 
     category: str
@@ -42,13 +40,6 @@ class CategoryResult:
         return verdict_of(self.win_rate, self.p_holm)
 
 
-def verdict_of(shown: WinRate, p_adjusted: float | None) -> str:
-    """"better", "worse" or "undecided": the sign of a significant change; an untested one is undecided."""
-    if p_adjusted is None or p_adjusted >= SIGNIFICANCE:
-        return "undecided"
-    return "better" if shown.prompts_won > shown.prompts_lost else "worse"
-
-
 def by_category(
     rows: Mapping[str, Mapping[str, np.ndarray]], baseline: str, categories: Sequence[str], *, seed: int = 0
 ) -> tuple[CategoryResult, ...]:
@@ -61,19 +52,17 @@ def by_category(
         seed: of the bootstrap.
     """
     members = {name: np.flatnonzero(np.asarray(categories) == name) for name in sorted(set(categories))}
-    found = []
-    for name, chosen in members.items():
-        for model in rows:
-            for scorer, theirs in rows[baseline].items():
-                if model != baseline:
-                    ours = rows[model][scorer]
-                    found.append((name, model, scorer, ours[chosen].astype(np.float64), theirs[chosen]))
-    rates = [win_rate(ours, theirs) for *_, ours, theirs in found]
+    cells = [
+        (name, model, scorer, rows[model][scorer][chosen].astype(np.float64), base[chosen])
+        for name, chosen in members.items() for model in rows if model != baseline
+        for scorer, base in rows[baseline].items()
+    ]
+    rates = [win_rate(scores, base) for *_, scores, base in cells]
     adjusted = holm_adjusted([rate.p_value for rate in rates])
     return tuple(
         CategoryResult(
-            name, len(ours), model, scorer, float(np.median(ours)), float(np.median(theirs)), rate,
-            bootstrap_interval(ours - theirs, "mean", seed=seed), p_holm,
+            name, len(scores), model, scorer, float(np.median(scores)), float(np.median(base)), rate,
+            bootstrap_interval(scores - base, "mean", seed=seed), p_holm,
         )
-        for (name, model, scorer, ours, theirs), rate, p_holm in zip(found, rates, adjusted, strict=True)
+        for (name, model, scorer, scores, base), rate, p_holm in zip(cells, rates, adjusted, strict=True)
     )

@@ -12,10 +12,10 @@ import numpy as np
 from smpo.core.checks import check_known
 from smpo.core.errors import DataError
 from smpo.evaluation.attributes import AttributeChange, attribute_changes
-from smpo.evaluation.categories import CategoryResult, by_category, verdict_of
-from smpo.evaluation.implicit import ImplicitAccuracy
+from smpo.evaluation.categories import CategoryResult, by_category
+from smpo.evaluation.implicit_accuracy import ImplicitAccuracy
 from smpo.evaluation.indicators import Diversity, Drift
-from smpo.evaluation.scores import ScoreTable
+from smpo.evaluation.scores import ImageScores
 from smpo.evaluation.statistics import (
     Interval,
     WinRate,
@@ -25,6 +25,7 @@ from smpo.evaluation.statistics import (
     median_difference,
     median_images,
     signed_rank_p,
+    verdict_of,
     win_rate,
 )
 
@@ -44,21 +45,25 @@ class Summary:
 
 @dataclass(frozen=True)
 class Pairing:
-    """Set `ours` against set `theirs` under one scorer, paired by prompt and seed.
+    """One set of images against another one under one scorer, paired by prompt and seed.
+
+    `p_holm` and everything after it is None unless `other` is the baseline.
 
     Attributes:
-        win_rate: of `ours`.
-        p_holm: sign test adjusted over all sets and scorers of the comparison; None unless `theirs` is the baseline,
-            as are all further ones.
-        median_difference: median(ours) - median(theirs), in the scorer's units.
-        mean_difference: mean(ours) - mean(theirs), in the scorer's units.
-        shift: mean difference in standard deviations of `theirs`, so that scorers share an axis.
-        p_signed_rank: Wilcoxon's signed-rank test, adjusted like `p_holm`.
+        model: name of the set.
+        other: name of the set that it is compared with.
+        scorer: name of the scorer.
+        win_rate: of `model` over `other`.
+        p_holm: p value of the sign test, adjusted over all sets and scorers of the comparison.
+        median_difference: median(model) - median(other), in the scorer's units.
+        mean_difference: mean(model) - mean(other), in the scorer's units.
+        shift: mean difference in standard deviations of `other`, so that scorers share an axis.
+        p_signed_rank: p value of Wilcoxon's signed-rank test, adjusted like `p_holm`.
         cliffs_delta: effect size of the two distributions, in [-1, 1].
     """
 
-    ours: str
-    theirs: str
+    model: str
+    other: str
     scorer: str
     win_rate: WinRate
     p_holm: float | None = None
@@ -76,7 +81,7 @@ class Pairing:
 
 @dataclass(frozen=True)
 class OverOptimisation:
-    """Whether `model` gained on the reward it was trained on while scorers that it never saw fell.
+    """Whether a model gained under the reward that it was trained on, and lost under other scorers.
 
     Attributes:
         model: the set.
@@ -134,19 +139,19 @@ class Comparison:
     diversity: tuple[Diversity, ...] = ()
     implicit: tuple[ImplicitAccuracy, ...] = ()
 
-    def pairing(self, ours: str, scorer: str, theirs: str | None = None) -> Pairing:
-        """`ours` against `theirs` (the baseline, unless given) under `scorer`."""
-        wanted = (ours, theirs or self.baseline, scorer)
-        return next(p for p in self.pairings if (p.ours, p.theirs, p.scorer) == wanted)
+    def pairing(self, model: str, scorer: str, other: str | None = None) -> Pairing:
+        """`model` against `other`, or else the baseline, under `scorer`."""
+        key = (model, other or self.baseline, scorer)
+        return next(p for p in self.pairings if (p.model, p.other, p.scorer) == key)
 
     def to_json(self) -> str:
         """The comparison as JSON text, with the verdicts written out."""
         content = dataclasses.asdict(self)
         for key in ("pairings", "categories"):
-            for shown, result in zip(content[key], getattr(self, key), strict=True):
-                shown["verdict"] = result.verdict
-        for shown, entry in zip(content["over_optimisation"], self.over_optimisation, strict=True):
-            shown["flagged"] = entry.flagged
+            for fields, result in zip(content[key], getattr(self, key), strict=True):
+                fields["verdict"] = result.verdict
+        for fields, entry in zip(content["over_optimisation"], self.over_optimisation, strict=True):
+            fields["flagged"] = entry.flagged
         return json.dumps(content, indent=1) + "\n"
 
 
@@ -162,7 +167,7 @@ def compare(
         training_reward: scorer that made the training labels, for the over-optimisation check.
         protocol: "all" images of a prompt count; or "median-image" (Diffusion-KTO): under each scorer the image with
             the median score stands for its prompt.
-        categories: of each image, for results by category; see `judge.categories_of`.
+        categories: of each image, for results by category; see `image_sets.categories_of`.
         seed: of the bootstrap.
 
     Raises:
@@ -172,7 +177,7 @@ def compare(
     """
     check_known(baseline, sets, what="baseline")
     check_known(protocol, PROTOCOLS, what="protocol")
-    tables = {name: ScoreTable.open(folder) for name, folder in sets.items()}
+    tables = {name: ImageScores.open(folder) for name, folder in sets.items()}
     first = tables[baseline]
     for name, table in tables.items():
         _check_paired(first, table, baseline, name)
@@ -191,19 +196,19 @@ def compare(
     )
 
 
-def _rows_of(table: ScoreTable, protocol: str) -> dict[str, np.ndarray]:
+def _rows_of(table: ImageScores, protocol: str) -> dict[str, np.ndarray]:
     reduced = median_images if protocol == "median-image" else np.asarray
     return {scorer: reduced(table.rows(scorer)) for scorer in table.scores}
 
 
-def _of_prompts(categories: Sequence[str], table: ScoreTable) -> Sequence[str]:
+def _of_prompts(categories: Sequence[str], table: ImageScores) -> Sequence[str]:
     """The category of each prompt, from those of its images."""
     if len(categories) != len(table.prompts):
         raise DataError(f"got {len(categories)} categories for {len(table.prompts)} images; give each image one")
     return categories[:: table.images_per_prompt]
 
 
-def _check_paired(first: ScoreTable, other: ScoreTable, baseline: str, name: str) -> None:
+def _check_paired(first: ImageScores, other: ImageScores, baseline: str, name: str) -> None:
     if len(first.prompts) != len(other.prompts):
         raise DataError(
             f"'{name}' has {len(other.prompts)} images and '{baseline}' {len(first.prompts)}; "
@@ -236,27 +241,27 @@ def _summaries(rows: Mapping[str, np.ndarray], seed: int) -> dict[str, Summary]:
 def _pairings(rows: Rows, baseline: str, seed: int) -> tuple[Pairing, ...]:
     """Every ordered pair under every scorer; those against the baseline with effect sizes and adjusted p values."""
     pairings = [
-        Pairing(ours, theirs, scorer, win_rate(rows[ours][scorer], rows[theirs][scorer]))
-        for ours, theirs in itertools.permutations(rows, 2) for scorer in rows[baseline]
+        Pairing(model, other, scorer, win_rate(rows[model][scorer], rows[other][scorer]))
+        for model, other in itertools.permutations(rows, 2) for scorer in rows[baseline]
     ]
-    against = [p for p in pairings if p.theirs == baseline]
-    scores = [(rows[p.ours][p.scorer].astype(np.float64), rows[baseline][p.scorer]) for p in against]
+    against = [p for p in pairings if p.other == baseline]
+    scores = [(rows[p.model][p.scorer].astype(np.float64), rows[baseline][p.scorer]) for p in against]
     signs = holm_adjusted([p.win_rate.p_value for p in against])
     ranks = holm_adjusted([signed_rank_p(*both) for both in scores])
     completed = {
         id(p): dataclasses.replace(
-            p, p_holm=sign, p_signed_rank=rank, cliffs_delta=cliffs_delta(ours, theirs),
-            median_difference=median_difference(ours, theirs, seed=seed),
-            mean_difference=bootstrap_interval(ours - theirs, "mean", seed=seed), shift=_shift(ours, theirs, seed),
+            p, p_holm=sign, p_signed_rank=rank, cliffs_delta=cliffs_delta(own, base),
+            median_difference=median_difference(own, base, seed=seed),
+            mean_difference=bootstrap_interval(own - base, "mean", seed=seed), shift=_shift(own, base, seed),
         )
-        for p, (ours, theirs), sign, rank in zip(against, scores, signs, ranks, strict=True)
+        for p, (own, base), sign, rank in zip(against, scores, signs, ranks, strict=True)
     }
     return tuple(completed.get(id(p), p) for p in pairings)
 
 
-def _shift(ours: np.ndarray, theirs: np.ndarray, seed: int) -> Interval:
-    spread = float(theirs.std(dtype=np.float64)) or 1.0  # a constant baseline has no scale of its own
-    return bootstrap_interval((ours - theirs) / spread, "mean", seed=seed)
+def _shift(own: np.ndarray, base: np.ndarray, seed: int) -> Interval:
+    deviation = float(base.std(dtype=np.float64)) or 1.0  # a constant baseline has no scale of its own
+    return bootstrap_interval((own - base) / deviation, "mean", seed=seed)
 
 
 def _over_optimisation(
@@ -264,10 +269,10 @@ def _over_optimisation(
 ) -> tuple[OverOptimisation, ...]:
     if training_reward is None:
         return ()
-    found = []
-    for reward in (p for p in pairings if p.theirs == baseline and p.scorer == training_reward):
-        others = (p for p in pairings if (p.ours, p.theirs) == (reward.ours, baseline) and p is not reward)
+    entries = []
+    for reward in (p for p in pairings if p.other == baseline and p.scorer == training_reward):
+        others = (p for p in pairings if (p.model, p.other) == (reward.model, baseline) and p is not reward)
         falling = tuple(p.scorer for p in others if p.verdict == "worse")
         rises = reward.win_rate.wins > reward.win_rate.losses
-        found.append(OverOptimisation(reward.ours, training_reward, rises, falling))
-    return tuple(found)
+        entries.append(OverOptimisation(reward.model, training_reward, rises, falling))
+    return tuple(entries)

@@ -1,4 +1,4 @@
-"""Signs of over-optimisation that no reward model gives: drift of how images look, and loss of diversity."""
+"""Signs of over-optimisation that need no reward model: images look different, or are less diverse."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ class Drift:
         mean: of the set, in CIELAB units.
         baseline_mean: of the baseline.
         shift: mean difference in standard deviations of the baseline, with its paired bootstrap interval.
-        p_holm: Wilcoxon's signed-rank test, adjusted over all sets and measures.
+        p_holm: p value of Wilcoxon's signed-rank test, adjusted over all sets and measures.
     """
 
     model: str
@@ -55,19 +55,19 @@ class Diversity:
 
 def drifts(looks: Mapping[str, Appearance], baseline: str, *, seed: int = 0) -> tuple[Drift, ...]:
     """Drift of every set but the baseline under every measure; the sets are paired by prompt and seed."""
-    found = []
-    for model, own in looks.items():
-        for name, theirs in looks[baseline].measures.items():
+    cells = []
+    for model, look in looks.items():
+        for name, base in looks[baseline].measures.items():
             if model != baseline:
-                rows = (-1, own.images_per_prompt)
-                found.append((model, name, own.measures[name].reshape(rows), theirs.reshape(rows)))
-    adjusted = holm_adjusted([signed_rank_p(ours, theirs) for *_, ours, theirs in found])
+                rows = (-1, look.images_per_prompt)
+                cells.append((model, name, look.measures[name].reshape(rows), base.reshape(rows)))
+    adjusted = holm_adjusted([signed_rank_p(own, base) for *_, own, base in cells])
     return tuple(
         Drift(
-            model, name, float(ours.mean()), float(theirs.mean()),
-            bootstrap_interval((ours - theirs) / (float(theirs.std()) or 1.0), "mean", seed=seed), p_holm,
+            model, name, float(own.mean()), float(base.mean()),
+            bootstrap_interval((own - base) / (float(base.std()) or 1.0), "mean", seed=seed), p_holm,
         )
-        for (model, name, ours, theirs), p_holm in zip(found, adjusted, strict=True)
+        for (model, name, own, base), p_holm in zip(cells, adjusted, strict=True)
     )
 
 
@@ -76,21 +76,21 @@ def diversity(looks: Mapping[str, Appearance], baseline: str, *, seed: int = 0) 
     within = {name: within_distances(look) for name, look in looks.items()}
     between = {name: between_distances(look) for name, look in looks.items()}
     draws = _spread_draws(between, seed)
-    found = []
+    results = []
     for name in sorted(looks, key=lambda name: name != baseline):
-        own, theirs, is_base = within[name], within[baseline], name == baseline
+        own, base, is_base = within[name], within[baseline], name == baseline
         spread = _spread(between[name])
         change = spread - _spread(between[baseline])
-        found.append(Diversity(
+        results.append(Diversity(
             name,
             within=None if own is None else bootstrap_interval(own, "mean", seed=seed),
-            within_change=None if own is None or theirs is None or is_base else bootstrap_interval(
-                own - theirs, "mean", seed=seed
+            within_change=None if own is None or base is None or is_base else bootstrap_interval(
+                own - base, "mean", seed=seed
             ),
             spread=percentile_interval(spread, draws[name]),
             spread_change=None if is_base else percentile_interval(change, draws[name] - draws[baseline]),
         ))
-    return tuple(found)
+    return tuple(results)
 
 
 def within_distances(look: Appearance) -> np.ndarray | None:

@@ -49,7 +49,7 @@ class EvaluationReport:
 
 
 @dataclass(frozen=True)
-class ScoreTable:
+class ImageScores:
     """A complete evaluation; entry i of every tuple and column belongs to image i.
 
     Attributes:
@@ -73,7 +73,7 @@ class ScoreTable:
     fingerprint: str
 
     @classmethod
-    def open(cls, folder: Path) -> "ScoreTable":
+    def open(cls, folder: Path) -> "ImageScores":
         """The evaluation in `folder`; DataError when it is missing, unfinished, damaged or something else."""
         artefact = Artefact.open(folder, stage=STAGE)
         results, table = artefact.results, pq.read_table(pa.BufferReader(artefact.read(TABLE))).to_pydict()

@@ -1,8 +1,8 @@
 """Statistics of paired scores: win-rates, bootstrap intervals, rank and sign tests, effect sizes, Holm's correction.
 
-Everything is a pure function of arrays and a seed. Prompts are the independent units: where a prompt has several
-images, its scores form one row of shape (k,), the bootstrap resamples whole rows, Wilson intervals count effective
-images, and the tests see one value per prompt. Images of one prompt are never treated as if they were independent.
+Every function is pure: it takes arrays and a seed. Prompts are the independent units. Where a prompt has several
+images, its scores form one row of shape (k,). The bootstrap resamples whole rows, Wilson intervals count effective
+images, and the tests use one value per prompt. So images of one prompt never count as independent.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike
 from scipy import stats
 
 Statistic = Literal["median", "mean"]
+SIGNIFICANCE = 0.05  # of Holm-adjusted p values
 RESAMPLES = 10_000  # keeps the Monte Carlo error of a 95 % bound near 1 % of the interval's width
 DRAWS_AT_ONCE = 2_000_000  # indices per block, 16 MB
 
@@ -41,15 +42,15 @@ def mean_interval(values: Sequence[float]) -> Interval:
 
 @dataclass(frozen=True)
 class WinRate:
-    """Paired comparison of `ours` with `theirs`.
+    """Scores of a model against those of a baseline, paired image by image.
 
     Attributes:
-        wins: images with ours > theirs.
-        losses: images with ours < theirs.
+        wins: images that the model scores higher on.
+        losses: images that the baseline scores higher on.
         ties: images with equal scores.
         prompts_won: prompts of which more images win than lose; `wins` where a prompt has one image.
         prompts_lost: prompts of which more images lose than win.
-        rate: (wins + ties / 2) / n, in [0, 1]; 1 - rate is the win-rate of `theirs`.
+        rate: (wins + ties / 2) / n, in [0, 1]; 1 - rate is the win-rate of the baseline.
         low: lower Wilson bound of `rate`, over the effective number of images (see `share_interval`).
         high: upper Wilson bound of `rate`.
         p_value: two-sided exact sign test of prompts won against prompts lost; 1 when there are neither.
@@ -77,20 +78,20 @@ class WinRate:
 
 
 def win_rate(
-    ours: ArrayLike, theirs: ArrayLike, *, groups: ArrayLike | None = None, level: float = 0.95
+    model: ArrayLike, baseline: ArrayLike, *, groups: ArrayLike | None = None, level: float = 0.95
 ) -> WinRate:
-    """The share of pairs that `ours` wins, ties counting half, with its Wilson interval and the exact sign test.
+    """The share of image pairs that the model wins, ties counting half, its Wilson interval and the exact sign test.
 
     Args:
-        ours: scores, shape (n,), or (n, k) for k images of each of n prompts.
-        theirs: scores of the same prompts and seeds, same shape.
+        model: its scores, shape (n,), or (n, k) for k images of each of n prompts.
+        baseline: its scores of the same prompts and seeds, same shape.
         groups: prompt of each score, same shape, for prompts with different numbers of images; None is the first axis.
         level: coverage of the interval, in (0, 1).
 
     Raises:
         ValueError: shapes differ, there is no pair, or a score is not finite.
     """
-    a, b = _paired(ours, theirs)
+    a, b = _paired(model, baseline)
     signs = np.sign(a - b)
     units = _groups(signs, groups)
     bounds = share_interval((1 + signs) / 2, units, level=level)
@@ -104,11 +105,18 @@ def win_rate(
     )
 
 
+def verdict_of(won: WinRate, p_adjusted: float | None) -> str:
+    """"better", "worse" or "undecided": the sign of a significant change. Without a test the verdict is "undecided"."""
+    if p_adjusted is None or p_adjusted >= SIGNIFICANCE:
+        return "undecided"
+    return "better" if won.prompts_won > won.prompts_lost else "worse"
+
+
 def share_interval(values: ArrayLike, groups: ArrayLike | None = None, *, level: float = 0.95) -> Interval:
     """The mean of `values` in [0, 1] with its Wilson interval over the effective number of values.
 
     That number is `effective_size` times `few_groups`, and at most the number of values (Korn & Graubard 1998, who put
-    it into Clopper and Pearson's interval: 7 % wider at p = .97, coverage .95 where ours has .93; docs/evaluation.md).
+    it into Clopper and Pearson's interval: 7 % wider at p = .97, coverage .95 where model has .93; docs/evaluation.md).
 
     Args:
         values: 1 for a success, 0 for a failure, 1/2 for a tie; shape (n,) or (n, k) as in `win_rate`.
@@ -122,12 +130,13 @@ def share_interval(values: ArrayLike, groups: ArrayLike | None = None, *, level:
 
 
 def effective_size(values: ArrayLike, groups: ArrayLike | None = None) -> float:
-    """How many independent values in [0, 1] would know the mean as well as these (Korn & Graubard 1998).
+    """How many independent values in [0, 1] estimate the mean as precisely as these (Korn & Graubard 1998).
 
-    p (1 - p) / Var(p), where Var is the between-group variance of the mean: n for one image a prompt, n too for k equal
-    copies of each image, n k where images of a prompt are unrelated. At most the number of values, so that ties never
-    narrow an interval; where p is 0 or 1 and nothing varies, the effective number of groups (sum m)^2 / sum m^2. A
-    single group knows nothing of the variance between groups and counts as one value.
+    It is p (1 - p) / Var(p), where Var is the variance of the mean between groups. For n prompts with one image each it
+    is n. For k equal copies of each image it is n, too. For k unrelated images of each prompt it is n k. It never
+    exceeds the number of values, so that ties do not narrow an interval. Where p is 0 or 1, nothing varies, and it is
+    the effective number of groups, (sum m)^2 / sum m^2. A single group counts as one value, for it shows no variance
+    between groups.
     """
     array = _finite(values).ravel()
     units = _groups(np.asarray(values), groups)
@@ -140,10 +149,10 @@ def effective_size(values: ArrayLike, groups: ArrayLike | None = None) -> float:
 
 
 def few_groups(num_values: int, num_groups: int, *, level: float = 0.95) -> float:
-    """(t_(n - 1) / t_(g - 1))^2, quantiles of Student's t: what g groups know less than they seem to, in (0, 1].
+    """(t_(n - 1) / t_(g - 1))^2 with quantiles of Student's t: the correction for g groups, in (0, 1].
 
-    Korn & Graubard (1998) shrink the effective number of values by it, for the variance between groups has only g - 1
-    degrees of freedom. 1 where every value is a group of its own, and for a single group, which has none.
+    Korn & Graubard (1998) multiply the effective number of values by it, because the variance between groups has only
+    g - 1 degrees of freedom. It is 1 where every value is a group of its own, and for a single group.
     """
     if num_groups in (1, num_values):
         return 1.0
@@ -160,25 +169,25 @@ def wilson_interval(successes: float, n: float, *, level: float = 0.95) -> Inter
     return Interval(p, max(0.0, centre - half_width), min(1.0, centre + half_width))
 
 
-def signed_rank_p(ours: ArrayLike, theirs: ArrayLike) -> float:
-    """Two-sided p value of Wilcoxon's signed-rank test on the total difference of each prompt, zeros ranked (Pratt).
+def signed_rank_p(model: ArrayLike, baseline: ArrayLike) -> float:
+    """Two-sided p value of Wilcoxon's signed-rank test on each prompt's total difference, zeros ranked (Pratt).
 
     Args:
-        ours: shape (n,) or (n, k), as in `win_rate`.
-        theirs: scores of the same prompts and seeds, same shape.
+        model: shape (n,) or (n, k), as in `win_rate`.
+        baseline: scores of the same prompts and seeds, same shape.
     """
-    a, b = _paired(ours, theirs)
+    a, b = _paired(model, baseline)
     differences = (a - b).reshape(len(a), -1).sum(axis=1)  # a mean would round ties apart
     return float(stats.wilcoxon(differences, zero_method="pratt").pvalue) if differences.any() else 1.0
 
 
-def cliffs_delta(ours: ArrayLike, theirs: ArrayLike) -> float:
-    """P(ours > theirs) - P(ours < theirs) for two images drawn at random, prompts ignored, in [-1, 1] (Cliff 1993).
+def cliffs_delta(model: ArrayLike, baseline: ArrayLike) -> float:
+    """P(model > baseline) - P(model < baseline) of two random images, prompts ignored, in [-1, 1] (Cliff 1993).
 
     An effect size of the two distributions: it stays small where prompts differ more than models do. The paired
     counterpart is 2 rate - 1 of `win_rate`.
     """
-    a, b = _finite(ours).ravel(), _finite(theirs).ravel()
+    a, b = _finite(model).ravel(), _finite(baseline).ravel()
     return float(2 * stats.mannwhitneyu(a, b, method="asymptotic").statistic / (a.size * b.size) - 1)
 
 
@@ -186,7 +195,7 @@ def median_images(rows: ArrayLike) -> np.ndarray:
     """Score of each prompt's median image, shape (n, 1): the image that stands for its prompt in Diffusion-KTO.
 
     Args:
-        rows: shape (n, k). Of an even number the lower middle one is taken, so that it is a score that an image has.
+        rows: shape (n, k). Of an even number of images the lower middle one counts, so that the score is an image's.
     """
     array = _rows(rows)
     return np.sort(array, axis=1)[:, [(array.shape[1] - 1) // 2]]
@@ -216,15 +225,15 @@ def bootstrap_interval(
 
 
 def median_difference(
-    ours: ArrayLike, theirs: ArrayLike, *, seed: int = 0, level: float = 0.95, resamples: int = RESAMPLES
+    model: ArrayLike, baseline: ArrayLike, *, seed: int = 0, level: float = 0.95, resamples: int = RESAMPLES
 ) -> Interval:
-    """median(ours) - median(theirs) with its paired percentile bootstrap interval: both take the same rows.
+    """median(model) - median(baseline) with its paired percentile bootstrap interval: both take the same rows.
 
-    This is the difference of the two medians of a table, not the median of the differences.
+    It is the difference of the two medians that a table shows, not the median of the differences.
 
     Args:
-        ours: shape (n,) or (n, k), as in `bootstrap_interval`.
-        theirs: scores of the same prompts and seeds, same shape.
+        model: shape (n,) or (n, k), as in `bootstrap_interval`.
+        baseline: scores of the same prompts and seeds, same shape.
         seed: of the resampling.
         level: coverage of the interval, in (0, 1).
         resamples: number of bootstrap samples.
@@ -232,7 +241,7 @@ def median_difference(
     Raises:
         ValueError: shapes differ, there are no values, or one is not finite.
     """
-    a, b = (_rows(values) for values in _paired(ours, theirs))
+    a, b = (_rows(values) for values in _paired(model, baseline))
     draws = np.concatenate(
         [_median(a[index]) - _median(b[index]) for index in _resampled(len(a), a.shape[1], seed, resamples)]
     )
@@ -259,10 +268,10 @@ def _finite(values: ArrayLike) -> np.ndarray:
     return array
 
 
-def _paired(ours: ArrayLike, theirs: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    a, b = _finite(ours), _finite(theirs)
+def _paired(model: ArrayLike, baseline: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    a, b = _finite(model), _finite(baseline)
     if a.shape != b.shape:
-        raise ValueError(f"ours and theirs must have one shape, got {a.shape} and {b.shape}; pair them by prompt")
+        raise ValueError(f"model and baseline must have one shape, got {a.shape} and {b.shape}; pair them by prompt")
     return a, b
 
 

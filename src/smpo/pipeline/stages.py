@@ -27,9 +27,9 @@ from smpo.core.processes import this_process, wait_for_all
 from smpo.core.sections import Section
 from smpo.data.pair_set import PairSet
 from smpo.evaluation.compare import Comparison
-from smpo.evaluation.implicit import implicit_accuracy
-from smpo.evaluation.judge import categories_of, judged, score_and_measure
-from smpo.evaluation.scores import ScoreTable as ImageScores
+from smpo.evaluation.image_sets import categories_of, compare_evaluated, score_and_measure
+from smpo.evaluation.implicit_accuracy import implicit_accuracy
+from smpo.evaluation.scores import ImageScores
 from smpo.labels import LABELS
 from smpo.maths.smoothing import pair_weight
 from smpo.models import FAMILIES
@@ -43,8 +43,8 @@ from smpo.preparation.cache import LatentCache, cache_pairs, check_encoders
 from smpo.preparation.sampling import PAIRS_FILE, check_sampled, sample_pairs
 from smpo.prompts import Prompt, read_prompts
 from smpo.prompts.lengths import cut_prompts
-from smpo.report.examples import paired_examples
-from smpo.report.report import ReportContent, write_report
+from smpo.report.before_after import before_after
+from smpo.report.run_report import ReportContent, write_report
 from smpo.report.tables import paper_tables
 from smpo.rewards import SCORERS
 from smpo.sampling import ImageSet, generate_shared
@@ -173,7 +173,7 @@ def report(recipe: Recipe, progress: Progress) -> str:
     gamma = recipe.objective.get("gamma", 1.0)
     content = ReportContent(
         title=f"{recipe.name}: before and after alignment", comparison=compared, model=recipe.name,
-        facts=facts(recipe), examples=paired_examples(opened[BASE], opened[recipe.name]),
+        facts=facts(recipe), examples=before_after(opened[BASE], opened[recipe.name]),
         metrics=metrics_of(recipe.folder("train")), p_winner=table.p_winner.tolist(),
         weight=pair_weight(table.p_winner, gamma=gamma).tolist(), recipe=dump_recipe(recipe),
         tables=paper_tables({name: compared}, recipe.name, published=beside),
@@ -315,7 +315,7 @@ def comparison(recipe: Recipe) -> Comparison:
     scorers = recipe.evaluation.scorers
     reward = next((name for name, settings in scorers.items() if settings == recipe.scorer), None)
     out = recipe.folder("evaluate")
-    compared = judged(
+    compared = compare_evaluated(
         image_sets(recipe), out, baseline=BASE, training_reward=reward, protocol=recipe.evaluation.protocol
     )
     if recipe.evaluation.held_out is None:

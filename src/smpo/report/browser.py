@@ -18,7 +18,7 @@ from PIL import Image
 from smpo.core.artefacts import write_atomically
 from smpo.core.checks import check_known
 from smpo.core.errors import DataError
-from smpo.evaluation.scores import ScoreTable
+from smpo.evaluation.scores import ImageScores
 from smpo.report.tables import template_environment
 from smpo.sampling.image_set import ImageSet, SealedImage, read_image
 
@@ -26,12 +26,12 @@ THUMBNAIL_PX = 160
 QUALITY = 60
 DIGITS = 4  # significant figures of a score
 
-Evaluated = Mapping[str, tuple[ImageSet, ScoreTable]]
+Evaluated = Mapping[str, tuple[ImageSet, ImageScores]]
 """Set -> its images and scores."""
 
 
 def write_browser(
-    path: Path, sets: Evaluated, *, baseline: str, ours: str, categories: Sequence[str] = (),
+    path: Path, sets: Evaluated, *, baseline: str, model: str, categories: Sequence[str] = (),
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
     """`path`, holding the page over all images of `sets`.
@@ -40,15 +40,15 @@ def write_browser(
         path: an .html file.
         sets: two or more evaluated sets of the same prompts and seeds.
         baseline: the set that gaps are measured against at first; the page can choose others.
-        ours: the set whose gap is shown at first.
+        model: the set whose gap is shown at first.
         categories: of each image; empty where the prompts have none.
         progress: called with (images done, images).
 
     Raises:
-        ConfigError: `baseline` or `ours` is no set.
+        ConfigError: `baseline` or `model` is no set.
         DataError: the sets differ in prompts or seeds, or an image cannot be read.
     """
-    for name, what in ((baseline, "baseline"), (ours, "model")):
+    for name, what in ((baseline, "baseline"), (model, "model")):
         check_known(name, sets, what=what)
     first, scores = sets[baseline]
     for name, (images, _) in sets.items():
@@ -61,7 +61,7 @@ def write_browser(
     }
     data = json.dumps(content, separators=(",", ":")).replace("<", "\\u003c")  # no "</script>" inside a prompt
     view = {
-        "data": data, "scorers": list(scores.scores), "models": list(sets), "baseline": baseline, "ours": ours,
+        "data": data, "scorers": list(scores.scores), "models": list(sets), "baseline": baseline, "model": model,
         "categories": sorted(set(categories)), "count": len(first),
     }
     write_atomically(path, template_environment().get_template("browser.html.j2").render(view))

@@ -3,9 +3,8 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from smpo.evaluation.categories import SIGNIFICANCE
 from smpo.evaluation.compare import Comparison
-from smpo.evaluation.statistics import Interval
+from smpo.evaluation.statistics import SIGNIFICANCE, Interval
 from smpo.report.tables import Entry
 from smpo.report.wording import decimals, interval_text, percent, win_interval_text
 

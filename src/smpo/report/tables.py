@@ -13,9 +13,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from smpo.core.artefacts import write_atomically
 from smpo.core.checks import check_known
 from smpo.core.errors import DataError
-from smpo.evaluation.categories import verdict_of
 from smpo.evaluation.compare import Comparison
-from smpo.evaluation.statistics import Interval, holm_adjusted
+from smpo.evaluation.statistics import Interval, holm_adjusted, verdict_of
 from smpo.report.published import PublishedNumbers
 from smpo.report.wording import decimals, interval_text, percent, shortened, win_interval_text
 
@@ -74,30 +73,30 @@ class Layout:
 
 
 def paper_tables(
-    comparisons: Mapping[str, Comparison], ours: str, *, published: Mapping[str, PublishedNumbers] | None = None
+    comparisons: Mapping[str, Comparison], model: str, *, published: Mapping[str, PublishedNumbers] | None = None
 ) -> tuple[Layout, Layout]:
     """The Table 2 layout and the Table 8 / 9 layout.
 
     Args:
         comparisons: name of the prompt set -> comparison; all under the same scorers.
-        ours: the set whose win-rate over every other one is shown.
+        model: the set whose win-rate over every other one is shown.
         published: name of the prompt set -> which numbers of the paper stand beside ours.
 
     Raises:
-        ConfigError: `ours` is no set of a comparison, or `published` names something unknown.
+        ConfigError: `model` is no set of a comparison, or `published` names something unknown.
         DataError: the comparisons have different scorers.
     """
     published = published or {}
     first = next(iter(comparisons.values()))
     for name, comparison in comparisons.items():
-        check_known(ours, comparison.models, what=f"set on '{name}'")
+        check_known(model, comparison.models, what=f"set on '{name}'")
         if tuple(comparison.units) != tuple(first.units):
             known, got = ", ".join(first.units), ", ".join(comparison.units)
             raise DataError(f"'{name}' was scored by {got}, others by {known}; evaluate all with the same scorers")
         if name in published:
             published[name].check(comparison.models, tuple(comparison.units))
     parts = [(name, comparison, published.get(name)) for name, comparison in comparisons.items()]
-    return _scores_and_win_rates(parts, ours), _medians_and_means(parts)
+    return _scores_and_win_rates(parts, model), _medians_and_means(parts)
 
 
 Parts = Sequence[tuple[str, Comparison, PublishedNumbers | None]]
@@ -105,31 +104,31 @@ Entries = Mapping[tuple[str, str], Entry]
 """(model, scorer) -> entry."""
 
 
-def _scores_and_win_rates(parts: Parts, ours: str) -> Layout:
-    wins, blocks = _wins(parts, ours), []
+def _scores_and_win_rates(parts: Parts, model: str) -> Layout:
+    wins, blocks = _wins(parts, model), []
     for name, comparison, published in parts:
         scores = _entries(comparison, "median", published)
         rates = {key: wins.get((name, *key), Entry("-")) for key in scores}
         blocks.append(_block(name, comparison, published, {"median": scores, "win_rate": rates}))
     return Layout(
-        "scores", f"Scores, and win-rates of {ours}",
+        "scores", f"Scores, and win-rates of {model}",
         "Score: median over the prompts with its 95 % bootstrap interval; bold: highest, underlined: second. WR: "
-        f"percent of images by which {ours} beats the row's model, same prompt and seed, ties counting half, with its "
+        f"percent of images by which {model} beats the row's model, same prompt and seed, ties counting half, with its "
         "95 % Wilson interval; bold: significantly above 50, italic: significantly below (exact sign test over "
         "prompts, Holm-adjusted over the whole table).",
         _heads(parts), ("Score", "WR"), tuple(blocks),
     )
 
 
-def _wins(parts: Parts, ours: str) -> dict[tuple[str, str, str], Entry]:
-    """(prompt set, model, scorer) -> win-rate of `ours` over the model, marked where it is significant."""
+def _wins(parts: Parts, model: str) -> dict[tuple[str, str, str], Entry]:
+    """(prompt set, other model, scorer) -> win-rate of `model` over the other one, marked where it is significant."""
     pairings = [
-        (name, comparison.pairing(ours, scorer, other)) for name, comparison, _ in parts
-        for other in comparison.models if other != ours for scorer in comparison.units
+        (name, comparison.pairing(model, scorer, other)) for name, comparison, _ in parts
+        for other in comparison.models if other != model for scorer in comparison.units
     ]
     adjusted = holm_adjusted([p.win_rate.p_value for _, p in pairings])
     return {
-        (name, p.theirs, p.scorer): Entry(
+        (name, p.other, p.scorer): Entry(
             f"{100 * p.win_rate.rate:.1f}", win_interval_text(p.win_rate),
             verdict_of(p.win_rate, p_holm).replace("undecided", ""),
         )

@@ -4,9 +4,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from smpo.evaluation.categories import SIGNIFICANCE
 from smpo.evaluation.compare import Comparison, OverOptimisation, Pairing
-from smpo.evaluation.statistics import Interval, WinRate
+from smpo.evaluation.statistics import SIGNIFICANCE, Interval, WinRate
 
 NOTABLE_DRIFT = 0.2  # standard deviations; Cohen's "small" effect
 MANY_TIES = 0.05  # share of the pairs
@@ -98,7 +97,7 @@ def _lead(pairing: Pairing, baseline: str, *, is_trained: bool) -> str:
     }[pairing.verdict]
     role = ", the reward it was trained on" if is_trained else ""
     return (
-        f"{pairing.ours} beats {baseline} on {percent(shown.rate)} of {shown.n:,} images under {pairing.scorer}{role} "
+        f"{pairing.model} beats {baseline} on {percent(shown.rate)} of {shown.n:,} images under {pairing.scorer}{role} "
         f"(95 % interval {100 * shown.low:.1f} to {100 * shown.high:.1f} %): {outcome}."
     )
 

@@ -5,10 +5,10 @@ the images are made in batches that depend on their number alone. So neither the
 number of processes changes what an image shows, and the batch size does so by rounding only.
 """
 
-from smpo.sampling.drawing import image_seed, render, sample_grid
 from smpo.sampling.image_set import ImageSet
 from smpo.sampling.options import GenerationOptions
 from smpo.sampling.pipelines import load_pipeline
+from smpo.sampling.rendering import image_seed, render, sample_grid
 from smpo.sampling.sets import ImageSetReport, Progress, generate_images
 from smpo.sampling.store import generate_shared
 

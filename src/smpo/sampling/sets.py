@@ -27,10 +27,10 @@ from smpo.core.processes import local_device, main_first, shard, this_process, w
 from smpo.models.part_digests import check_trained, pipeline_digests
 from smpo.models.sources import local_pipeline
 from smpo.prompts import Prompt, Source, read_prompts
-from smpo.sampling.drawing import black_images, image_seed, render
 from smpo.sampling.image_set import STAGE, TABLE
 from smpo.sampling.options import GenerationOptions
 from smpo.sampling.pipelines import load_pipeline, pipeline_class
+from smpo.sampling.rendering import black_images, image_seed, render
 
 BLACK = "black_images"
 """Note of a manifest: the files of the set that are entirely black."""
@@ -125,10 +125,10 @@ def generate_images(
         DataError: no prompts; an image is not what was written, or came out non-finite.
         ProcessError: another process ended before its share was done.
     """
-    return draw(ImageSetSpec.of(model, prompts, options), out, progress=progress, verb=verb)
+    return generate_set(ImageSetSpec.of(model, prompts, options), out, progress=progress, verb=verb)
 
 
-def draw(spec: ImageSetSpec, out: Path, *, progress: Progress | None, verb: str = STAGE) -> ImageSetReport:
+def generate_set(spec: ImageSetSpec, out: Path, *, progress: Progress | None, verb: str = STAGE) -> ImageSetReport:
     """The report of the complete image set of `drawing` in `out`; see `generate_images`."""
     started = time.monotonic()
     status = main_first("open the image set", lambda: begin(out, stage=STAGE, settings=spec.settings, inputs={}))

@@ -24,7 +24,7 @@ from smpo.core.processes import main_first, this_process, wait_for_all
 from smpo.prompts import Prompt, Source
 from smpo.sampling.image_set import PIXELS, STAGE, TABLE
 from smpo.sampling.options import GenerationOptions
-from smpo.sampling.sets import ImageSetReport, ImageSetSpec, Progress, draw, num_images_in
+from smpo.sampling.sets import ImageSetReport, ImageSetSpec, Progress, generate_set, num_images_in
 
 
 def generate_shared(
@@ -57,7 +57,7 @@ def generate_shared(
             progress(num_images_in(folder), len(bare.rows))
 
     with exclusive(folder, waiting) if this_process().is_main else nullcontext():
-        report = draw(bare, folder, progress=progress)
+        report = generate_set(bare, folder, progress=progress)
     if this_process().is_main:
         write_pointer(spec, out, folder, status)
     wait_for_all("finish the image set")

@@ -14,7 +14,7 @@ from smpo.pipeline.stages import BASE
 from smpo.report.plots import Plot, data_uri, write_plot
 from smpo.report.tables import Block, Entry, Layout, Row, ranks, template_environment, write_tables
 from smpo.report.wording import decimals, interval_text
-from smpo.sweep.figures import Curves, curves, dots
+from smpo.sweep.gain_figures import Curves, curves, dots
 from smpo.sweep.plan import SweepFile
 
 Rows = Sequence[Mapping[str, Any]]

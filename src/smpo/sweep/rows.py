@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from smpo.evaluation.scores import ScoreTable
+from smpo.evaluation.scores import ImageScores
 from smpo.evaluation.statistics import win_rate
 from smpo.pipeline.config import Recipe
 from smpo.pipeline.stages import BASE
@@ -19,7 +19,7 @@ LAST_STEPS = 10  # over which the training metrics are averaged
 def row_of(recipe: Recipe, run: PlannedRun) -> dict[str, Any]:
     """Scores of the trained model and the base, its wins over it, what training came to and what it evaluated."""
     out = recipe.folder("evaluate")
-    base, ours = (ScoreTable.open(out / name) for name in (BASE, recipe.name))
+    base, ours = (ImageScores.open(out / name) for name in (BASE, recipe.name))
     return {
         **named(run),
         "scores": {name: _scores(base, ours, name) for name in ours.scores},
@@ -35,11 +35,11 @@ def named(run: PlannedRun) -> dict[str, Any]:
 
 def wins_of(ours: Path, theirs: Path) -> dict[str, float]:
     """Scorer -> win-rate of the model of run folder `ours` over that of `theirs`, same prompts and seeds."""
-    a, b = (ScoreTable.open(folder / "evaluate" / folder.name) for folder in (ours, theirs))
+    a, b = (ImageScores.open(folder / "evaluate" / folder.name) for folder in (ours, theirs))
     return {scorer: win_rate(a.rows(scorer), b.rows(scorer)).rate for scorer in a.scores}
 
 
-def _scores(base: ScoreTable, ours: ScoreTable, scorer: str) -> dict[str, float]:
+def _scores(base: ImageScores, ours: ImageScores, scorer: str) -> dict[str, float]:
     before, after = base.scores[scorer], ours.scores[scorer]
     won = win_rate(ours.rows(scorer), base.rows(scorer))
     return {
@@ -49,7 +49,7 @@ def _scores(base: ScoreTable, ours: ScoreTable, scorer: str) -> dict[str, float]
     }
 
 
-def _attributes(table: ScoreTable, scorer: str) -> dict[str, float]:
+def _attributes(table: ImageScores, scorer: str) -> dict[str, float]:
     """Attribute -> share of the images that ask for it and have it."""
     found: dict[str, list[bool]] = {}
     for verdicts in table.details[scorer]:

@@ -10,7 +10,7 @@ const element = (tag, name, text) => {
   if (text !== undefined) made.textContent = text;
   return made;
 };
-const gap = row => row.s[+field("ours").value][+field("scorer").value] - row.s[+field("theirs").value][+field("scorer").value];
+const gap = row => row.s[+field("model").value][+field("scorer").value] - row.s[+field("other").value][+field("scorer").value];
 const signed = value => (value > 0 ? "+" : value < 0 ? "\u2212" : "\u00b1") + Math.abs(value).toPrecision(3);
 
 function tile(index, row, model) {
@@ -59,7 +59,7 @@ function refresh() {
   if (!shown.length) list.append(element("p", "caption", "No prompt fits; widen the category or the search."));
 }
 
-for (const control of ["scorer", "ours", "theirs", "order", "category"]) if (field(control)) field(control).onchange = refresh;
+for (const control of ["scorer", "model", "other", "order", "category"]) if (field(control)) field(control).onchange = refresh;
 field("search").oninput = refresh;
 field("controls").onsubmit = event => event.preventDefault();
 new IntersectionObserver(entries => { if (entries[0].isIntersecting) more(); }, { rootMargin: "900px" }).observe(end);

@@ -7,9 +7,9 @@ import pytest
 import torch
 from PIL import Image, ImageDraw, ImageEnhance
 
-from smpo.audit.judgements import agreement, contradictions
+from smpo.audit.human_labels import agreement, contradictions
 from smpo.audit.perceptual import Descriptors, describe_image, near, near_clusters
-from smpo.audit.signal import training_signal
+from smpo.audit.training_signal import training_signal
 from smpo.maths.preference import smpo_loss
 from tests.data.pictures import encoded
 

@@ -6,8 +6,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from smpo.audit.judgements import Agreement
-from smpo.audit.signal import LATE_LOGIT, TrainingSignal
+from smpo.audit.human_labels import Agreement
+from smpo.audit.training_signal import LATE_LOGIT, TrainingSignal
 from smpo.report.theme import FONT_PT, LIGHT, MARKERS, Theme, heading, new_figure, style
 
 

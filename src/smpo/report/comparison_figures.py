@@ -9,7 +9,7 @@ from matplotlib.patches import Patch
 
 from smpo.evaluation.attributes import AttributeChange
 from smpo.evaluation.compare import Comparison, Pairing
-from smpo.report.examples import Example, GridRow
+from smpo.report.before_after import BeforeAfter, GridRow
 from smpo.report.theme import FONT_PT, LIGHT, MARKERS, Theme, heading, new_figure, style
 from smpo.report.wording import shortened
 from smpo.sampling.image_set import SealedImage, read_image
@@ -65,7 +65,7 @@ def change_chart(comparison: Comparison, *, theme: Theme = LIGHT) -> Figure:
     ax = style(figure.subplots(), theme, grid="x")
     ax.axvline(0, color=theme.ink, linewidth=1.1, linestyle=DASHED)
     for place, pairing in enumerate(rows):
-        i = others.index(pairing.ours)
+        i = others.index(pairing.model)
         colour, shift = theme.series[i % len(theme.series)], pairing.shift
         assert shift is not None  # every pairing with the baseline has one
         ax.plot([shift.low, shift.high], [place, place], color=colour, linewidth=2)
@@ -113,7 +113,7 @@ def _accuracy_mark(ax: Axes, place: float, change: AttributeChange, i: int, them
 
 
 def before_after_grid(
-    examples: Sequence[Example], names: tuple[str, str], *, scorer: str, columns: int = 2, theme: Theme = LIGHT
+    examples: Sequence[BeforeAfter], names: tuple[str, str], *, scorer: str, columns: int = 2, theme: Theme = LIGHT
 ) -> Figure:
     """Pairs of images of the same prompt and seed, side by side: prompt above, both scores below.
 
@@ -175,7 +175,7 @@ def _against_baseline(comparison: Comparison) -> list[Pairing]:
 
 
 def _row_name(comparison: Comparison, pairing: Pairing) -> str:
-    return pairing.scorer if len(comparison.models) == 2 else f"{pairing.scorer}  {pairing.ours}"
+    return pairing.scorer if len(comparison.models) == 2 else f"{pairing.scorer}  {pairing.model}"
 
 
 def _row_labels(ax: Axes, labels: Sequence[str], theme: Theme) -> None:

@@ -17,7 +17,7 @@ from smpo.sampling.image_set import ImageSet
 APPEARANCE = "appearance"
 
 
-def judge(
+def compare_image_sets(
     sets: Mapping[str, ImageSet], scorers: Mapping[str, Scorer], out: Path, *, baseline: str,
     training_reward: str | None = None, protocol: str = "all",
 ) -> Comparison:
@@ -36,7 +36,7 @@ def judge(
     """
     for name, images in sets.items():
         score_and_measure(images, scorers, out / name)
-    return judged(sets, out, baseline=baseline, training_reward=training_reward, protocol=protocol)
+    return compare_evaluated(sets, out, baseline=baseline, training_reward=training_reward, protocol=protocol)
 
 
 def score_and_measure(
@@ -49,7 +49,7 @@ def score_and_measure(
     measure_images(images, out / APPEARANCE, progress=shown)
 
 
-def judged(
+def compare_evaluated(
     sets: Mapping[str, ImageSet], out: Path, *, baseline: str, training_reward: str | None = None,
     protocol: str = "all",
 ) -> Comparison:

@@ -1,4 +1,4 @@
-"""draw.py OUT [FAMILY SOURCE]...: pictures of folders and single files, with whatever libraries run this program.
+"""generate.py OUT [FAMILY SOURCE]...: images from folders and single files, with whatever libraries run this program.
 
 Writes OUT/NUMBER.npy for each source, counted from 0.
 """
@@ -20,6 +20,6 @@ for number, (family, source) in enumerate(zip(given[::2], given[1::2], strict=Tr
     else:
         pipeline = PIPELINES[family].from_pretrained(source)
     pipeline.set_progress_bar_config(disable=True)
-    draws = [torch.Generator().manual_seed(seed) for seed in range(len(PROMPTS))]
-    images = pipeline(PROMPTS, num_inference_steps=4, generator=draws, output_type="np").images
+    generators = [torch.Generator().manual_seed(seed) for seed in range(len(PROMPTS))]
+    images = pipeline(PROMPTS, num_inference_steps=4, generator=generators, output_type="np").images
     np.save(Path(out) / f"{number}.npy", images)

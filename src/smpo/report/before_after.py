@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from smpo.core.errors import DataError
-from smpo.evaluation.scores import ScoreTable
+from smpo.evaluation.scores import ImageScores
 from smpo.sampling.image_set import ImageSet, SealedImage
 
 
 @dataclass(frozen=True)
-class Example:
+class BeforeAfter:
     """One prompt and seed, painted by two models.
 
     Attributes:
@@ -34,9 +34,9 @@ class Example:
         return after - before
 
 
-def paired_examples(
-    before: tuple[ImageSet, ScoreTable], after: tuple[ImageSet, ScoreTable], *, limit: int = 48
-) -> tuple[Example, ...]:
+def before_after(
+    before: tuple[ImageSet, ImageScores], after: tuple[ImageSet, ImageScores], *, limit: int = 48
+) -> tuple[BeforeAfter, ...]:
     """At most `limit` examples, spread evenly over the prompts: chosen by place, never by score.
 
     Raises:
@@ -46,7 +46,7 @@ def paired_examples(
     if (images.prompts, images.seeds) != (new_images.prompts, new_images.seeds):
         raise DataError(f"{new_images.folder} and {images.folder} differ in prompts or seeds; generate both alike")
     return tuple(
-        Example(
+        BeforeAfter(
             i, images.prompts[i], images.seeds[i], images.data(i), new_images.data(i),
             {name: (float(column[i]), float(new_scores.scores[name][i])) for name, column in scores.scores.items()},
         )
@@ -63,8 +63,8 @@ class GridRow:
     scores: Mapping[str, Mapping[str, float]]
 
 
-def grid_rows(sets: Mapping[str, tuple[ImageSet, ScoreTable]], *, limit: int = 5) -> tuple[GridRow, ...]:
-    """At most `limit` rows, spread evenly over the images as `paired_examples` are."""
+def grid_rows(sets: Mapping[str, tuple[ImageSet, ImageScores]], *, limit: int = 5) -> tuple[GridRow, ...]:
+    """At most `limit` rows, spread evenly over the images as `before_after` are."""
     first = next(iter(sets.values()))[0]
     return tuple(
         GridRow(

@@ -15,20 +15,20 @@ from PIL import Image
 from smpo.core.errors import ConfigError, DataError
 from smpo.core.seals import Seal
 from smpo.evaluation.compare import Comparison, compare
-from smpo.evaluation.implicit import implicit_accuracy
-from smpo.evaluation.judge import categories_of, judge
-from smpo.evaluation.scores import ScoreTable
+from smpo.evaluation.image_sets import categories_of, compare_image_sets
+from smpo.evaluation.implicit_accuracy import implicit_accuracy
+from smpo.evaluation.scores import ImageScores
 from smpo.evaluation.statistics import Interval
-from smpo.report.examples import Example, grid_rows, paired_examples
-from smpo.report.figures import attribute_chart, before_after_grid, change_chart, model_grid, win_rate_chart
-from smpo.report.report import ReportContent, write_report
+from smpo.report.before_after import BeforeAfter, before_after, grid_rows
+from smpo.report.comparison_figures import attribute_chart, before_after_grid, change_chart, model_grid, win_rate_chart
+from smpo.report.run_report import ReportContent, write_report
 from smpo.report.tables import paper_tables
 from smpo.report.theme import DARK, LIGHT, save
 from smpo.report.training_figures import label_distribution, read_metrics, running_mean, training_curves
 from smpo.report.wording import decimals, interval_text, joined, shortened
 from smpo.sampling import ImageSet
 from smpo.sampling.image_set import SealedImage
-from tests.evaluation.conftest import Brightness
+from tests.image_sets import Brightness
 
 VOID = {"meta", "img", "source", "br"}
 
@@ -60,10 +60,10 @@ def metrics(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def content(
     comparison: Comparison, metrics: Path, sets: dict[str, ImageSet], evaluations: dict[str, Path]
 ) -> ReportContent:
-    pairs = [(sets[name], ScoreTable.open(evaluations[name])) for name in ("base", "ours")]
+    pairs = [(sets[name], ImageScores.open(evaluations[name])) for name in ("base", "lighter")]
     return ReportContent(
-        title="Lighter <discs>", comparison=comparison, model="ours", note="2026-11-23",
-        examples=paired_examples(*pairs, limit=12), metrics=metrics, p_winner=np.linspace(0.5, 0.9, 50),
+        title="Lighter <discs>", comparison=comparison, model="lighter", note="2026-11-23",
+        examples=before_after(*pairs, limit=12), metrics=metrics, p_winner=np.linspace(0.5, 0.9, 50),
         weight=np.linspace(0, 0.8, 50), recipe="seed: 0\nname: a <b>\n",
         facts={"Data": {"pairs": "4,000 | 12 dropped"}, "Time": {"train": "4 min"}},
     )
@@ -72,9 +72,9 @@ def content(
 @pytest.fixture(scope="module")
 def minimal(evaluations: dict[str, Path]) -> ReportContent:
     """Two models, no files of a run, and so few figures."""
-    two = {name: evaluations[name] for name in ("base", "ours")}
+    two = {name: evaluations[name] for name in ("base", "lighter")}
     comparison = dataclasses.replace(compare(two, "base"), attributes=())
-    return ReportContent(title="t", comparison=comparison, model="ours")
+    return ReportContent(title="t", comparison=comparison, model="lighter")
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +125,7 @@ def test_text_of_the_content_is_escaped(report: Path) -> None:
 
 def test_numbers_of_the_page_are_those_of_the_comparison(report: Path, comparison: Comparison) -> None:
     text = Page(report.read_text()).text
-    shown = comparison.pairing("ours", "darkness").win_rate
+    shown = comparison.pairing("lighter", "darkness").win_rate
     assert f"{100 * shown.rate:.1f}[{100 * shown.low:.1f}, {100 * shown.high:.1f}]" in text
     assert "Sign of over-optimisation: brightness rises while darkness falls." in text
     median = comparison.summaries["base"]["brightness"].median
@@ -134,8 +134,8 @@ def test_numbers_of_the_page_are_those_of_the_comparison(report: Path, compariso
 
 def test_markdown_is_complete_and_its_pictures_exist(report: Path) -> None:
     text = (report.parent / "report.md").read_text()
-    for heading in ("Scores, and win-rates of ours", "Medians and means", "Before and after", "Win-rates", "Training",
-                    "Smoothed labels", "Facts"):
+    for heading in ("Scores, and win-rates of lighter", "Medians and means", "Before and after", "Win-rates",
+                    "Training", "Smoothed labels", "Facts"):
         assert f"## {heading}\n" in text
     pictures = re.findall(r'(?:src(?:set)?="|\]\()(figures/[^")]+)', text)
     assert len(pictures) == 11
@@ -168,8 +168,8 @@ def test_large_images_become_thumbnails(content: ReportContent, minimal: ReportC
 
 
 def test_refusals(content: ReportContent, minimal: ReportContent, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="unknown model 'our'; known: base, twin, ours. Did you mean 'ours'?"):
-        write_report(tmp_path, content=dataclasses.replace(content, model="our"))
+    with pytest.raises(ConfigError, match="unknown model 'lighte'; .* Did you mean 'lighter'?"):
+        write_report(tmp_path, content=dataclasses.replace(content, model="lighte"))
     with pytest.raises(DataError, match="the report's model 'base' is the baseline itself; name another set"):
         write_report(tmp_path, content=dataclasses.replace(content, model="base"))
     (tmp_path / "broken.png").write_bytes(b"x")
@@ -181,7 +181,7 @@ def test_refusals(content: ReportContent, minimal: ReportContent, tmp_path: Path
 def test_win_bars_add_up_and_begin_with_the_wins(comparison: Comparison) -> None:
     ax = win_rate_chart(comparison).axes[0]
     assert len(ax.patches) == 3 * 6
-    for place, (scorer, model) in enumerate((s, m) for s in comparison.units for m in ("twin", "ours")):
+    for place, (scorer, model) in enumerate((s, m) for s in comparison.units for m in ("twin", "lighter")):
         widths = [patch.get_width() for patch in ax.patches[3 * place : 3 * place + 3]]
         assert sum(widths) == pytest.approx(100)
         assert widths[0] == pytest.approx(100 * comparison.pairing(model, scorer).win_rate.share_won)
@@ -192,7 +192,7 @@ def test_change_chart_fills_only_the_training_reward(comparison: Comparison) -> 
     marks = [line for line in change_chart(comparison).axes[0].lines if line.get_marker() != "None"]
     filled = [mark.get_markerfacecolor() != LIGHT.page for mark in marks]
     assert filled == [True, True, False, False, False, False]
-    assert marks[1].get_xdata()[0] == comparison.pairing("ours", "brightness").shift.value
+    assert marks[1].get_xdata()[0] == comparison.pairing("lighter", "brightness").shift.value
 
 
 def test_attribute_chart_shows_every_model_and_attribute(comparison: Comparison) -> None:
@@ -202,11 +202,11 @@ def test_attribute_chart_shows_every_model_and_attribute(comparison: Comparison)
 
 
 def test_grid_shows_both_images_with_prompt_and_scores(content: ReportContent) -> None:
-    example: Example = content.examples[1]
-    figure = before_after_grid(content.examples[1:4], ("base", "ours"), scorer="brightness")
+    example: BeforeAfter = content.examples[1]
+    figure = before_after_grid(content.examples[1:4], ("base", "lighter"), scorer="brightness")
     assert len(figure.axes) == 6
     before, after = example.scores["brightness"]
-    assert [ax.get_xlabel() for ax in figure.axes[:2]] == [f"base  {before:.4g}", f"ours  {after:.4g}"]
+    assert [ax.get_xlabel() for ax in figure.axes[:2]] == [f"base  {before:.4g}", f"lighter  {after:.4g}"]
     np.testing.assert_array_equal(figure.axes[1].images[0].get_array(), np.asarray(Image.open(example.after.path)))
 
 
@@ -272,14 +272,14 @@ def test_a_report_of_three_models_has_everything(
     scorers = {"brightness": Brightness(), "darkness": Brightness("darkness", -1.0)}
     styles = ("Arts <1>",) * 20 + ("Food",) * 20
     styled = {name: dataclasses.replace(images, categories=styles) for name, images in sets.items()}
-    found = judge(styled, scorers, tmp_path / "e", baseline="base", training_reward="brightness")
-    implicit = implicit_accuracy("ours", np.linspace(-1, 3, 40).reshape(2, 20), (100, 800), range(20))
+    found = compare_image_sets(styled, scorers, tmp_path / "e", baseline="base", training_reward="brightness")
+    implicit = implicit_accuracy("lighter", np.linspace(-1, 3, 40).reshape(2, 20), (100, 800), range(20))
     found = dataclasses.replace(found, implicit=(implicit,))
-    opened = {name: (images, ScoreTable.open(tmp_path / "e" / name)) for name, images in styled.items()}
+    opened = {name: (images, ImageScores.open(tmp_path / "e" / name)) for name, images in styled.items()}
     full = dataclasses.replace(
         content, comparison=found, sets=opened, metrics=None, p_winner=(), examples=content.examples[:2],
         categories=categories_of(styled["base"]),
-        tables=paper_tables({"held-out": found}, "ours"),
+        tables=paper_tables({"held-out": found}, "lighter"),
     )
     page = write_report(tmp_path / "r", content=full).read_text()
     text = Page(page).text
@@ -287,7 +287,7 @@ def test_a_report_of_three_models_has_everything(
     for title in titles:
         assert f"<h2>{title}</h2>" in page and f"## {title}\n" in (tmp_path / "r" / "report.md").read_text()
     assert "Arts <1> (20)" in text and f"{100 * implicit.accuracy.value:.1f}" in text
-    look = next(d for d in found.drifts if (d.model, d.measure) == ("ours", "brightness"))
+    look = next(d for d in found.drifts if (d.model, d.measure) == ("lighter", "brightness"))
     assert f"{look.shift.value:+.2f}[{look.shift.low:.2f}, {look.shift.high:.2f}]" in text
     assert f"The images look different, in standard deviations of base: brightness {look.shift.value:+.2f}" in text
     assert {"prompts.html", "tables.tex"} <= {path.name for path in (tmp_path / "r").iterdir()}
@@ -296,9 +296,9 @@ def test_a_report_of_three_models_has_everything(
 
 
 def test_model_grid_marks_the_best_of_each_row(sets: dict[str, ImageSet], evaluations: dict[str, Path]) -> None:
-    rows = grid_rows({name: (sets[name], ScoreTable.open(evaluations[name])) for name in sets}, limit=3)
+    rows = grid_rows({name: (sets[name], ImageScores.open(evaluations[name])) for name in sets}, limit=3)
     figure = model_grid(rows, list(sets), scorer="brightness")
-    assert len(figure.axes) == 9 and [ax.get_title() for ax in figure.axes[:3]] == ["base", "twin", "ours"]
+    assert len(figure.axes) == 9 and [ax.get_title() for ax in figure.axes[:3]] == ["base", "twin", "lighter"]
     for row, axes in zip(rows, np.reshape(figure.axes, (3, 3)), strict=True):
         scores = [row.scores[name]["brightness"] for name in sets]
         bold = [ax.xaxis.label.get_fontweight() == "bold" for ax in axes]

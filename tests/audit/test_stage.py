@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from smpo.audit.images import find_repeats, image_numbers
+from smpo.audit.repeats import find_repeats, image_numbers
 from smpo.audit.stage import audit_pairs
 from smpo.core.errors import DataError, StaleError
 from smpo.data.pair_set import PairSet
@@ -72,8 +72,8 @@ def test_blocks_change_nothing_and_are_resumed(
     made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = find_repeats(made[0], tmp_path / "whole")
-    monkeypatch.setattr("smpo.audit.images.BLOCK_PAIRS", 5)
-    monkeypatch.setattr("smpo.audit.images.DECODED_AT_ONCE", 2)
+    monkeypatch.setattr("smpo.audit.repeats.BLOCK_PAIRS", 5)
+    monkeypatch.setattr("smpo.audit.repeats.DECODED_AT_ONCE", 2)
 
     def stop(done: int, total: int) -> None:
         if done == 10:
@@ -86,7 +86,7 @@ def test_blocks_change_nothing_and_are_resumed(
     decoded: list[int] = []
     describe = find_repeats.__globals__["describe_image"]
     monkeypatch.setattr(
-        "smpo.audit.images.describe_image", lambda image: decoded.append(1) or describe(image)
+        "smpo.audit.repeats.describe_image", lambda image: decoded.append(1) or describe(image)
     )
     assert find_repeats(made[0], tmp_path / "blocks") == whole
     assert len(decoded) == 4 and all(path.stat().st_mtime_ns == when for path, when in written.items())
@@ -135,7 +135,7 @@ def test_a_damaged_image_is_named(made, tmp_path: Path, monkeypatch: pytest.Monk
     def damaged(data: bytes) -> Image.Image:
         raise DataError("image is truncated")
 
-    monkeypatch.setattr("smpo.audit.images.decode_image", damaged)
+    monkeypatch.setattr("smpo.audit.repeats.decode_image", damaged)
     with pytest.raises(DataError, match="pair '0': image is truncated"):
         find_repeats(made[0], tmp_path)
 

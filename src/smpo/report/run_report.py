@@ -16,10 +16,10 @@ from smpo.core.artefacts import write_atomically
 from smpo.core.checks import check_known
 from smpo.core.errors import DataError
 from smpo.evaluation.compare import Comparison
+from smpo.report.before_after import BeforeAfter, grid_rows
 from smpo.report.browser import Evaluated, write_browser
+from smpo.report.comparison_figures import attribute_chart, before_after_grid, change_chart, model_grid, win_rate_chart
 from smpo.report.details import detail_tables
-from smpo.report.examples import Example, grid_rows
-from smpo.report.figures import attribute_chart, before_after_grid, change_chart, model_grid, win_rate_chart
 from smpo.report.plots import Plot, data_uri, encoded, write_plot
 from smpo.report.tables import Layout, markdown_escaped, paper_tables, template_environment, write_tables
 from smpo.report.theme import save
@@ -59,7 +59,7 @@ class ReportContent:
     comparison: Comparison
     model: str
     facts: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    examples: Sequence[Example] = ()
+    examples: Sequence[BeforeAfter] = ()
     metrics: Path | None = None
     p_winner: Sequence[float] = ()
     weight: Sequence[float] = ()
@@ -93,7 +93,8 @@ def write_report(out: Path, *, content: ReportContent) -> Path:
     environment.filters |= {"embedded": lambda file: data_uri(out / file), "thumbnail": _thumbnail}
     if content.sets:
         write_browser(
-            out / BROWSER, content.sets, baseline=comparison.baseline, ours=content.model, categories=content.categories
+            out / BROWSER, content.sets, baseline=comparison.baseline, model=content.model,
+            categories=content.categories,
         )
     write_tables(out, _tables(content), title=content.title)
     write_atomically(out / "comparison.json", comparison.to_json())

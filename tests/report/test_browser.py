@@ -13,14 +13,14 @@ from PIL import Image
 
 from smpo.core.errors import ConfigError, DataError
 from smpo.core.seals import Seal
-from smpo.evaluation.scores import ScoreTable
+from smpo.evaluation.scores import ImageScores
 from smpo.report.browser import Evaluated, thumbnail, write_browser
 from smpo.sampling.image_set import ImageSet, SealedImage
 
 
 @pytest.fixture(scope="module")
 def evaluated(sets: dict[str, ImageSet], evaluations: dict[str, Path]) -> Evaluated:
-    return {name: (sets[name], ScoreTable.open(evaluations[name])) for name in sets}
+    return {name: (sets[name], ImageScores.open(evaluations[name])) for name in sets}
 
 
 def content_of(page: str) -> dict:
@@ -29,12 +29,12 @@ def content_of(page: str) -> dict:
 
 def test_every_prompt_is_there_with_all_images_and_scores(evaluated: Evaluated, tmp_path: Path) -> None:
     categories = ["Arts & Crafts" if i < 10 else "Food" for i in range(40)]
-    path = write_browser(tmp_path / "p.html", evaluated, baseline="base", ours="ours", categories=categories)
+    path = write_browser(tmp_path / "p.html", evaluated, baseline="base", model="lighter", categories=categories)
     page = path.read_text()
     content = content_of(page)
-    assert content["models"] == ["base", "twin", "ours"] and len(content["rows"]) == 40
+    assert content["models"] == ["base", "twin", "lighter"] and len(content["rows"]) == 40
     row = content["rows"][7]
-    images, table = evaluated["ours"]
+    images, table = evaluated["lighter"]
     assert (row["p"], row["e"], row["c"]) == (images.prompts[7], images.seeds[7], "Arts & Crafts")
     assert row["s"][2] == pytest.approx([float(table.scores[s][7]) for s in table.scores], rel=1e-3)
     assert (tmp_path / row["f"][2]).resolve() == (images.folder / images.files[7]).resolve()
@@ -47,7 +47,7 @@ def test_a_prompt_cannot_leave_its_place(evaluated: Evaluated, tmp_path: Path) -
     prompts = ("</script><img src=x onerror=alert(1)>",) * 40
     hostile = {name: (dataclasses.replace(images, prompts=prompts), table) for name, (images, table) in
                evaluated.items()}
-    page = write_browser(tmp_path / "p.html", hostile, baseline="base", ours="ours").read_text()
+    page = write_browser(tmp_path / "p.html", hostile, baseline="base", model="lighter").read_text()
     assert "onerror" in page and "<img src=x" not in page and page.count("</script>") == 2
     assert content_of(page)["rows"][0]["p"] == prompts[0] and "Category" not in page
 
@@ -62,10 +62,10 @@ def test_large_images_are_reduced(tmp_path: Path) -> None:
 
 def test_refusals(evaluated: Evaluated, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="unknown baseline 'bse'"):
-        write_browser(tmp_path / "p.html", evaluated, baseline="bse", ours="ours")
-    with pytest.raises(ConfigError, match="unknown model 'our'"):
-        write_browser(tmp_path / "p.html", evaluated, baseline="base", ours="our")
-    images, table = evaluated["ours"]
-    odd = {**evaluated, "ours": (dataclasses.replace(images, seeds=(9,) * 40), table)}
-    with pytest.raises(DataError, match="'ours' and 'base' differ in prompts or seeds; generate both alike"):
-        write_browser(tmp_path / "p.html", odd, baseline="base", ours="ours")
+        write_browser(tmp_path / "p.html", evaluated, baseline="bse", model="lighter")
+    with pytest.raises(ConfigError, match="unknown model 'lighte'"):
+        write_browser(tmp_path / "p.html", evaluated, baseline="base", model="lighte")
+    images, table = evaluated["lighter"]
+    odd = {**evaluated, "lighter": (dataclasses.replace(images, seeds=(9,) * 40), table)}
+    with pytest.raises(DataError, match="'lighter' and 'base' differ in prompts or seeds; generate both alike"):
+        write_browser(tmp_path / "p.html", odd, baseline="base", model="lighter")

@@ -1,9 +1,9 @@
 """An audit in a few lines for a terminal."""
 
 from smpo.audit.findings import Audit
-from smpo.audit.images import ImageFindings
-from smpo.audit.judgements import Agreement, Contradictions
-from smpo.audit.signal import TrainingSignal
+from smpo.audit.human_labels import Agreement, Contradictions
+from smpo.audit.repeats import ImageFindings
+from smpo.audit.training_signal import TrainingSignal
 from smpo.report.wording import percent
 
 

@@ -24,33 +24,33 @@ def comparison(evaluations: dict[str, Path]) -> Comparison:
 @pytest.fixture(scope="module")
 def published() -> PublishedNumbers:
     return PublishedNumbers(
-        prompts="hpdv2", models={"base": "sd15/base", "ours": "sd15/smpo"}, scorers={"brightness": "pickscore"}
+        prompts="hpdv2", models={"base": "sd15/base", "lighter": "sd15/smpo"}, scorers={"brightness": "pickscore"}
     )
 
 
 @pytest.fixture(scope="module")
 def layouts(comparison: Comparison, published: PublishedNumbers) -> tuple[Layout, Layout]:
-    return paper_tables({HOSTILE: comparison}, "ours", published={HOSTILE: published})
+    return paper_tables({HOSTILE: comparison}, "lighter", published={HOSTILE: published})
 
 
 def test_scores_and_win_rates_are_the_comparisons(layouts: tuple[Layout, Layout], comparison: Comparison) -> None:
     """Brightness is mapped to the paper's PickScore, which is printed x 100."""
     rows = {row.name: row.entries for row in layouts[0].blocks[0].rows}
-    assert list(rows) == ["base", "twin", "ours"] and {len(entries) for entries in rows.values()} == {6}
-    median = comparison.summaries["ours"]["brightness"].median
-    assert float(rows["ours"][0].text) == pytest.approx(100 * median.value, rel=1e-2)
-    assert float(rows["ours"][2].text) == pytest.approx(comparison.summaries["ours"]["darkness"].median.value, rel=1e-2)
-    shown = comparison.pairing("ours", "brightness", "twin").win_rate
+    assert list(rows) == ["base", "twin", "lighter"] and {len(entries) for entries in rows.values()} == {6}
+    summaries = comparison.summaries["lighter"]
+    assert float(rows["lighter"][0].text) == pytest.approx(100 * summaries["brightness"].median.value, rel=1e-2)
+    assert float(rows["lighter"][2].text) == pytest.approx(summaries["darkness"].median.value, rel=1e-2)
+    shown = comparison.pairing("lighter", "brightness", "twin").win_rate
     wins = rows["twin"][1]
     assert (wins.text, wins.interval) == (f"{100 * shown.rate:.1f}", f"[{100 * shown.low:.1f}, {100 * shown.high:.1f}]")
-    assert [rows["ours"][i].text for i in (1, 3, 5)] == ["-"] * 3
+    assert [rows["lighter"][i].text for i in (1, 3, 5)] == ["-"] * 3
 
 
 def test_marks_are_ranks_and_adjusted_tests(layouts: tuple[Layout, Layout], comparison: Comparison) -> None:
     rows = {row.name: row.entries for row in layouts[0].blocks[0].rows}
-    assert [rows[m][0].mark for m in ("base", "twin", "ours")] == ["", "", "best"]  # two equal ones: two places
+    assert [rows[m][0].mark for m in ("base", "twin", "lighter")] == ["", "", "best"]  # two equal ones: two places
     assert [rows["base"][i].mark for i in (1, 3)] == ["better", "worse"]
-    family = [comparison.pairing("ours", s, m).win_rate.p_value for m in ("base", "twin") for s in comparison.units]
+    family = [comparison.pairing("lighter", s, m).win_rate.p_value for m in ("base", "twin") for s in comparison.units]
     assert max(holm_adjusted(family)[:2]) < 0.05
 
 
@@ -59,7 +59,7 @@ def test_holm_counts_all_prompt_sets(comparison: Comparison, monkeypatch: pytest
     monkeypatch.setattr(
         "smpo.report.tables.holm_adjusted", lambda values: sizes.append(len(values)) or holm_adjusted(values)
     )
-    layout, _ = paper_tables({"a": comparison, "b": comparison}, "ours")
+    layout, _ = paper_tables({"a": comparison, "b": comparison}, "lighter")
     assert sizes == [2 * 2 * 3] and [block.heading for block in layout.blocks] == ["a (40 prompts)", "b (40 prompts)"]
 
 
@@ -89,7 +89,7 @@ def test_published_numbers_are_the_papers() -> None:
 
 @pytest.mark.parametrize(("change", "message"), [
     ({"prompts": "hpd"}, "unknown report.published.prompts 'hpd'; known: hpdv2, parti_prompts, pickapic_v2_test."),
-    ({"models": {"bse": "sd15/base"}}, "unknown set in report.published.models 'bse'; known: base, twin, ours."),
+    ({"models": {"bse": "sd15/base"}}, "unknown set in report.published.models 'bse'; known: base, twin, lighter."),
     ({"models": {"base": "sd15"}}, "unknown model of the paper on hpdv2 'sd15'"),
     ({"scorers": {"light": "clip"}}, "unknown scorer in report.published.scorers 'light'"),
     ({"scorers": {"darkness": "hps"}}, "unknown metric of the paper 'hps'"),
@@ -99,7 +99,7 @@ def test_a_wrong_mapping_is_refused(
 ) -> None:
     wrong = published.model_copy(update=change)
     with pytest.raises(ConfigError, match=re.escape(message)):
-        paper_tables({"a": comparison}, "ours", published={"a": wrong})
+        paper_tables({"a": comparison}, "lighter", published={"a": wrong})
 
 
 def test_the_trained_model_is_found_under_any_name(published: PublishedNumbers) -> None:
@@ -110,12 +110,12 @@ def test_the_trained_model_is_found_under_any_name(published: PublishedNumbers) 
 
 
 def test_other_refusals(comparison: Comparison, evaluations: dict[str, Path]) -> None:
-    with pytest.raises(ConfigError, match="unknown set on 'a' 'our'"):
-        paper_tables({"a": comparison}, "our")
+    with pytest.raises(ConfigError, match="unknown set on 'a' 'lighte'"):
+        paper_tables({"a": comparison}, "lighte")
 
     fewer = dataclasses.replace(comparison, units={"brightness": "grey levels"})
     with pytest.raises(DataError, match="'b' was scored by brightness, others by brightness, darkness, verifier; "):
-        paper_tables({"a": comparison, "b": fewer}, "ours")
+        paper_tables({"a": comparison, "b": fewer}, "lighter")
 
 
 def test_latex_is_balanced_escaped_and_rectangular(layouts: tuple[Layout, Layout], tmp_path: Path) -> None:
