@@ -25,7 +25,7 @@ from benchmarks.gpu_cases import Bench, alone, beside_released, caching_rates, f
 from benchmarks.op_profile import profiled
 from benchmarks.timing import Results, markdown, matmul_rate, number
 from benchmarks.workload import SHAPES, Plan, accelerator_on, make_workload, stepping
-from smpo.rewards.scoring import ScoringOptions
+from smpo.rewards.options import ScoringOptions
 
 QUICK_S = 540  # of the ten minutes, without the start of Python and the last case
 

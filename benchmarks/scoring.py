@@ -39,11 +39,12 @@ from smpo.data.images import decode_image
 from smpo.data.pair_set import PairSet
 from smpo.data.records import PairImages
 from smpo.models.package_data import resolve_source
+from smpo.preparation.options import PairOptions
 from smpo.preparation.pairs import prepare_pairs
-from smpo.preparation.row_checks import PairOptions
 from smpo.preparation.score import ScoreTable, score_pairs
+from smpo.rewards.options import ScoringOptions
 from smpo.rewards.pickscore import PickScore
-from smpo.rewards.scoring import ScoringOptions, num_workers
+from smpo.rewards.scoring import num_workers
 from smpo.tiny.prompts import phrase, sample_scenes
 from smpo.tiny.scenes import Scene, draw
 

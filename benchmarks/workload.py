@@ -34,7 +34,8 @@ from smpo.models.sdxl import StableDiffusionXL
 from smpo.pipeline.config import Recipe, load_recipe
 from smpo.pipeline.stages import run_stage, run_without_cache
 from smpo.preparation.cache import cache_pairs
-from smpo.preparation.crops import Crops, views_of
+from smpo.preparation.crops import views_of
+from smpo.preparation.options import Crops
 from smpo.training.batches import MicroBatches, Share
 from smpo.training.invert import cache_inversions, with_cached_inversions
 from smpo.training.parallel.replicated import Replicated

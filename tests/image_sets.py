@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 
 from smpo.core.artefacts import begin, finish, write_atomically
 from smpo.evaluation.scores import evaluate_images
-from smpo.sampling import ImageSet
+from smpo.sampling.image_set import ImageSet
 
 NUM_PROMPTS = 40
 WORDS = ("red", "green", "blue", "orange", "purple")

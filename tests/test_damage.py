@@ -25,11 +25,14 @@ from smpo.preparation.cache import LatentCache
 from smpo.preparation.label import LabelTable, label_pairs
 from smpo.preparation.sampling import check_sampled, sample_pairs
 from smpo.preparation.score import ScoreTable, score_pairs
-from smpo.rewards.scoring import ScoringOptions
-from smpo.sampling import GenerationOptions, ImageSet, generate_shared
+from smpo.rewards.options import ScoringOptions
+from smpo.sampling.image_set import ImageSet
+from smpo.sampling.options import GenerationOptions
+from smpo.sampling.store import generate_shared
 from smpo.training.checkpoint import load_checkpoint
-from smpo.training.implicit import HeldOut, ImplicitOptions, measure_held_out, read_held_out
+from smpo.training.implicit import HeldOut, measure_held_out, read_held_out
 from smpo.training.invert import cache_inversions, with_cached_inversions
+from smpo.training.options import ImplicitOptions
 from smpo.training.order import example_at
 from smpo.training.result import metrics_of
 from smpo.training.trainer import train

@@ -10,7 +10,7 @@ import pytest
 import smpo
 from smpo.core.errors import ConfigError
 from smpo.core.registry import Registry
-from smpo.data.formats import FORMATS
+from smpo.data import FORMATS
 from smpo.labels import LABELS
 from smpo.models import FAMILIES
 from smpo.noising import NOISINGS

@@ -13,8 +13,8 @@ from smpo.core.errors import DataError, StaleError
 from smpo.data.pair_set import PairSet
 from smpo.labels import LABELS
 from smpo.preparation.label import LabelTable, label_pairs
+from smpo.preparation.options import PairOptions
 from smpo.preparation.pairs import prepare_pairs
-from smpo.preparation.row_checks import PairOptions
 from smpo.preparation.score import ScoreTable, score_pairs
 from tests.data.pictures import encoded, write_parquet
 from tests.preparation.scorers import Brightness

@@ -17,7 +17,8 @@ from smpo.data.pair_set import PairSet
 from smpo.models import FAMILIES
 from smpo.pipeline.config import load_recipe
 from smpo.preparation import cache
-from smpo.preparation.cache import CacheOptions, cache_pairs
+from smpo.preparation.cache import cache_pairs
+from smpo.preparation.options import CacheOptions
 from smpo.training import cached
 from smpo.training.invert import cache_inversions
 from smpo.training.trainer import train

@@ -7,8 +7,8 @@ import pytest
 from PIL import PngImagePlugin
 
 from smpo.data.image_text import prompt_in
+from smpo.preparation.options import PairOptions
 from smpo.preparation.pairs import describe, prepare_pairs
-from smpo.preparation.row_checks import PairOptions
 from tests.data.pictures import encoded, picture
 
 A1111 = "a cat, (red:1.2)\non a sofa\nNegative prompt: dog\nSteps: 20, Sampler: Euler a, CFG scale: 7"

@@ -12,7 +12,8 @@ from smpo.data.layouts import NAMES
 from smpo.data.records import RawPair
 from smpo.data.rows import judgement
 from smpo.data.values import RowProblem
-from smpo.preparation.row_checks import PairOptions, check_pair
+from smpo.preparation.options import PairOptions
+from smpo.preparation.row_checks import check_pair
 from tests.data.pictures import png
 
 FIELDS = {name: name for name in NAMES} | {"image_0": "chosen", "image_1": "rejected"}

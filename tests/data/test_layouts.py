@@ -18,8 +18,9 @@ import pytest
 from smpo.core.errors import ConfigError, DataError
 from smpo.data.formats import detect_format, open_source
 from smpo.data.records import PairSource, RawPair
+from smpo.preparation.options import PairOptions
 from smpo.preparation.pairs import prepare_pairs
-from smpo.preparation.row_checks import PairOptions, check_pair
+from smpo.preparation.row_checks import check_pair
 from tests.data.pictures import png, write_jsonl, write_parquet
 
 A, B, C = png(0), png(1), png(2)

@@ -20,8 +20,9 @@ from smpo.data.layouts import Readings
 from smpo.data.row_images import ImageFiles
 from smpo.data.rows import raw_pair
 from smpo.data.values import Unreadable
+from smpo.preparation.options import PairOptions
 from smpo.preparation.pairs import prepare_pairs
-from smpo.preparation.row_checks import PairOptions, check_pair
+from smpo.preparation.row_checks import check_pair
 from tests.data.pictures import png
 
 ANY = PairOptions(max_dropped_fraction=1.0)

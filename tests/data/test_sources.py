@@ -9,7 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from smpo.core.errors import ConfigError, DataError
-from smpo.data.formats import ACCEPTED, FORMATS, detect_format, open_source
+from smpo.data import FORMATS
+from smpo.data.formats import ACCEPTED, detect_format, open_source
 from smpo.data.images import content_uid
 from tests.data.pictures import good_row, png, write_folders, write_jsonl, write_parquet
 

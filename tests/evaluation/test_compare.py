@@ -12,7 +12,7 @@ from smpo.evaluation.scores import ImageScores, evaluate_images
 from smpo.evaluation.statistics import holm_adjusted, win_rate
 from smpo.report.before_after import before_after
 from smpo.report.wording import headline
-from smpo.sampling import ImageSet
+from smpo.sampling.image_set import ImageSet
 from tests.image_sets import Brightness, make_image_set
 
 

@@ -13,7 +13,7 @@ import torch
 from smpo.core.errors import ConfigError, DataError, StaleError
 from smpo.evaluation.image_sets import compare_evaluated
 from smpo.evaluation.scores import ImageScores, evaluate_images
-from smpo.rewards.scoring import ScoringOptions
+from smpo.rewards.options import ScoringOptions
 from smpo.sampling.image_set import ImageSet
 from tests.image_sets import Brightness, Pixels, Verifier
 

@@ -24,7 +24,7 @@ from smpo.models.loading import KINDS, empty_network, load_network, prove_networ
 from smpo.models.proof import prove_pipeline, prove_training
 from smpo.models.sd import StableDiffusion
 from smpo.models.weight_files import Header, WeightFile
-from smpo.sampling import GenerationOptions
+from smpo.sampling.options import GenerationOptions
 from smpo.sampling.pipelines import load_pipeline
 
 Damage = Callable[[Path], None]

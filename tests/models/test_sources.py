@@ -13,7 +13,8 @@ from smpo.models.sd import StableDiffusion
 from smpo.models.sources import local_denoiser, local_pipeline
 from smpo.pipeline.config import load_recipe
 from smpo.pipeline.stages import base_model, compared_models
-from smpo.sampling import GenerationOptions, generate_images
+from smpo.sampling.options import GenerationOptions
+from smpo.sampling.sets import generate_images
 from tests.tiny_pipelines import save_random_sd
 
 OLD, NEW = "1" * 40, "2" * 40  # commits

@@ -17,7 +17,8 @@ from smpo.data.pair_set import PairSet
 from smpo.models import FAMILIES
 from smpo.models.sd import StableDiffusion
 from smpo.preparation import cache as cache_stage
-from smpo.preparation.cache import CacheOptions, LatentCache, cache_pairs, prompt_rows
+from smpo.preparation.cache import LatentCache, cache_pairs, prompt_rows
+from smpo.preparation.options import CacheOptions
 from smpo.preparation.pairs import prepare_pairs
 from tests.training.conftest import write_jsonl_pairs
 from tests.training.faults import PowerCut

@@ -5,7 +5,8 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
-from smpo.preparation.crops import Crops, resized_size, views_of
+from smpo.preparation.crops import resized_size, views_of
+from smpo.preparation.options import Crops
 
 
 def ramp(width: int, height: int) -> Image.Image:

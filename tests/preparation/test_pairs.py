@@ -15,8 +15,9 @@ from smpo.data import images
 from smpo.data.images import content_uid
 from smpo.data.pair_set import PairImages, PairSet
 from smpo.preparation import pairs as stage
+from smpo.preparation.options import PairOptions
 from smpo.preparation.pairs import describe, prepare_pairs
-from smpo.preparation.row_checks import CHOICES, DEFECTS, PairOptions
+from smpo.preparation.row_checks import CHOICES, DEFECTS
 from tests.data.pictures import PNG_HEAD, encoded, good_row, picture, png, write_folders, write_jsonl, write_parquet
 
 ANY = PairOptions(max_dropped_fraction=1.0)

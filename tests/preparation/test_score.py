@@ -15,7 +15,7 @@ from smpo.data.pair_set import PairSet
 from smpo.preparation.pairs import prepare_pairs
 from smpo.preparation.score import ScoreTable, describe, score_pairs
 from smpo.rewards.clip import ClipScore
-from smpo.rewards.scoring import ScoringOptions
+from smpo.rewards.options import ScoringOptions
 from tests.data.pictures import PNG_HEAD, good_row, png, write_jsonl, write_parquet
 from tests.preparation.scorers import Brightness, MeanPixel, expected_score
 from tests.rewards.conftest import save_clip

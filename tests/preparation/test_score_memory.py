@@ -16,7 +16,7 @@ from pathlib import Path
 from smpo.data.pair_set import PairSet
 from smpo.preparation.pairs import prepare_pairs
 from smpo.preparation.score import score_pairs
-from smpo.rewards.scoring import ScoringOptions
+from smpo.rewards.options import ScoringOptions
 from tests.preparation.scorers import Brightness
 def peak_mb(process="self"):
     return int(re.search(r"VmHWM:\\s+(\\d+) kB", Path(f"/proc/{process}/status").read_text())[1]) // 1024

@@ -13,7 +13,7 @@ from smpo.core.processes import this_process
 from smpo.data.pair_set import PairSet
 from smpo.preparation.score import ScoreTable, score_pairs
 from smpo.rewards.clip import ClipScore
-from smpo.rewards.scoring import ScoringOptions
+from smpo.rewards.options import ScoringOptions
 from tests.preparation.scorers import Brightness
 from tests.ranks import ranked
 from tests.rewards.conftest import save_clip

@@ -26,8 +26,7 @@ from smpo.report.tables import paper_tables
 from smpo.report.theme import DARK, LIGHT, save
 from smpo.report.training_figures import label_distribution, read_metrics, running_mean, training_curves
 from smpo.report.wording import decimals, interval_text, joined, shortened
-from smpo.sampling import ImageSet
-from smpo.sampling.image_set import SealedImage
+from smpo.sampling.image_set import ImageSet, SealedImage
 from tests.image_sets import Brightness
 
 VOID = {"meta", "img", "source", "br"}

@@ -15,8 +15,9 @@ from smpo.rewards.aesthetic import Aesthetic
 from smpo.rewards.clip import ClipScore
 from smpo.rewards.hpsv2 import HpsV2
 from smpo.rewards.imagereward import ImageReward
-from smpo.rewards.learnt import DTYPES, LearntScorer
+from smpo.rewards.learnt import LearntScorer
 from smpo.rewards.pickscore import PickScore
+from smpo.rewards.settings import DTYPES
 from smpo.rewards.tokenisation import ImageRewardTokens
 from tests.rewards.goldens.cases import PROMPTS, pixel_values
 from tests.rewards.published import (

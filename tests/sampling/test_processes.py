@@ -11,7 +11,10 @@ import torch
 from smpo.core import parts
 from smpo.core.errors import DataError, ProcessError
 from smpo.core.processes import this_process
-from smpo.sampling import GenerationOptions, ImageSet, generate_images, sets
+from smpo.sampling import sets
+from smpo.sampling.image_set import ImageSet
+from smpo.sampling.options import GenerationOptions
+from smpo.sampling.sets import generate_images
 from tests.ranks import ranked
 
 PROMPTS = [f"number {i} of seven" for i in range(7)]

@@ -18,16 +18,12 @@ from smpo.core.artefacts import read_manifest
 from smpo.core.errors import ConfigError, DataError, StaleError
 from smpo.models import sources
 from smpo.prompts import Prompt
-from smpo.sampling import (
-    GenerationOptions,
-    ImageSet,
-    generate_images,
-    generate_shared,
-    image_seed,
-    load_pipeline,
-    render,
-    sample_grid,
-)
+from smpo.sampling.image_set import ImageSet
+from smpo.sampling.options import GenerationOptions
+from smpo.sampling.pipelines import load_pipeline
+from smpo.sampling.rendering import image_seed, render, sample_grid
+from smpo.sampling.sets import generate_images
+from smpo.sampling.store import generate_shared
 
 PROMPTS = ["a red cat", "two blue dogs", "a green boat at the left", "a fish", "a small yellow star"]
 FAST = GenerationOptions(num_inference_steps=3, batch_size=2)

@@ -16,14 +16,10 @@ from smpo.core import locks, parts
 from smpo.core.artefacts import Artefact, finish, read_manifest
 from smpo.core.errors import DataError, StaleError
 from smpo.prompts import Prompt
-from smpo.sampling import (
-    GenerationOptions,
-    ImageSet,
-    ImageSetReport,
-    generate_images,
-    generate_shared,
-)
-from smpo.sampling.sets import ImageSetSpec
+from smpo.sampling.image_set import ImageSet
+from smpo.sampling.options import GenerationOptions
+from smpo.sampling.sets import ImageSetReport, ImageSetSpec, generate_images
+from smpo.sampling.store import generate_shared
 from tests.ranks import ranked
 
 PROMPTS = [Prompt("a cat", "Animals", "Basic"), Prompt("a dog", "Animals"), Prompt("a car", "Vehicles", "Basic")]

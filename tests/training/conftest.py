@@ -14,8 +14,9 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from smpo.data.pair_set import PairSet
 from smpo.labels import LABELS
 from smpo.models import FAMILIES
-from smpo.preparation.cache import CacheOptions, cache_pairs
+from smpo.preparation.cache import cache_pairs
 from smpo.preparation.label import label_pairs
+from smpo.preparation.options import CacheOptions
 from smpo.preparation.pairs import prepare_pairs
 from smpo.training.run import Run
 from tests.tiny_pipelines import unet

@@ -11,7 +11,8 @@ from smpo.core.randomness import normal_per_seed
 from smpo.core.records import TrainingBatch
 from smpo.data.pair_set import PairSet
 from smpo.models import FAMILIES
-from smpo.preparation.cache import CacheOptions, LatentCache, cache_pairs
+from smpo.preparation.cache import LatentCache, cache_pairs
+from smpo.preparation.options import CacheOptions
 from smpo.training.batches import MicroBatches, Share
 from smpo.training.order import Example, ExampleOrder, draws_of, example_at
 from smpo.training.run import Run

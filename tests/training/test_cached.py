@@ -16,7 +16,8 @@ from smpo.core.errors import DataError, NonFiniteError, StaleError
 from smpo.data.pair_set import PairSet
 from smpo.models import FAMILIES
 from smpo.models.sd import StableDiffusion
-from smpo.preparation.cache import CacheOptions, LatentCache, cache_pairs
+from smpo.preparation.cache import LatentCache, cache_pairs
+from smpo.preparation.options import CacheOptions
 from smpo.training import cached
 from smpo.training.batches import MicroBatches, Share
 from smpo.training.invert import cache_inversions, with_cached_inversions

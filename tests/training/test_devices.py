@@ -11,7 +11,8 @@ from accelerate import Accelerator, PartialState
 from smpo.data.pair_set import PairSet
 from smpo.models import FAMILIES
 from smpo.preparation import cache
-from smpo.preparation.cache import CacheOptions, LatentCache, cache_pairs
+from smpo.preparation.cache import LatentCache, cache_pairs
+from smpo.preparation.options import CacheOptions
 from smpo.training import trainer
 from smpo.training.checkpoint import load_checkpoint
 from smpo.training.run import Run

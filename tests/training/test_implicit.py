@@ -12,7 +12,8 @@ from smpo.evaluation.implicit_accuracy import implicit_accuracy
 from smpo.evaluation.statistics import share_interval
 from smpo.maths.preference import implicit_margin
 from smpo.training.batches import MicroBatches, Share
-from smpo.training.implicit import HeldOut, ImplicitOptions, held_out_margins, measure_held_out, read_held_out
+from smpo.training.implicit import HeldOut, held_out_margins, measure_held_out, read_held_out
+from smpo.training.options import ImplicitOptions
 from smpo.training.order import Example, ExampleOrder
 from smpo.training.run import Run
 from smpo.training.step import StepParts, prepare, training_step

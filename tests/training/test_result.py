@@ -19,7 +19,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from smpo.core.artefacts import read_manifest
 from smpo.models.saving import old_name
 from smpo.models.sd import StableDiffusion
-from smpo.sampling import GenerationOptions
+from smpo.sampling.options import GenerationOptions
 from smpo.training import result
 from smpo.training.cards import model_card, public_name
 from smpo.training.checkpoint import load_checkpoint

@@ -1,10 +1,10 @@
-"""Tables from a name to an object given as "module:attribute", resolved on use so that listing imports nothing."""
+"""Tables from a name to a class given as "module:Class", resolved on use so that listing imports nothing."""
 
 import dataclasses
 import importlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -12,17 +12,54 @@ from smpo.core.checks import check_known, did_you_mean, listed
 from smpo.core.errors import ConfigError
 from smpo.core.flag_names import flag_hint
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
-class Registry(Mapping[str, str]):
-    """A read-only table of one seam: name -> "module:attribute"."""
+T = TypeVar("T")
 
-    def __init__(self, kind: str, entries: Mapping[str, str]) -> None:
+
+@dataclasses.dataclass(frozen=True)
+class Member:
+    """A class whose module is slow to import, and the base class that holds its settings.
+
+    Attributes:
+        implementation: "module:Class" of what `build` gives.
+        settings: "module:Class" of the dataclass from which it inherits all its fields and checks of values.
+    """
+
+    implementation: str
+    settings: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NoSettings:
+    """The settings of a member that has none."""
+
+
+class Registry(Mapping[str, str], Generic[T]):
+    """A read-only table of one seam: name -> "module:Class". A recipe names a member and gives its settings.
+
+    A member is a frozen, keyword-only dataclass whose fields are its settings. Its `__post_init__` raises ConfigError
+    for a bad value. To add a member, write the class and one line in the table.
+
+    Settings are read and checked whenever a recipe is loaded, so reading them must not import torch. There are two ways:
+
+    - The module of the class imports no torch at its top. Then the entry is the text "module:Class".
+    - The module imports torch or transformers (a model family, a scorer). Then the fields and checks stand in a small
+      dataclass in a module that imports neither, the class inherits from it and adds no field, and the entry is
+      `Member("module:Class", settings="module:Settings")`. A member without settings uses `NoSettings` of this module.
+
+    The type T is the protocol that every member fulfils; the room of the seam defines it, with its contract.
+    """
+
+    def __init__(self, kind: str, entries: Mapping[str, str | Member]) -> None:
         self.kind = kind
-        self._entries = dict(entries)
+        self._entries = {
+            name: Member(entry, settings=entry) if isinstance(entry, str) else entry for name, entry in entries.items()
+        }
 
     def __getitem__(self, name: str) -> str:
-        check_known(name, self._entries, what=self.kind)
-        return self._entries[name]
+        return self._member(name).implementation
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._entries)
@@ -30,10 +67,19 @@ class Registry(Mapping[str, str]):
     def __len__(self) -> int:
         return len(self._entries)
 
-    def resolve(self, name: str) -> Any:
-        """The object that `name` stands for; ConfigError names the nearest entry when there is none."""
-        module, attribute = self[name].split(":")
-        return getattr(importlib.import_module(module), attribute)
+    def resolve(self, name: str) -> Callable[..., T]:
+        """The class that `name` stands for; ConfigError names the nearest entry when there is none."""
+        implementation: Callable[..., T] = _imported(self._member(name).implementation)
+        return implementation
+
+    def settings_class(self, name: str) -> "type[DataclassInstance]":
+        """The dataclass of the settings of `name`, imported without torch; errors as `resolve`."""
+        settings: type[DataclassInstance] = _imported(self._member(name).settings)
+        return settings
+
+    def fields(self, name: str) -> list[str]:
+        """The settings that the member `name` takes; errors as `resolve`."""
+        return _settable(self.settings_class(name))
 
     def named(self, settings: Mapping[str, Any], *, section: str = "") -> str:
         """The member that `settings` name; ConfigError if they name none, or one that there is not.
@@ -42,36 +88,58 @@ class Registry(Mapping[str, str]):
         """
         if "name" not in settings:
             raise ConfigError(f"{section or self.kind}.name: required, but missing; known: {listed(self)}")
-        check_known(settings["name"], self._entries, what=self.kind)
-        return settings["name"]
+        name = settings["name"]
+        self._member(name)
+        return str(name)
 
-    def build(self, settings: Mapping[str, Any], *, section: str = "") -> Any:
+    def build(self, settings: Mapping[str, Any], *, section: str = "") -> T:
         """The member named by `settings["name"]`, constructed from the other settings (strict: see `check_fields`).
 
         `section` is where they stand in a recipe, for messages; by default the kind.
         """
-        settings, section = dict(settings), section or self.kind
-        member = self.resolve(self.named(settings, section=section))
-        del settings["name"]
-        check_fields(member, settings, section=section)
-        try:
-            return TypeAdapter(member).validate_python(settings)
-        except ValidationError as error:
-            raise ConfigError(one_line(error, section=section)) from error
+        member: T = self._constructed(self.resolve(self.named(settings, section=section)), settings, section)
+        return member
+
+    def checked(self, settings: Mapping[str, Any], *, section: str = "") -> "DataclassInstance":
+        """The settings alone, complete and checked as by `build`, as an object of `settings_class`."""
+        kind = self.settings_class(self.named(settings, section=section))
+        checked: DataclassInstance = self._constructed(kind, settings, section)
+        return checked
 
     def resolved(self, settings: Mapping[str, Any], *, section: str = "") -> dict[str, Any]:
         """`settings` completed with the defaults of the dataclass it names: what a resolved recipe shows."""
-        member = self.build(settings, section=section)
-        return {"name": settings["name"], **dataclasses.asdict(member)}
+        return {"name": settings["name"], **dataclasses.asdict(self.checked(settings, section=section))}
+
+    def _member(self, name: str) -> Member:
+        check_known(name, self._entries, what=self.kind)
+        return self._entries[name]
+
+    def _constructed(self, kind: Any, settings: Mapping[str, Any], section: str) -> Any:
+        """An object of the dataclass `kind`, from `settings` but for their name."""
+        values, section = {key: value for key, value in settings.items() if key != "name"}, section or self.kind
+        check_fields(kind, values, section=section)
+        try:
+            return TypeAdapter(kind).validate_python(values)
+        except ValidationError as error:
+            raise ConfigError(one_line(error, section=section)) from error
 
 
-def check_fields(member: Any, settings: Mapping[str, Any], *, section: str) -> None:
+def check_fields(member: "type[DataclassInstance]", settings: Mapping[str, Any], *, section: str) -> None:
     """Raise ConfigError for a key of `settings` that is no init field of the dataclass `member`."""
-    known = [field.name for field in dataclasses.fields(member) if field.init]
+    known = _settable(member)
     for key in settings:
         if key not in known:
             hint = flag_hint(key) or did_you_mean(key, known)
             raise ConfigError(f"{section}.{key}: unknown key; known: {listed(['name', *known])}.{hint}")
+
+
+def _settable(kind: "type[DataclassInstance]") -> list[str]:
+    return [field.name for field in dataclasses.fields(kind) if field.init]
+
+
+def _imported(place: str) -> Any:
+    module, attribute = place.split(":")
+    return getattr(importlib.import_module(module), attribute)
 
 
 KINDS = {

@@ -5,7 +5,8 @@ import io
 import numpy as np
 
 from smpo.cost.architecture import Architecture
-from smpo.preparation.cache import BLOCK_PAIRS, BLOCK_PROMPTS, CacheOptions
+from smpo.preparation.cache import BLOCK_PAIRS, BLOCK_PROMPTS
+from smpo.preparation.options import CacheOptions
 from smpo.training.cached import block_size
 from smpo.training.order import ExampleOrder
 

@@ -1,1 +1,13 @@
 """Seam of the outside world's pair sets: where pairs of images come from and how they are read in bounded memory."""
+
+from smpo.core.registry import Registry
+
+TABLES = ("jsonl", "csv", "tsv", "json")
+FORMATS = Registry("data.format", {
+    "parquet": "smpo.data.parquet:ParquetPairs",
+    "hf": "smpo.data.huggingface:HuggingFacePairs",
+    **dict.fromkeys(TABLES, "smpo.data.tables:TablePairs"),
+    "metadata": "smpo.data.tables:TablePairs",
+    "folders": "smpo.data.folders:FolderPairs",
+    "tar": "smpo.data.tars:TarPairs",
+})

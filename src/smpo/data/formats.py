@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from smpo.core.errors import DataError
-from smpo.core.registry import Registry
+from smpo.data import FORMATS, TABLES
 from smpo.data.entries import ENTRIES
 from smpo.data.folders import ends_of, sides_of
 from smpo.data.layouts import Readings
@@ -14,16 +14,6 @@ from smpo.data.parquet_files import files_below, open_parquet
 from smpo.data.rankings import ranks_images
 from smpo.data.records import PairSource, SourceOptions
 from smpo.data.tables import METADATA, tables_in
-
-TABLES = ("jsonl", "csv", "tsv", "json")
-FORMATS = Registry("data.format", {
-    "parquet": "smpo.data.parquet:ParquetPairs",
-    "hf": "smpo.data.huggingface:HuggingFacePairs",
-    **dict.fromkeys(TABLES, "smpo.data.tables:TablePairs"),
-    "metadata": "smpo.data.tables:TablePairs",
-    "folders": "smpo.data.folders:FolderPairs",
-    "tar": "smpo.data.tars:TarPairs",
-})
 
 ACCEPTED = ("a .parquet file or a folder of them (parquet), a folder from datasets' save_to_disk or a hub id "
             "owner/name (hf), a .jsonl, .json, .csv or .tsv file, a folder with one of these or with metadata.*, "

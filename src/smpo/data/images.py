@@ -11,7 +11,6 @@ from smpo.core.errors import DataError
 from smpo.data.image_text import without_text
 
 MAX_PIXELS = 89_478_485  # pillow's own limit against decompression bombs (256 MiB of RGB), here an error, not a warning
-MAX_ASPECT = 32.0  # long side / short side; a cache of 1024 px then resizes an image to 34 million px at most (100 MB)
 KINDS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")  # pillow knows 40 more, one of which runs Ghostscript
 
 

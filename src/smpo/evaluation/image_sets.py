@@ -10,8 +10,8 @@ from smpo.evaluation.appearance import Appearance, measure_images
 from smpo.evaluation.compare import Comparison, compare
 from smpo.evaluation.indicators import diversity, drifts
 from smpo.evaluation.scores import STAGE, evaluate_images
+from smpo.rewards.options import ScoringOptions
 from smpo.rewards.scorer import Scorer
-from smpo.rewards.scoring import ScoringOptions
 from smpo.sampling.image_set import ImageSet
 
 APPEARANCE = "appearance"

@@ -25,14 +25,15 @@ from smpo.core.artefacts import (
 from smpo.core.errors import ConfigError
 from smpo.core.names import check_names
 from smpo.core.processes import main_first, this_process, wait_for_all
+from smpo.evaluation.options import COLUMNS
 from smpo.rewards.blocks import Progress, ScoreBlocks, fill
+from smpo.rewards.options import ScoringOptions
 from smpo.rewards.scorer import Scorer
-from smpo.rewards.scoring import Request, ScoringOptions
+from smpo.rewards.scoring import Request
 from smpo.sampling.image_set import ImageSet, read_image
 
 STAGE = "evaluate"
 TABLE = "scores.parquet"
-COLUMNS = ("index", "prompt", "seed", "file")
 PARTS = "parts"  # finished blocks of an interrupted run, by scorer
 
 

@@ -1,8 +1,8 @@
 """Seam 4: model families. A family hides how a model is loaded, conditioned, asked for noise and saved."""
 
-from smpo.core.registry import Registry
+from smpo.core.registry import Member, Registry
 
 FAMILIES = Registry("model.family", {
-    "sd": "smpo.models.sd:StableDiffusion",
-    "sdxl": "smpo.models.sdxl:StableDiffusionXL",
+    "sd": Member("smpo.models.sd:StableDiffusion", settings="smpo.models.settings:FamilySettings"),
+    "sdxl": Member("smpo.models.sdxl:StableDiffusionXL", settings="smpo.models.settings:FamilySettings"),
 })

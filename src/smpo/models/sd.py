@@ -18,22 +18,15 @@ from smpo.models import kohya, parts, saving, schedules
 from smpo.models.fitting import check_unet, checked_configs, completed, index_of, scheduler_class
 from smpo.models.folders import Part
 from smpo.models.loading import load_network
+from smpo.models.settings import FamilySettings
 from smpo.models.sources import local_denoiser, local_pipeline
 
 Texts = list[tuple[CLIPTokenizer, nn.Module]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class StableDiffusion:
-    """The family of StableDiffusionPipeline.
-
-    Attributes:
-        source: diffusers folder, hub id, `package://` data or single file.
-        revision: hub revision; None is the newest.
-    """
-
-    source: str
-    revision: str | None = None
+class StableDiffusion(FamilySettings):
+    """The family of StableDiffusionPipeline."""
 
     pipeline_class: ClassVar[str] = "StableDiffusionPipeline"
     pipeline_options: ClassVar[dict[str, Any]] = {

@@ -19,8 +19,8 @@ from smpo.core.errors import ConfigError
 from smpo.core.names import BASE, check_names
 from smpo.core.registry import one_line
 from smpo.core.sections import Section
-from smpo.data.formats import FORMATS
-from smpo.evaluation.scores import COLUMNS as IMAGE_COLUMNS
+from smpo.data import FORMATS
+from smpo.evaluation.options import COLUMNS as IMAGE_COLUMNS
 from smpo.labels import LABELS
 from smpo.models import FAMILIES
 from smpo.noising import NOISINGS
@@ -28,16 +28,13 @@ from smpo.objectives import OBJECTIVES, needs_reference_model
 from smpo.pipeline.hints import dotted_keys, key_hint, sections_of
 from smpo.pipeline.places import with_places_expanded
 from smpo.pipeline.reading import parse_override, read_recipe
-from smpo.preparation.cache import CacheOptions
-from smpo.preparation.row_checks import PairOptions
+from smpo.preparation.options import CacheOptions, PairOptions
 from smpo.report.published import PublishedNumbers
 from smpo.rewards import SCORERS
-from smpo.rewards.scoring import ScoringOptions
-from smpo.sampling import GenerationOptions
+from smpo.rewards.options import ScoringOptions
+from smpo.sampling.options import GenerationOptions
 from smpo.training.cached import check_cacheable
-from smpo.training.implicit import ImplicitOptions
-from smpo.training.options import TrainingOptions
-from smpo.training.policy.lora import check_one_copy
+from smpo.training.options import ImplicitOptions, TrainingOptions, check_one_copy
 
 SEAMS = {"model": FAMILIES, "labels": LABELS, "noising": NOISINGS, "objective": OBJECTIVES}
 

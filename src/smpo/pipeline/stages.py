@@ -47,7 +47,8 @@ from smpo.report.before_after import before_after
 from smpo.report.run_report import ReportContent, write_report
 from smpo.report.tables import paper_tables
 from smpo.rewards import SCORERS
-from smpo.sampling import ImageSet, generate_shared
+from smpo.sampling.image_set import ImageSet
+from smpo.sampling.store import generate_shared
 from smpo.training.batches import TrainingPairs
 from smpo.training.implicit import HeldOut, measure_held_out, read_held_out
 from smpo.training.invert import cache_inversions, with_cached_inversions

@@ -9,12 +9,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
 from diffusers import AutoencoderKL
-from pydantic import Field
 from torch import Tensor
 
 from smpo.core.artefacts import Artefact, Status, begin, fingerprint, finish
@@ -22,14 +20,14 @@ from smpo.core.errors import DataError
 from smpo.core.parts import Parts, SealedBlocks
 from smpo.core.precision import float32_products
 from smpo.core.processes import local_device
-from smpo.core.sections import Section
 from smpo.data.images import decode_image
 from smpo.data.pair_set import PairImages, PairSet
 from smpo.models.part_digests import check_same_parts, encoder_parts
 from smpo.models.parts import posterior_moments
 from smpo.models.schedules import check_timesteps
 from smpo.models.sd import StableDiffusion
-from smpo.preparation.crops import Crops, views_of
+from smpo.preparation.crops import views_of
+from smpo.preparation.options import CacheOptions
 from smpo.prompts.lengths import LongPrompts, long_prompts
 
 MODEL = "model."  # in front of a part's name among the inputs
@@ -37,33 +35,6 @@ BLOCK_PAIRS = 128
 BLOCK_PROMPTS = 1024
 
 Progress = Callable[[int, int | None], None]
-
-
-class CacheOptions(Section):
-    """What is stored of each image and prompt.
-
-    Attributes:
-        crop: where the square is cut: the middle, or a random place that depends on the image alone.
-    """
-
-    resolution: int = Field(512, ge=8, le=8192, multiple_of=8, description="px; the shorter side, then a square crop")
-    crop: Literal["center", "random"] = "center"
-    crops: int = Field(1, gt=0, description="crops stored of each image")
-    flips: bool = Field(True, description="store the mirrored crops too")
-    sizes: Literal["constant", "real"] = Field(
-        "constant", description="SDXL's size conditioning: as if uncropped (the released scripts), or the image's own"
-    )
-    empty_prompt: Literal["encode", "zeros"] = Field(
-        "encode", description="what stands for a dropped caption: the empty prompt, or zeros as in SDXL's inference"
-    )
-    dtype: Literal["float32", "float16"] = Field("float32", description="of the stored moments and embeddings")
-    vae_dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="in which the VAE computes")
-    batch_size: int = Field(8, gt=0, description="images a VAE call")
-
-    @property
-    def views(self) -> Crops:
-        """The views of each image."""
-        return Crops(self.resolution, crop=self.crop, crops=self.crops, flips=self.flips)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from smpo.core.randomness import generator
+from smpo.preparation.options import Crops
 
 
 @dataclass(frozen=True)
@@ -24,27 +25,6 @@ class View:
     pixels: Tensor
     size: tuple[int, int, int, int, int, int]
 
-
-@dataclass(frozen=True)
-class Crops:
-    """Which views of an image are made.
-
-    Attributes:
-        resolution: side of the square, px; the shorter side is resized to it (bilinear, as the DPO family does).
-        crop: "center" or "random".
-        crops: how many crops, each with its own position.
-        flips: whether each crop is followed by its mirror image.
-    """
-
-    resolution: int
-    crop: str = "center"
-    crops: int = 1
-    flips: bool = True
-
-    @property
-    def num_views(self) -> int:
-        """Views of each image."""
-        return self.crops * (2 if self.flips else 1)
 
 
 def views_of(image: Image.Image, crops: Crops, *, key: str) -> list[View]:

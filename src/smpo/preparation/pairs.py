@@ -22,7 +22,8 @@ from smpo.data.formats import detect_format, open_source
 from smpo.data.images import content_uid
 from smpo.data.pair_set import INDEX, INDEX_SCHEMA, SOURCE, STAGE
 from smpo.data.records import PairSource, RawPair
-from smpo.preparation.row_checks import CHOICES, CheckedPair, PairOptions, check_pair
+from smpo.preparation.options import PairOptions
+from smpo.preparation.row_checks import CHOICES, CheckedPair, check_pair
 
 Progress = Callable[[int, int | None], None]
 """(units done, units in all or None) -> nothing; called after each piece of work."""

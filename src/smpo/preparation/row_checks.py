@@ -3,63 +3,14 @@
 import math
 import re
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
-from smpo.core.checks import check_fraction
-from smpo.core.errors import ConfigError
-from smpo.data.images import MAX_ASPECT, ImageError, content_uid, decode_image
-from smpo.data.layouts import check_renames
+from smpo.data.images import ImageError, content_uid, decode_image
 from smpo.data.records import RawPair
+from smpo.preparation.options import PairOptions
 
 DEFECTS = ("malformed_row", "missing_image", "empty_caption", "missing_label", "invalid_label", "duplicate_pair_id",
            "identical_images", "undecodable_image", "truncated_image", "oversized_image")
 CHOICES = ("human_tie", "excluded_caption", "narrow_image")  # dropped because the options say so; the source is sound
-
-
-@dataclass(frozen=True)
-class PairOptions:
-    """What a pair set is made of.
-
-    Attributes:
-        format: a name in `FORMATS`, or auto.
-        split: split of the source, where it has several.
-        drop_human_ties: drop pairs on which nobody decided: label_0 or p_win is 0.5, and the other says no more.
-        labelled: every pair must have a human label: label_0 or votes.
-        max_dropped_fraction: refuse a source with a larger fraction of defective rows, in [0, 1]; ties do not count.
-        exclude_words: drop pairs whose caption contains one of these as a whole word; case is ignored.
-        max_rows: read no more than so many rows of the source, chosen at random; those of a smaller number are among
-            those of a larger one. None reads all.
-        columns: name of a field -> the source's own column, e.g. {prompt: my_text, chosen: good, rejected: bad}.
-        image_root: folder that the source's relative paths of images start from; None is its own folder.
-        max_aspect: drop pairs with an image whose long side is more than so many times the short one: resized to the
-            training's resolution it would fill the memory, and a square crop would show next to nothing of it.
-    """
-
-    format: str = "auto"
-    split: str | None = None
-    drop_human_ties: bool = True
-    labelled: bool = True
-    max_dropped_fraction: float = 0.1
-    exclude_words: tuple[str, ...] = ()
-    max_rows: int | None = None
-    columns: dict[str, str] | None = None
-    image_root: str | None = None
-    max_aspect: float = MAX_ASPECT
-
-    def __post_init__(self) -> None:
-        check_fraction(max_dropped_fraction=self.max_dropped_fraction)
-        check_renames(self.columns)
-        if not self.max_aspect >= 1:
-            raise ConfigError(f"max_aspect must be >= 1, got {self.max_aspect}")
-        if self.max_rows is not None and self.max_rows < 1:
-            raise ConfigError(f"max_rows must be >= 1, got {self.max_rows}")
-
-    @property
-    def how_to_read(self) -> dict[str, Any]:
-        """What `open_source` has to know besides the source and its format."""
-        root = None if self.image_root is None else str(Path(self.image_root).expanduser().resolve())
-        return {"split": self.split, "columns": self.columns, "image_root": root}
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,9 @@ from pathlib import Path
 from smpo.core.artefacts import write_atomically
 from smpo.core.errors import DataError
 from smpo.prompts import Source
-from smpo.sampling import GenerationOptions, ImageSet, ImageSetReport, Progress, generate_images
+from smpo.sampling.image_set import ImageSet
+from smpo.sampling.options import GenerationOptions
+from smpo.sampling.sets import ImageSetReport, Progress, generate_images
 
 PAIRS_FILE, VERB = "pairs.jsonl", "sample"
 

@@ -18,8 +18,9 @@ from smpo.core.processes import main_first, this_process, wait_for_all
 from smpo.data.images import decode_image
 from smpo.data.pair_set import PairSet
 from smpo.rewards.blocks import Progress, ScoreBlocks, fill
+from smpo.rewards.options import ScoringOptions
 from smpo.rewards.scorer import Scorer
-from smpo.rewards.scoring import Request, ScoringOptions
+from smpo.rewards.scoring import Request
 
 STAGE = "score"
 TABLE = "scores.parquet"

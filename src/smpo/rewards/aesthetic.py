@@ -15,6 +15,7 @@ from smpo.rewards.affine_head import AffineHead
 from smpo.rewards.clip_cosine import read_config
 from smpo.rewards.learnt import LearntScorer
 from smpo.rewards.preprocessing import ShortestSide
+from smpo.rewards.settings import AestheticSettings
 from smpo.rewards.weights import existing, load_model, local_file, model_files, read_tensors, shapes_of
 
 HEAD = "sac+logos+ava1-l14-linearMSE.pth"
@@ -22,16 +23,8 @@ TEXT_SIDE = ("text_model.", "text_projection.", "logit_scale")  # of the whole C
 
 
 @dataclass(frozen=True, kw_only=True)
-class Aesthetic(LearntScorer):
-    """The LAION aesthetic predictor v2 (sac+logos+ava1, linear, MSE); it does not read the prompt.
-
-    Attributes:
-        source: file of the head, or hub id or folder with it. The default mirrors the author's repository.
-        clip: hub id or folder of OpenAI's CLIP ViT-L/14.
-    """
-
-    source: str = "camenduru/improved-aesthetic-predictor"
-    clip: str = "openai/clip-vit-large-patch14"
+class Aesthetic(AestheticSettings, LearntScorer):
+    """The LAION aesthetic predictor v2; its settings are explained in `AestheticSettings`."""
 
     name: ClassVar[str] = "aesthetic"
     units: ClassVar[str] = "rating, about 1 to 10"

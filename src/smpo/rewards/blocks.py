@@ -18,8 +18,9 @@ from torch import Tensor
 
 from smpo.core.artefacts import write_atomically
 from smpo.core.processes import this_process, wait_for_all
+from smpo.rewards.options import ScoringOptions
 from smpo.rewards.scorer import Scorer
-from smpo.rewards.scoring import Rows, ScoringOptions, Verdicts, score_blocks
+from smpo.rewards.scoring import Rows, Verdicts, score_blocks
 
 Progress = Callable[[str, int, int], None]
 """Called after each batch with (scorers and images per second, rows done, rows in all)."""

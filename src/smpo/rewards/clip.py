@@ -9,13 +9,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from smpo.core.checks import check_known
 from smpo.rewards.clip_cosine import ClipCosine, load_clip
-from smpo.rewards.pickscore import LAION_VIT_H, ClipFolderScorer
+from smpo.rewards.pickscore import ClipFolderScorer
 from smpo.rewards.preprocessing import LongestSide, ShortestSide
+from smpo.rewards.settings import ClipSettings
 from smpo.rewards.tokenisation import OPEN_CLIP_MARKS, OPENAI_MARKS, OpenClipTokens
-
-OWN = "own"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,14 +21,12 @@ class Preset:
     """A published way to compute a CLIP score.
 
     Attributes:
-        source: where its weights are.
         preprocessing: its image part.
         marks: of its tokenizer.
         prefix: put before every prompt.
         weight: None = the cosine itself, else weight * max(cosine, 0).
     """
 
-    source: str
     preprocessing: ShortestSide | LongestSide
     marks: tuple[str, str] = OPENAI_MARKS
     prefix: str = ""
@@ -39,37 +35,20 @@ class Preset:
 
 PRESETS: Mapping[str, Preset] = MappingProxyType({
     "vit-h-14-laion2b": Preset(  # Diffusion-DPO's, whose values near 0.38 the paper reports
-        source=LAION_VIT_H, preprocessing=LongestSide(), marks=OPEN_CLIP_MARKS),
+        preprocessing=LongestSide(), marks=OPEN_CLIP_MARKS),
     "vit-l-14-openai": Preset(
-        source="openai/clip-vit-large-patch14", preprocessing=ShortestSide(library="torchvision")),
+        preprocessing=ShortestSide(library="torchvision")),
     "vit-b-32-openai": Preset(  # CLIPScore (Hessel et al. 2021)
-        source="openai/clip-vit-base-patch32", preprocessing=ShortestSide(library="torchvision"),
+        preprocessing=ShortestSide(library="torchvision"),
         prefix="A photo depicts ", weight=2.5),
 })
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClipScore(ClipFolderScorer):
-    """CLIP score of a preset, by default the paper's, or of any CLIPModel with its own preprocessing and tokenizer.
+class ClipScore(ClipSettings, ClipFolderScorer):
+    """CLIP score; its settings are explained in `ClipSettings`."""
 
-    Attributes:
-        preset: a name of `PRESETS`, or "own": preprocessing and tokenizer of `processor`, as transformers does it.
-            None = "own" where a source is given, else "vit-h-14-laion2b".
-        source: of the weights; None = the preset's.
-    """
-
-    source: str | None = None
-    preset: str | None = None
     name: ClassVar[str] = "clip"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        preset = self.preset or (OWN if self.source else next(iter(PRESETS)))
-        check_known(preset, [*PRESETS, OWN], what="clip preset")
-        if preset == OWN and not self.source:
-            raise ValueError("preset own needs a source; give one, or name another preset")
-        object.__setattr__(self, "preset", preset)
-        object.__setattr__(self, "source", self.source or PRESETS[preset].source)
 
     @property
     def units(self) -> str:

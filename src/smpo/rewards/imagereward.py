@@ -15,6 +15,7 @@ from smpo.core.errors import DataError
 from smpo.rewards.affine_head import AffineHead
 from smpo.rewards.learnt import LearntScorer
 from smpo.rewards.preprocessing import ShortestSide
+from smpo.rewards.settings import ImageRewardSettings
 from smpo.rewards.tokenisation import BERT_FILES, BertIds, ImageRewardTokens
 from smpo.rewards.weights import Tensors, existing, load_model, local_file, local_folder, read_tensors, shapes_of
 
@@ -35,16 +36,8 @@ VISION_BLOCK_NAMES = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImageReward(LearntScorer):
-    """ImageReward v1.0 (Xu et al. 2023): a rating normalised to mean 0 and deviation 1 over its training data.
-
-    Attributes:
-        source: hub id or folder of ImageReward.pt and med_config.json.
-        tokenizer: hub id or folder of bert-base-uncased's vocabulary.
-    """
-
-    source: str = "THUDM/ImageReward"
-    tokenizer: str = "google-bert/bert-base-uncased"
+class ImageReward(ImageRewardSettings, LearntScorer):
+    """ImageReward v1.0; its settings are explained in `ImageRewardSettings`."""
 
     name: ClassVar[str] = "imagereward"
     units: ClassVar[str] = "standard deviations of its training ratings"

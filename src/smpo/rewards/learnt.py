@@ -13,13 +13,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from smpo.core.checks import check_device, check_known
 from smpo.core.precision import float32_products
 from smpo.core.processes import local_device
 from smpo.rewards.scorer import Preprocessing
+from smpo.rewards.settings import LearntSettings
 from smpo.rewards.weights import hashes
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 PLACES = {"device", "source", "revision", "processor", "clip", "tokenizer"}
 """Fields that say where something is or runs: not they decide a score, but the content of the files."""
 THREADS = 8  # pillow's resize releases the interpreter lock
@@ -36,29 +35,13 @@ class Model(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LearntScorer(ABC):
-    """A reward model of the hub or of local files. Not an entry of `SCORERS` itself.
-
-    Attributes:
-        source: hub id, local path or package:// of the weights.
-        revision: commit or branch of a hub model.
-        dtype: of weights and activations; normalisation, dot products and heads are always float32.
-        device: "auto" = the process's own GPU, or the CPU where there is none.
-    """
-
-    source: str
-    revision: str | None = None
-    dtype: str = "float32"
-    device: str = "auto"
+class LearntScorer(LearntSettings, ABC):
+    """A reward model of the hub or of local files. Not an entry of `SCORERS` itself."""
 
     name: ClassVar[str]
     units: ClassVar[str]
     bounds: ClassVar[tuple[float, float] | None]
     higher_is_better: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        check_known(self.dtype, DTYPES, what="scorer.dtype")
-        check_device(self.device, what="scorer.device")
 
     @property
     @abstractmethod
@@ -130,7 +113,7 @@ class LearntScorer(ABC):
     @cached_property
     def _model(self) -> Model:
         device = torch.device(local_device() if self.device == "auto" else self.device)
-        return self._load(device, DTYPES[self.dtype])
+        return self._load(device, getattr(torch, self.dtype))
 
     @abstractmethod
     def _load(self, device: torch.device, dtype: torch.dtype) -> Model:

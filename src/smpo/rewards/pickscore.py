@@ -10,22 +10,14 @@ import torch
 from smpo.rewards.clip_cosine import ClipCosine, load_clip
 from smpo.rewards.learnt import LearntScorer
 from smpo.rewards.preprocessing import ShortestSide
+from smpo.rewards.settings import ClipFolderSettings, PickScoreSettings
 from smpo.rewards.tokenisation import CLIP_FILES, TransformersClipTokens
 from smpo.rewards.weights import existing, local_folder, model_files
 
-LAION_VIT_H = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
-
 
 @dataclass(frozen=True, kw_only=True)
-class ClipFolderScorer(LearntScorer):
-    """Cosine of a CLIPModel in transformers' layout. Not an entry of `SCORERS` itself.
-
-    Attributes:
-        source: hub id, local folder or package:// of the model.
-        processor: the same of tokenizer and preprocessor_config.json; None = `source`.
-    """
-
-    processor: str | None = None
+class ClipFolderScorer(ClipFolderSettings, LearntScorer):
+    """Cosine of a CLIPModel in transformers' layout. Not an entry of `SCORERS` itself."""
 
     units: ClassVar[str] = "cosine"
     bounds: ClassVar[tuple[float, float]] = (-1.0, 1.0)
@@ -60,9 +52,7 @@ class ClipFolderScorer(LearntScorer):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PickScore(ClipFolderScorer):
-    """PickScore v1 (Kirstain et al. 2023) as Diffusion-DPO and SmPO use it: the cosine, without logit_scale."""
+class PickScore(PickScoreSettings, ClipFolderScorer):
+    """PickScore v1; its settings are explained in `PickScoreSettings`."""
 
-    source: str = "yuvalkirstain/PickScore_v1"
-    processor: str | None = LAION_VIT_H
     name: ClassVar[str] = "pickscore"

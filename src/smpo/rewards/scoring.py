@@ -14,14 +14,13 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 from PIL import Image
-from pydantic import Field
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from smpo.core.artefacts import fingerprint
 from smpo.core.errors import DataError
-from smpo.core.sections import Section
 from smpo.core.signals import left_to_parent
+from smpo.rewards.options import ScoringOptions
 from smpo.rewards.scorer import Preprocessing, Scorer
 
 MAX_WORKERS = 8  # unless more are asked for
@@ -30,14 +29,6 @@ Layout = tuple[tuple[int, ...], ...]
 """For each row of a block, the positions of its images among the block's requests."""
 Verdicts = Sequence[Sequence[dict[str, bool]]]
 """For each row and image of it, which attributes are right."""
-
-
-class ScoringOptions(Section):
-    """How images are scored. Other batches or blocks move a float32 score by 1e-6 at most, other workers by nothing."""
-
-    batch_size: int = Field(32, gt=0, description="images a call of a scorer")
-    workers: int | None = Field(None, ge=0, description="decoding processes; None: one per core, 8 at most")
-    block_size: int = Field(256, gt=0, description="rows per file, which is what an interruption can lose")
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
 from smpo.core.artefacts import Artefact, Status, begin, finish, hash_file, write_atomically
@@ -15,7 +14,6 @@ from smpo.core.precision import float32_products
 from smpo.core.processes import local_device, main_first
 from smpo.core.randomness import derive_seed
 from smpo.core.records import Predict
-from smpo.core.sections import Section
 from smpo.maths.preference import implicit_margin
 from smpo.models.part_digests import DENOISER, SCHEDULER, check_trained, part_digest
 from smpo.models.schedules import check_timesteps
@@ -24,25 +22,12 @@ from smpo.models.sources import local_denoiser
 from smpo.noising.forward import Forward
 from smpo.preparation.cache import LatentCache, check_encoders
 from smpo.training.batches import MicroBatches, Share, TrainingPairs
-from smpo.training.options import OptimizerOptions, TrainingOptions
+from smpo.training.options import ImplicitOptions, OptimizerOptions, TrainingOptions
 from smpo.training.order import Example, ExampleOrder
 from smpo.training.step import pair_errors, side_errors
 
 STAGE = "evaluate"  # the verb that measures it
 FILE = "margins.npz"
-
-
-class ImplicitOptions(Section):
-    """Where on the noise schedule the margins are taken; every pair gets the same timesteps and its own fixed noise.
-
-    Attributes:
-        timesteps: at which margins are taken; a pair's margin is their mean.
-        seed: of the noise.
-    """
-
-    timesteps: tuple[int, ...] = Field((100, 300, 500, 700, 900), min_length=1)
-    seed: int = Field(0, ge=0)
-    batch_size: int = Field(8, gt=0, description="pairs a forward pass; changes the speed only")
 
 
 @dataclass(frozen=True)

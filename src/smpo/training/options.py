@@ -85,6 +85,16 @@ class LoraOptions(Section):
         return self.rank if self.alpha is None else self.alpha
 
 
+def check_one_copy(init_weights: str | None, reference_weights: str | None) -> None:
+    """ConfigError where the reference has other weights than those under the policy's adapters."""
+    if reference_weights not in (None, init_weights):
+        raise ConfigError(
+            "training.lora keeps one copy of the weights, whose adapters are off for the reference; got "
+            f"init_weights={init_weights} and reference_weights={reference_weights}: leave reference_weights out, "
+            "or set training.lora=null"
+        )
+
+
 class TrainingOptions(Section):
     """How the policy is trained.
 
@@ -166,3 +176,16 @@ class TrainingOptions(Section):
                 f"{num_processes}, got {self.batch_size}; change micro_batch_size or the number of processes"
             )
         return self.batch_size // together
+
+
+class ImplicitOptions(Section):
+    """Where on the noise schedule the margins are taken; every pair gets the same timesteps and its own fixed noise.
+
+    Attributes:
+        timesteps: at which margins are taken; a pair's margin is their mean.
+        seed: of the noise.
+    """
+
+    timesteps: tuple[int, ...] = Field((100, 300, 500, 700, 900), min_length=1)
+    seed: int = Field(0, ge=0)
+    batch_size: int = Field(8, gt=0, description="pairs a forward pass; changes the speed only")

@@ -12,7 +12,8 @@ from smpo.core.artefacts import Artefact, Status, begin, finish, hash_file, is_c
 from smpo.core.errors import DataError, StaleError
 from smpo.models.export import export, family_of_folder
 from smpo.preparation.cache import check_encoders
-from smpo.sampling import GenerationOptions, sample_grid
+from smpo.sampling.options import GenerationOptions
+from smpo.sampling.rendering import sample_grid
 from smpo.training.cards import model_card
 from smpo.training.checkpoint import checkpoints
 from smpo.training.policy.finite import check_finite, non_finite

@@ -35,10 +35,11 @@ from smpo.training.batches import MicroBatches, Share, ignore_signals_in_worker
 from smpo.training.checkpoint import TrainState, load_checkpoint, save_checkpoint
 from smpo.training.joining import join_processes
 from smpo.training.metrics import SUMS, MetricsLog, step_sums, summarise
+from smpo.training.options import check_one_copy
 from smpo.training.parallel import from_environment
 from smpo.training.parallel.replicated import Replicated
 from smpo.training.policy.finite import check_finite, non_finite
-from smpo.training.policy.lora import AdaptersOff, add_adapters, check_one_copy, restore_trained, trained_parameters
+from smpo.training.policy.lora import AdaptersOff, add_adapters, restore_trained, trained_parameters
 from smpo.training.policy.optimizers import ema_update_, learning_rate, set_learning_rate
 from smpo.training.policy.speed import speed_up
 from smpo.training.result import check_not_beyond, finish_run, open_run, save_samples

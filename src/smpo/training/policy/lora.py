@@ -12,7 +12,6 @@ from peft import LoraConfig
 from torch import Tensor, nn
 
 from smpo.core.checks import check_known
-from smpo.core.errors import ConfigError
 from smpo.training.options import LoraOptions
 
 ADAPTER = "smpo"
@@ -39,16 +38,6 @@ class AdaptersOff(nn.Module):
         finally:
             self.unet.enable_adapters()
             self.unet.train(training)
-
-
-def check_one_copy(init_weights: str | None, reference_weights: str | None) -> None:
-    """ConfigError where the reference has other weights than those under the policy's adapters."""
-    if reference_weights not in (None, init_weights):
-        raise ConfigError(
-            "training.lora keeps one copy of the weights, whose adapters are off for the reference; got "
-            f"init_weights={init_weights} and reference_weights={reference_weights}: leave reference_weights out, "
-            "or set training.lora=null"
-        )
 
 
 def add_adapters(unet: UNet2DConditionModel, options: LoraOptions, *, seed: int) -> None:

@@ -1,0 +1,108 @@
+"""The options of the stages that make the pair set and its cache. Imports no torch, so that recipes load at once."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from smpo.core.checks import check_fraction
+from smpo.core.errors import ConfigError
+from smpo.core.sections import Section
+from smpo.data.layouts import check_renames
+
+MAX_ASPECT = 32.0  # long side / short side; a cache of 1024 px then resizes an image to 34 million px at most (100 MB)
+
+
+@dataclass(frozen=True)
+class PairOptions:
+    """What a pair set is made of.
+
+    Attributes:
+        format: a name in `FORMATS`, or auto.
+        split: split of the source, where it has several.
+        drop_human_ties: drop pairs on which nobody decided: label_0 or p_win is 0.5, and the other says no more.
+        labelled: every pair must have a human label: label_0 or votes.
+        max_dropped_fraction: refuse a source with a larger fraction of defective rows, in [0, 1]; ties do not count.
+        exclude_words: drop pairs whose caption contains one of these as a whole word; case is ignored.
+        max_rows: read no more than so many rows of the source, chosen at random; those of a smaller number are among
+            those of a larger one. None reads all.
+        columns: name of a field -> the source's own column, e.g. {prompt: my_text, chosen: good, rejected: bad}.
+        image_root: folder that the source's relative paths of images start from; None is its own folder.
+        max_aspect: drop pairs with an image whose long side is more than so many times the short one: resized to the
+            training's resolution it would fill the memory, and a square crop would show next to nothing of it.
+    """
+
+    format: str = "auto"
+    split: str | None = None
+    drop_human_ties: bool = True
+    labelled: bool = True
+    max_dropped_fraction: float = 0.1
+    exclude_words: tuple[str, ...] = ()
+    max_rows: int | None = None
+    columns: dict[str, str] | None = None
+    image_root: str | None = None
+    max_aspect: float = MAX_ASPECT
+
+    def __post_init__(self) -> None:
+        check_fraction(max_dropped_fraction=self.max_dropped_fraction)
+        check_renames(self.columns)
+        if not self.max_aspect >= 1:
+            raise ConfigError(f"max_aspect must be >= 1, got {self.max_aspect}")
+        if self.max_rows is not None and self.max_rows < 1:
+            raise ConfigError(f"max_rows must be >= 1, got {self.max_rows}")
+
+    @property
+    def how_to_read(self) -> dict[str, Any]:
+        """What `open_source` has to know besides the source and its format."""
+        root = None if self.image_root is None else str(Path(self.image_root).expanduser().resolve())
+        return {"split": self.split, "columns": self.columns, "image_root": root}
+
+
+@dataclass(frozen=True)
+class Crops:
+    """Which views of an image are made.
+
+    Attributes:
+        resolution: side of the square, px; the shorter side is resized to it (bilinear, as the DPO family does).
+        crop: "center" or "random".
+        crops: how many crops, each with its own position.
+        flips: whether each crop is followed by its mirror image.
+    """
+
+    resolution: int
+    crop: str = "center"
+    crops: int = 1
+    flips: bool = True
+
+    @property
+    def num_views(self) -> int:
+        """Views of each image."""
+        return self.crops * (2 if self.flips else 1)
+
+
+class CacheOptions(Section):
+    """What is stored of each image and prompt.
+
+    Attributes:
+        crop: where the square is cut: the middle, or a random place that depends on the image alone.
+    """
+
+    resolution: int = Field(512, ge=8, le=8192, multiple_of=8, description="px; the shorter side, then a square crop")
+    crop: Literal["center", "random"] = "center"
+    crops: int = Field(1, gt=0, description="crops stored of each image")
+    flips: bool = Field(True, description="store the mirrored crops too")
+    sizes: Literal["constant", "real"] = Field(
+        "constant", description="SDXL's size conditioning: as if uncropped (the released scripts), or the image's own"
+    )
+    empty_prompt: Literal["encode", "zeros"] = Field(
+        "encode", description="what stands for a dropped caption: the empty prompt, or zeros as in SDXL's inference"
+    )
+    dtype: Literal["float32", "float16"] = Field("float32", description="of the stored moments and embeddings")
+    vae_dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="in which the VAE computes")
+    batch_size: int = Field(8, gt=0, description="images a VAE call")
+
+    @property
+    def views(self) -> Crops:
+        """The views of each image."""
+        return Crops(self.resolution, crop=self.crop, crops=self.crops, flips=self.flips)
