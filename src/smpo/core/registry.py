@@ -3,7 +3,7 @@
 import dataclasses
 import importlib
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
@@ -42,7 +42,7 @@ class Registry(Mapping[str, str], Generic[T]):
     A member is a frozen, keyword-only dataclass whose fields are its settings. Its `__post_init__` raises ConfigError
     for a bad value. To add a member, write the class and one line in the table.
 
-    Settings are read and checked whenever a recipe is loaded, so reading them must not import torch. There are two ways:
+    Loading a recipe reads and checks settings, so that must import no torch. There are two ways:
 
     - The module of the class imports no torch at its top. Then the entry is the text "module:Class".
     - The module imports torch or transformers (a model family, a scorer). Then the fields and checks stand in a small
@@ -67,10 +67,9 @@ class Registry(Mapping[str, str], Generic[T]):
     def __len__(self) -> int:
         return len(self._entries)
 
-    def resolve(self, name: str) -> Callable[..., T]:
+    def resolve(self, name: str) -> Any:
         """The class that `name` stands for; ConfigError names the nearest entry when there is none."""
-        implementation: Callable[..., T] = _imported(self._member(name).implementation)
-        return implementation
+        return _imported(self._member(name).implementation)
 
     def settings_class(self, name: str) -> "type[DataclassInstance]":
         """The dataclass of the settings of `name`, imported without torch; errors as `resolve`."""
@@ -108,7 +107,8 @@ class Registry(Mapping[str, str], Generic[T]):
 
     def resolved(self, settings: Mapping[str, Any], *, section: str = "") -> dict[str, Any]:
         """`settings` completed with the defaults of the dataclass it names: what a resolved recipe shows."""
-        return {"name": settings["name"], **dataclasses.asdict(self.checked(settings, section=section))}
+        checked = self.checked(settings, section=section)
+        return {"name": settings["name"], **dataclasses.asdict(checked)}
 
     def _member(self, name: str) -> Member:
         check_known(name, self._entries, what=self.kind)

@@ -1,9 +1,14 @@
 """Seam of the outside world's pair sets: where pairs of images come from and how they are read in bounded memory."""
 
+from typing import TYPE_CHECKING
+
 from smpo.core.registry import Registry
 
+if TYPE_CHECKING:
+    from smpo.data.records import PairSource
+
 TABLES = ("jsonl", "csv", "tsv", "json")
-FORMATS = Registry("data.format", {
+FORMATS: "Registry[PairSource]" = Registry("data.format", {
     "parquet": "smpo.data.parquet:ParquetPairs",
     "hf": "smpo.data.huggingface:HuggingFacePairs",
     **dict.fromkeys(TABLES, "smpo.data.tables:TablePairs"),

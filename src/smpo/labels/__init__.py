@@ -1,8 +1,13 @@
 """Plug-in point 1, labels: who wins each pair, and with what probability. The contract of a member: `label.Label`."""
 
+from typing import TYPE_CHECKING
+
 from smpo.core.registry import Registry
 
-LABELS = Registry("labels", {
+if TYPE_CHECKING:
+    from smpo.labels.label import Label
+
+LABELS: "Registry[Label]" = Registry("labels", {
     "hard": "smpo.labels.hard:Hard",
     "smoothed": "smpo.labels.smoothed:Smoothed",
     "votes": "smpo.labels.votes:Votes",

@@ -1,8 +1,10 @@
 """Seam 4: model families. A family hides how a model is loaded, conditioned, asked for noise and saved."""
 
+from typing import Any
+
 from smpo.core.registry import Member, Registry
 
-FAMILIES = Registry("model.family", {
+FAMILIES: Registry[Any] = Registry("model.family", {
     "sd": Member("smpo.models.sd:StableDiffusion", settings="smpo.models.settings:FamilySettings"),
     "sdxl": Member("smpo.models.sdxl:StableDiffusionXL", settings="smpo.models.settings:FamilySettings"),
 })

@@ -5,9 +5,11 @@ Every one says what it must be given:
     chain_length: so many rows of a batch in a row belong together: one pair with the same draws, at rising timesteps.
 """
 
+from typing import Any
+
 from smpo.core.registry import Registry
 
-NOISINGS = Registry("noising", {
+NOISINGS: Registry[Any] = Registry("noising", {
     "forward": "smpo.noising.forward:Forward",
     "ddim": "smpo.noising.inversion:DDIM",
     "renoise": "smpo.noising.inversion:ReNoise",

@@ -11,7 +11,7 @@ from typing import Any
 
 from smpo.core.registry import Registry
 
-OBJECTIVES = Registry("objective", {
+OBJECTIVES: Registry[Any] = Registry("objective", {
     "smpo": "smpo.objectives.smpo:SmPO",
     "dpo": "smpo.objectives.dpo:DPO",
     "sft": "smpo.objectives.sft:SFT",

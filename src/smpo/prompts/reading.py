@@ -14,7 +14,7 @@ from smpo.data.values import RowProblem, as_text, is_missing, shown
 from smpo.prompts.files import COLUMNS, READERS, Entries
 from smpo.prompts.record import Prompt
 
-DATASETS = Registry("source of prompts", {"hf": "smpo.prompts.huggingface:read_dataset"})
+DATASETS: Registry[Entries] = Registry("source of prompts", {"hf": "smpo.prompts.huggingface:read_dataset"})
 HPDV2_STYLES = ("anime", "concept-art", "paintings", "photo")
 Source = Path | str | Sequence[Path | str | Prompt]
 
