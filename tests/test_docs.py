@@ -11,6 +11,7 @@ import pytest
 from smpo.cli.app import VERBS
 from smpo.pipeline.config import load_recipe
 from smpo.sweep.plan import load_sweep
+from tests.test_layers import ROWS
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -55,11 +56,20 @@ def test_commands_of_pages_are_found():
     assert sum(len(commands_of(path.read_text())) for path in PAGES) > 30
 
 
-def test_every_folder_of_the_tree_exists():
-    tree = DESIGN[DESIGN.index("```\nsrc/smpo/") :]
-    folders = re.findall(r"^  (\w+)/ ", tree, flags=re.MULTILINE)
+def test_the_design_page_has_every_room():
+    table = DESIGN[DESIGN.index("## The rooms") :]
     rooms = {path.parent.name for path in (ROOT / "src" / "smpo").glob("*/__init__.py")}
-    assert set(folders) == rooms | {"recipes"}
+    assert set(re.findall(r"^\| `(\w+)` \|", table, flags=re.MULTILINE)) == rooms
+
+
+def test_the_pictures_of_the_design_page_are_those_of_the_code():
+    spec = importlib.util.spec_from_file_location("pictures", ROOT / "docs" / "tools" / "pictures.py")
+    pictures = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(pictures)
+    for name, text in pictures.pictures().items():
+        assert (ROOT / "docs" / "images" / name).read_text() == text, "run python docs/tools/pictures.py"
+    every = {room for floor in pictures.floors(ROWS) for room in floor}
+    assert every == {path.parent.name for path in (ROOT / "src" / "smpo").glob("*/__init__.py")}
 
 
 @pytest.mark.parametrize("path", PROSE, ids=lambda path: path.name)

@@ -22,6 +22,8 @@ FREE_BELOW = ("scoring.also.", "evaluation.scorers.", "generation.models.", "rep
 NO_KEYS = ("report.html", "report.md", "training.optimizers.", "model.safetensors", "labels.parquet")  # files, modules
 FENCE = re.compile(r"^```.*?^```[^\n]*$", re.MULTILINE | re.DOTALL)
 
+PYTHON = re.compile(r"^```python\n.*?^```", re.MULTILINE | re.DOTALL)
+
 
 @pytest.fixture(scope="module")
 def reference() -> ModuleType:
@@ -64,7 +66,7 @@ def test_every_key_of_a_resolved_recipe_is_in_the_reference(reference, name):
 def test_every_recipe_key_that_a_page_names_exists(reference, path):
     known = reference.all_keys()
     sections = "|".join(Recipe.model_fields)
-    named = re.findall(rf"(?<![\w./])(?:{sections})(?:\.[a-z_]+)+(?=[=`:, ])", path.read_text())
+    named = re.findall(rf"(?<![\w./])(?:{sections})(?:\.[a-z_]+)+(?=[=`:, ])", PYTHON.sub("", path.read_text()))
     assert [key for key in named if key not in known and not key.startswith(FREE_BELOW + NO_KEYS)] == []
 
 
@@ -135,3 +137,14 @@ def test_the_tutorials_recipe_needs_the_memory_that_it_says(in_tutorial, changes
 def test_tutorials_name_bases_that_ship():
     for text in recipes_of(OWN_PAIRS):
         assert yaml.safe_load(text)["base"] in shipped_recipes()
+
+
+# --- the changelog ---
+
+def test_renamed_keys_have_their_new_names(reference):
+    page = (ROOT / "CHANGELOG.md").read_text()
+    table = page[page.index("### Renamed") : page.index("Modules moved")]
+    rows = re.findall(r"^\| `([\w.]+)` \| `([\w.]+)` \|$", table, flags=re.MULTILINE)
+    assert len(rows) >= 4
+    for old, new in rows:
+        assert old not in reference.all_keys() and new in reference.all_keys()

@@ -1,0 +1,60 @@
+"""The how-to pages: the code that they show is put where they say, and run."""
+
+import importlib
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import smpo
+
+PAGES = Path(__file__).parents[1] / "docs" / "how-to"
+FILE = re.compile(r"^```python\n# (src|tests)/([\w/]+)\.py\n(.*?)^```", re.MULTILINE | re.DOTALL)
+LINE = re.compile(r"^```python\n# in src/([\w/]+)\.py\n    \"(\w+)\": \"([\w.:]+)\",\n```", re.MULTILINE)
+
+
+def files_of(page: str) -> list[tuple[str, str, str]]:
+    """(src or tests, path without ending, text) of each file that a page shows."""
+    return FILE.findall((PAGES / page).read_text())
+
+
+@pytest.fixture
+def installed(request, tmp_path, monkeypatch) -> Iterator[list[str]]:
+    """The page's modules of src/smpo in their packages, and its line in its registry; names of its test files."""
+    page, tests = request.param, []
+    for kind, path, text in files_of(page):
+        target = tmp_path / kind / f"{path}.py"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(text)
+        if kind == "src":
+            room = importlib.import_module(".".join(path.split("/")[:-1]))
+            monkeypatch.setattr(room, "__path__", [*room.__path__, str(target.parent)])
+        else:
+            tests.append(str(target))
+    for module, name, place in LINE.findall((PAGES / page).read_text()):
+        room = importlib.import_module(module.replace("/", ".").removesuffix(".__init__"))
+        (registry,) = (value for value in vars(room).values() if type(value).__name__ == "Registry")
+        monkeypatch.setitem(registry._entries, name, place)
+        assert registry.resolve(name).__module__ == place.split(":")[0]
+    yield tests
+    for path in (path for kind, path, _ in files_of(page) if kind == "src"):
+        sys.modules.pop(path.replace("/", "."), None)
+
+
+@pytest.mark.parametrize("installed", sorted(path.name for path in PAGES.glob("*.md")), indirect=True)
+def test_the_tests_that_a_page_shows_pass_on_its_code(installed):
+    assert installed, "the page shows no test"
+    for path in installed:
+        module = importlib.util.module_from_spec(importlib.util.spec_from_file_location("shown", path))
+        module.__spec__.loader.exec_module(module)
+        shown = [value for name, value in vars(module).items() if name.startswith("test_")]
+        assert shown
+        for test in shown:
+            test()
+
+
+def test_pages_are_found():
+    assert {path.stem for path in PAGES.glob("*.md")} >= {"add-label", "add-scorer"}
+    assert Path(smpo.__file__).is_relative_to(PAGES.parents[1])
