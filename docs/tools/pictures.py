@@ -7,12 +7,17 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT))
+
+from tests.test_layers import ROWS  # noqa: E402  (the table that is checked)
+
 IMAGES = ROOT / "docs" / "images"
 
 STYLE = """<style>
 text { font: 14px system-ui, sans-serif; fill: #1f2430; text-anchor: middle; dominant-baseline: central }
 .note { font-size: 12px; fill: #555c6e; text-anchor: start }
-.stage { fill: #dfe4fb; stroke: #3f51b5 } .thing { fill: #fff; stroke: #8a90a3 } .point { fill: #fdeccc; stroke: #b26a00 }
+.stage { fill: #dfe4fb; stroke: #3f51b5 } .thing { fill: #fff; stroke: #8a90a3 }
+.point { fill: #fdeccc; stroke: #b26a00 }
 .floor { fill: #f3f4f8 } .arrow { stroke: #555c6e; stroke-width: 1.5; fill: none; marker-end: url(#tip) }
 </style>
 <defs><marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">
@@ -49,10 +54,9 @@ def box(x: float, y: float, width: float, kind: str, name: str) -> str:
     """A box with its name, centred at (x, y)."""
     height = BOX[1] if kind != "room" else 28
     shape = "point" if name in POINTS else "stage" if kind == "room" else kind
-    return (
-        f'<rect class="{shape}" x="{x - width / 2:g}" y="{y - height / 2:g}" width="{width:g}" height="{height}" rx="6"/>'
-        f'<text x="{x:g}" y="{y:g}">{name}</text>'
-    )
+    corner = f'x="{x - width / 2:g}" y="{y - height / 2:g}"'
+    rectangle = f'<rect class="{shape}" {corner} width="{width:g}" height="{height}" rx="6"/>'
+    return f'{rectangle}<text x="{x:g}" y="{y:g}">{name}</text>'
 
 
 def way_of_the_data() -> str:
@@ -100,9 +104,6 @@ def _svg(title: str, width: int, height: int, parts: list[str]) -> str:
 
 def pictures() -> dict[str, str]:
     """File name -> SVG."""
-    sys.path.insert(0, str(ROOT))
-    from tests.test_layers import ROWS  # the table that is checked
-
     return {"way-of-the-data.svg": way_of_the_data(), "rooms.svg": rooms(ROWS)}
 
 
