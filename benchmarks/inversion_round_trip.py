@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from smpo.maths.inversion import Refine, ddim_transfer, inversion_levels, invert, renoise_every
-from smpo.maths.schedule import alpha_bar
+from smpo.maths.inversion import Refine, inversion_levels, invert, renoise_every
+from smpo.maths.path import GaussianPath
 from smpo.models import FAMILIES
 from smpo.models.parts import posterior_moments
 from smpo.tiny.corpus import rendered, to_unit
@@ -63,7 +63,7 @@ class Counted:
 
 
 def setting(count: int, *, seed: int) -> tuple[Counted, Tensor, Tensor]:
-    """The model with the scenes' prompts, their clean latents (count, 4, 8, 8) and the alpha_bar table."""
+    """The model with the scenes' prompts, their clean latents (count, 4, 8, 8) and the path."""
     family = FAMILIES.build({"name": "sd", "source": MODEL})
     scenes, images = rendered(count, seed=seed)
     rng = np.random.default_rng(seed)
@@ -71,30 +71,30 @@ def setting(count: int, *, seed: int) -> tuple[Counted, Tensor, Tensor]:
     given, unet = family.condition(prompts, torch.zeros(count, 6)), family.load_denoiser().eval()
     x_0, _ = posterior_moments(family.load_vae(), to_unit(images))
     model = Counted(lambda x, labels, rows: family.predict(unet, x, labels, given.rows(rows)))
-    return model, x_0, family.alphas_cumprod
+    return model, x_0, family.path
 
 
-def sampled(predict: Ask, x: Tensor, levels: Tensor, table: Tensor) -> Tensor:
+def sampled(predict: Ask, x: Tensor, levels: Tensor, path: GaussianPath) -> Tensor:
     """DDIM from the last of `levels` (B, K + 1) down to the first, every prediction under the label it starts from."""
     rows = torch.arange(len(x))
     for near, far in reversed(list(zip(levels.T[:-1], levels.T[1:], strict=True))):
-        x = ddim_transfer(x, predict(x, far, rows), alpha_bar(table, far), alpha_bar(table, near))
+        x = path.transfer(x, predict(x, far, rows), far, near)
     return x
 
 
 @torch.no_grad()
 def measured(count: int, *, seed: int) -> list[dict[str, Any]]:
     """A row for each way, timestep and number of steps."""
-    model, x_0, table = setting(count, seed=seed)
+    model, x_0, path = setting(count, seed=seed)
     rows = []
     for t in TIMESTEPS:
         for steps in STEPS:
             levels = inversion_levels(torch.full((count,), t), num_steps=steps, grid="subdivide")
             for way, options in WAYS.items():
                 model.images = 0
-                x_t = invert(model, x_0, levels, alphas_cumprod=table, **options)
+                x_t = invert(model, x_0, levels, path=path, **options)
                 evaluations = model.images / count
-                error = sampled(model, x_t, levels, table) - x_0
+                error = sampled(model, x_t, levels, path) - x_0
                 rows.append({
                     "way": way, "t": t, "steps": steps, "evaluations": evaluations,
                     "rms": round(error.square().mean().sqrt().item(), 5),

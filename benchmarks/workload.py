@@ -271,7 +271,7 @@ def released_trainer(
         policy=policy, reference=family.load_denoiser(dtype=half).to(device).requires_grad_(False).eval(),
         vae=family.load_vae(half).to(device).requires_grad_(False),
         text_encoders=tuple(encoder.to(device, half).requires_grad_(False) for _, encoder in family._texts),
-        alphas_cumprod=family.alphas_cumprod.float().to(device), autocast=accelerator.autocast, half=half,
+        alphas_cumprod=family.path.alphas_cumprod.float().to(device), autocast=accelerator.autocast, half=half,
     )
     return ReleasedTrainer(models, build_optimizer(policy.parameters(), run.options.optimizer), options)
 

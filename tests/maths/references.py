@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from smpo.maths.path import EpsilonPath
+
 NUM_TRAIN_TIMESTEPS = 1000
 SD = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012, "num_train_timesteps": 1000}
 
@@ -30,6 +32,7 @@ def alphas_cumprod() -> np.ndarray:
 
 
 TABLE = torch.from_numpy(alphas_cumprod())
+PATH = EpsilonPath(TABLE)
 
 
 def abar_at(level: int) -> float:

@@ -9,10 +9,9 @@ import torch
 from torch import Tensor
 
 from smpo.core.errors import ConfigError
-from smpo.maths.inversion import REFINEMENTS, ddim_transfer, inversion_levels, invert, last_step, source_label
-from smpo.maths.schedule import alpha_bar, target_noise
+from smpo.maths.inversion import REFINEMENTS, inversion_levels, invert, last_step, source_label
 from tests.maths import references
-from tests.maths.references import TABLE, draw
+from tests.maths.references import PATH, TABLE, draw
 
 GRIDS_THAT_END_ON_T = ("subdivide", "fixed_stride")
 TIMESTEPS = torch.tensor([1, 2, 9, 101, 500, 999])
@@ -46,7 +45,7 @@ def gaussian_error(variance: float, t: int, steps: int, **options: str) -> float
     """Relative error of the inverted latent of x_0 = 1 under the exact Gaussian model."""
     levels = inversion_levels(torch.tensor([t]), num_steps=steps, grid="subdivide")
     x_t = invert(
-        references.gaussian_model(variance), torch.ones(1, 1).double(), levels, alphas_cumprod=TABLE, **options
+        references.gaussian_model(variance), torch.ones(1, 1).double(), levels, path=PATH, **options
     )
     return x_t.item() / references.gaussian_solution(variance, t) - 1
 
@@ -126,7 +125,7 @@ def test_unusable_grid_options_raise(options: dict, message: str) -> None:
 ])
 def test_unknown_conventions_raise(options: dict, message: str) -> None:
     with pytest.raises(ConfigError) as error:
-        invert(Recorder(), torch.ones(1, 1), torch.tensor([[-1, 5]]), alphas_cumprod=TABLE, **options)
+        invert(Recorder(), torch.ones(1, 1), torch.tensor([[-1, 5]]), path=PATH, **options)
     assert str(error.value) == message
 
 
@@ -149,10 +148,10 @@ def test_constant_noise_lands_exactly_on_t(grid: str, labels: str, refine: str, 
     """METHODS 18.4: x_t = sqrt(abar) x_0 + sqrt(1 - abar) eps and tau = eps, whatever the path."""
     x_0, eps = draw(6, 3), draw(6, 3, seed=1)
     levels = inversion_levels(TIMESTEPS, num_steps=steps, grid=grid)
-    x_t = invert(lambda x, t, rows: eps[rows], x_0, levels, alphas_cumprod=TABLE, labels=labels, refine=refine)
+    x_t = invert(lambda x, t, rows: eps[rows], x_0, levels, path=PATH, labels=labels, refine=refine)
     abar = TABLE[TIMESTEPS]
     assert torch.allclose(x_t, abar.sqrt()[:, None] * x_0 + (1 - abar).sqrt()[:, None] * eps, atol=1e-12)
-    assert torch.allclose(target_noise(x_t, x_0, abar), eps, atol=1e-11)
+    assert torch.allclose(PATH.target_of(x_t, x_0, TIMESTEPS), eps, atol=1e-11)
 
 
 # --- golden table of METHODS 18.4 ---
@@ -211,7 +210,7 @@ def test_heun_converges_at_second_order() -> None:
     def error(steps: int) -> float:
         x_t = invert(
             lambda x, t, rows: (2 / TABLE[t].sqrt() / (1 + sigma[t]))[:, None] * x, exact[0].view(1, 1),
-            torch.arange(0, 961, 960 // steps)[None], alphas_cumprod=TABLE, refine="heun",
+            torch.arange(0, 961, 960 // steps)[None], path=PATH, refine="heun",
         )
         return x_t.item() / exact[960].item() - 1
 
@@ -242,7 +241,7 @@ def test_one_step_by_hand(refine: str, labels: str, factors: tuple[float, str | 
     f = {0: 0.1, 500: 0.3}
     x_t = invert(
         lambda x, t, rows: f[t.item()] * x, torch.tensor([[2.0]]).double(), torch.tensor([[-1, 500]]),
-        alphas_cumprod=TABLE, labels=labels, refine=refine,
+        path=PATH, labels=labels, refine=refine,
     )
     assert x_t.item() == pytest.approx(a * 2 + b * e, abs=1e-13)
 
@@ -255,12 +254,11 @@ def test_denoising_with_the_stored_predictions_returns_x_0(grid: str, labels: st
     """In float32. At level 999 the way back divides by sqrt(abar) = 0.068, so round-off 6e-8 grows to about 1e-5."""
     x_0, model = draw(6, 5, dtype=torch.float32), Recorder()
     levels = inversion_levels(TIMESTEPS, num_steps=9, grid=grid)
-    x = invert(model, x_0, levels, alphas_cumprod=TABLE, labels=labels)
+    x = invert(model, x_0, levels, path=PATH, labels=labels)
     assert (x - x_0).abs().max() > 0.5
     moving = [k for k in range(levels.shape[1] - 1) if (levels[:, k] != levels[:, k + 1]).any()]
     for k, rows, noise in reversed(list(zip(moving, model.rows, model.predictions, strict=True))):
-        abar = alpha_bar(TABLE, levels[rows, k + 1]), alpha_bar(TABLE, levels[rows, k])
-        x[rows] = ddim_transfer(x[rows], noise, *abar)
+        x[rows] = PATH.transfer(x[rows], noise, levels[rows, k + 1], levels[rows, k])
     assert x.dtype == torch.float32
     assert torch.allclose(x, x_0, atol=3e-5)
 
@@ -268,7 +266,7 @@ def test_denoising_with_the_stored_predictions_returns_x_0(grid: str, labels: st
 def test_input_is_left_alone() -> None:
     x_0 = draw(6, 2)
     before = x_0.clone()
-    invert(Recorder(), x_0, inversion_levels(TIMESTEPS, num_steps=4, grid="subdivide"), alphas_cumprod=TABLE)
+    invert(Recorder(), x_0, inversion_levels(TIMESTEPS, num_steps=4, grid="subdivide"), path=PATH)
     assert torch.equal(x_0, before)
 
 
@@ -279,7 +277,7 @@ def test_input_is_left_alone() -> None:
 def test_batch_equals_its_rows_alone(grid: str, refine: str) -> None:
     x_0 = draw(6, 3)
     levels = inversion_levels(TIMESTEPS, num_steps=7, grid=grid)
-    options = {"alphas_cumprod": TABLE, "refine": refine}
+    options = {"path": PATH, "refine": refine}
     together = invert(Recorder(), x_0, levels, **options)
     for i in range(6):
         alone_levels = inversion_levels(TIMESTEPS[i:i + 1], num_steps=7, grid=grid)
@@ -296,7 +294,7 @@ def test_batch_equals_its_rows_alone(grid: str, refine: str) -> None:
 def test_order_of_the_batch_does_not_matter(grid: str, refine: str) -> None:
     order, x_0 = torch.tensor([3, 5, 0, 2, 4, 1]), draw(6, 3)
     levels = inversion_levels(TIMESTEPS, num_steps=7, grid=grid)
-    options = {"alphas_cumprod": TABLE, "refine": refine}
+    options = {"path": PATH, "refine": refine}
     straight = invert(Recorder(), x_0, levels, **options)
     shuffled = invert(lambda x, t, rows: Recorder()(x, t, order[rows]), x_0[order], levels[order], **options)
     assert torch.allclose(shuffled, straight[order], atol=1e-13)
@@ -311,7 +309,7 @@ def test_no_label_is_ever_negative(grid: str, labels: str, refine: str) -> None:
     """D18: the released code passes -99 or -199 to the UNet."""
     model = Recorder()
     levels = inversion_levels(TIMESTEPS, num_steps=9, grid=grid)
-    invert(model, draw(6, 2), levels, alphas_cumprod=TABLE, labels=labels, refine=refine)
+    invert(model, draw(6, 2), levels, path=PATH, labels=labels, refine=refine)
     asked = torch.cat(model.labels)
     assert asked.min() >= 0 and asked.max() <= 999
 
@@ -319,7 +317,7 @@ def test_no_label_is_ever_negative(grid: str, labels: str, refine: str) -> None:
 def labels_asked(t: int, steps: int, **options: str) -> list[int]:
     model = Recorder()
     levels = inversion_levels(torch.tensor([t]), num_steps=steps, grid="subdivide")
-    invert(model, draw(1, 2), levels, alphas_cumprod=TABLE, **options)
+    invert(model, draw(1, 2), levels, path=PATH, **options)
     return torch.cat(model.labels).tolist()
 
 
@@ -344,7 +342,7 @@ def test_number_of_predictions_of_each_sample(refine: str, extra: int, factor: i
     t, steps = torch.tensor([9, 112, 113, 500, 999]), 9
     for grid, expected in (("subdivide", [9] * 5), ("fixed_stride", [1, 1, 2, 5, 9])):
         model = Recorder()
-        invert(model, draw(5, 2), inversion_levels(t, num_steps=steps, grid=grid), alphas_cumprod=TABLE, refine=refine)
+        invert(model, draw(5, 2), inversion_levels(t, num_steps=steps, grid=grid), path=PATH, refine=refine)
         assert model.count(5) == [factor * n + extra for n in expected]
 
 

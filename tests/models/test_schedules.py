@@ -12,6 +12,7 @@ from diffusers import AutoencoderKL
 
 from smpo.core.errors import ConfigError
 from smpo.maths.betas import cosine_alphas_cumprod, linear_alphas_cumprod
+from smpo.maths.path import DiffusionPath, EpsilonPath, VPath
 from smpo.models.folders import Part
 from smpo.models.parts import posterior_moments
 from smpo.models.schedules import (
@@ -19,8 +20,8 @@ from smpo.models.schedules import (
     NEUTRAL,
     READ,
     SAMPLING_ONLY,
-    alphas_cumprod_of,
     check_timesteps,
+    path_of,
     training_schedule,
 )
 from tests.tiny_pipelines import vae
@@ -35,11 +36,11 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 
 
-def table_of(folder: Path, class_name: str, config: dict[str, Any]) -> torch.Tensor:
+def path_of_config(folder: Path, class_name: str, config: dict[str, Any]) -> DiffusionPath:
     folder = folder / "scheduler"
     folder.mkdir(exist_ok=True)
     (folder / "scheduler_config.json").write_text(json.dumps(config))
-    return alphas_cumprod_of(training_schedule(Part(folder), class_name))
+    return path_of(training_schedule(Part(folder), class_name))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -47,7 +48,7 @@ def test_tables_equal_diffusers(kind: str, tmp_path: Path) -> None:
     """To 1e-6: diffusers multiplies in float32."""
     for class_name in DESCRIBED_BY_BETAS:
         scheduler = getattr(diffusers, class_name)
-        table = table_of(tmp_path, class_name, KINDS[kind])
+        table = path_of_config(tmp_path, class_name, KINDS[kind]).alphas_cumprod
         assert table.dtype == torch.float64
         assert (table - scheduler(**KINDS[kind]).alphas_cumprod).abs().max() < 1e-6, class_name
 
@@ -58,7 +59,7 @@ def test_configs_as_diffusers_saves_them_are_read(tmp_path: Path) -> None:
         scheduler = getattr(diffusers, class_name)(beta_schedule="linear")
         scheduler.save_pretrained(tmp_path / "scheduler")
         schedule = training_schedule(Part(tmp_path / "scheduler"), class_name)
-        assert (alphas_cumprod_of(schedule) - scheduler.alphas_cumprod).abs().max() < 1e-6
+        assert (path_of(schedule).alphas_cumprod - scheduler.alphas_cumprod).abs().max() < 1e-6
 
 
 def test_hand_worked_tables() -> None:
@@ -68,6 +69,29 @@ def test_hand_worked_tables() -> None:
     assert cosine_alphas_cumprod(2).tolist() == pytest.approx([first, first * 0.001])
 
 
+def test_v_prediction_and_zero_terminal_snr_are_read(tmp_path: Path) -> None:
+    """As SD2.1's and NoobAI-XL's folders have them; the rescaled table is diffusers' but for its rounding."""
+    config = {**KINDS["scaled_linear"], "prediction_type": "v_prediction", "rescale_betas_zero_snr": True}
+    path = path_of_config(tmp_path, "DDIMScheduler", config)
+    assert isinstance(path, VPath) and path.alphas_cumprod[-1] == 0
+    assert (path.alphas_cumprod - diffusers.DDIMScheduler(**config).alphas_cumprod).abs().max() < 1e-6
+    plain = path_of_config(tmp_path, "PNDMScheduler", {**config, "rescale_betas_zero_snr": False})
+    assert isinstance(plain, VPath) and plain.alphas_cumprod[-1] > 0.004
+
+
+@pytest.mark.parametrize(("class_name", "config", "message"), [
+    ("DDIMScheduler", {"rescale_betas_zero_snr": True}, "needs prediction_type v_prediction, got epsilon"),
+    ("PNDMScheduler", {"rescale_betas_zero_snr": True, "prediction_type": "v_prediction"},
+     "rescale_betas_zero_snr is true, and a PNDMScheduler does not know it"),
+    ("DDIMScheduler", {"prediction_type": "sample"}, "is 'sample', and must be epsilon or v_prediction"),
+])
+def test_schedules_that_cannot_be_trained_are_refused(
+    class_name: str, config: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        path_of_config(tmp_path, class_name, config)
+
+
 def test_every_key_of_a_scheduler_is_read_harmless_or_refused() -> None:
     lists = (READ, SAMPLING_ONLY, tuple(NEUTRAL))
     names = [name for part in lists for name in part]
@@ -75,10 +99,10 @@ def test_every_key_of_a_scheduler_is_read_harmless_or_refused() -> None:
 
 
 def test_the_timesteps_asked_for_must_be_there() -> None:
-    table = linear_alphas_cumprod(500, beta_start=1e-4, beta_end=0.02)
-    check_timesteps(table, 499)
+    path = EpsilonPath(linear_alphas_cumprod(500, beta_start=1e-4, beta_end=0.02))
+    check_timesteps(path, 499)
     with pytest.raises(ConfigError) as error:
-        check_timesteps(table, 999)
+        check_timesteps(path, 999)
     assert str(error.value) == (
         "training.max_timestep must be less than the 500 timesteps of the model's scheduler, got 999; set it to 499 or "
         "less"

@@ -12,13 +12,12 @@ from smpo.core.errors import ConfigError
 from smpo.core.randomness import normal_per_seed
 from smpo.core.records import Conditioning, NoisyPair, TrainingBatch, flatten_sides
 from smpo.maths.inversion import GRIDS, inversion_levels, invert
-from smpo.maths.schedule import add_noise
 from smpo.noising import NOISINGS
 from smpo.noising.chained import Chained
 from smpo.noising.forward import Forward
 from smpo.noising.inversion import DDIM, Heun, Midpoint, ReNoise, ReNoiseEvery, guided
 from smpo.noising.released import Released
-from tests.maths.references import TABLE, released_levels, transfer
+from tests.maths.references import PATH, TABLE, released_levels, transfer
 from tests.seams.batches import SHAPE, Model, batch_of, winners
 
 LABELLED = (DDIM, ReNoise, Heun)
@@ -47,17 +46,16 @@ def joined(singles: list[NoisyPair]) -> NoisyPair:
 @pytest.mark.parametrize("noise", ["shared", "independent"])
 def test_forward_is_the_forward_process_on_the_returned_target(noise: str) -> None:
     batch = batch_of()
-    noisy = Forward(noise=noise)(refuse, batch, TABLE)
-    abar = TABLE[batch.timesteps]
+    noisy = Forward(noise=noise)(refuse, batch, PATH)
     for side in (0, 1):
-        assert torch.allclose(noisy.x_t[side], add_noise(batch.x_0[side], noisy.target[side], abar))
+        assert torch.allclose(noisy.x_t[side], PATH.mix(batch.x_0[side], noisy.target[side], batch.timesteps))
     assert torch.equal(noisy.timesteps, batch.timesteps)
     assert noisy.x_t.dtype == noisy.target.dtype == torch.float32
 
 
 def test_shared_noise_is_equal_on_both_sides_and_independent_noise_is_not() -> None:
-    shared = Forward(noise="shared")(refuse, batch_of(), TABLE).target
-    independent = Forward(noise="independent")(refuse, batch_of(), TABLE).target
+    shared = Forward(noise="shared")(refuse, batch_of(), PATH).target
+    independent = Forward(noise="independent")(refuse, batch_of(), PATH).target
     assert torch.equal(shared[0], shared[1])
     assert ((independent[0] - independent[1]).abs() > 1e-3).float().mean() > 0.9
 
@@ -66,11 +64,11 @@ def test_shared_noise_is_equal_on_both_sides_and_independent_noise_is_not() -> N
 def test_forward_noise_depends_on_seeds_alone(noise: str) -> None:
     """Other batch mates, another order and another global state: the same draw for the same seed."""
     forward = Forward(noise=noise)
-    together = forward(refuse, batch_of(seeds=[7, 8, 9, 2**40]), TABLE).target
+    together = forward(refuse, batch_of(seeds=[7, 8, 9, 2**40]), PATH).target
     torch.manual_seed(123)
     torch.randn(5)
-    shuffled = forward(refuse, batch_of(seeds=[9, 2**40, 8, 7]), TABLE).target
-    alone = forward(refuse, batch_of([5], seeds=[8]), TABLE).target
+    shuffled = forward(refuse, batch_of(seeds=[9, 2**40, 8, 7]), PATH).target
+    alone = forward(refuse, batch_of([5], seeds=[8]), PATH).target
     assert torch.equal(shuffled[:, [3, 2, 0, 1]], together)
     assert torch.equal(alone, together[:, 1:2])
     assert not torch.equal(together[:, 0], together[:, 1])
@@ -80,7 +78,7 @@ def test_forward_noise_leaves_the_global_generator_alone() -> None:
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    Forward()(refuse, batch_of(), TABLE)
+    Forward()(refuse, batch_of(), PATH)
     assert torch.equal(torch.rand(3), expected)
 
 
@@ -88,13 +86,13 @@ def test_forward_noise_leaves_the_global_generator_alone() -> None:
 def test_winners_alone_draw_what_winners_of_pairs_draw(noise: str) -> None:
     batch, forward = batch_of(), Forward(noise=noise)
     assert torch.equal(
-        forward(refuse, winners(batch), TABLE).target, forward(refuse, batch, TABLE).target[:1])
+        forward(refuse, winners(batch), PATH).target, forward(refuse, batch, PATH).target[:1])
 
 
 def test_independent_noise_is_standard_normal_and_uncorrelated() -> None:
     """n = 2 * 250 * 16 = 8000 draws: mean within 4 / sqrt(n) = 0.045, variance within 4 sqrt(2 / n) = 0.063."""
     batch = batch_of([500] * 250)
-    noise = Forward(noise="independent")(refuse, batch, TABLE).target.double()
+    noise = Forward(noise="independent")(refuse, batch, PATH).target.double()
     assert abs(noise.mean()) < 0.045 and abs(noise.var() - 1) < 0.063
     sides = np.corrcoef(noise[0].flatten().numpy(), noise[1].flatten().numpy())[0, 1]
     neighbours = np.corrcoef(noise[0, :-1].flatten().numpy(), noise[0, 1:].flatten().numpy())[0, 1]
@@ -119,7 +117,7 @@ def test_latents_and_tau_share_their_alpha_bar(noising: Any) -> None:
 
     numbered = Conditioning({"hidden": torch.arange(8)})
     batch = type(batch)(**{**vars(batch), "conditioning": numbered})
-    noisy = noising(predict, batch, TABLE)
+    noisy = noising(predict, batch, PATH)
     abar = TABLE[noisy.timesteps].view(1, -1, 1, 1, 1)
     assert isinstance(noising, Released) or torch.equal(noisy.timesteps, batch.timesteps)
     assert torch.allclose(noisy.x_t.double(), abar.sqrt() * batch.x_0 + (1 - abar).sqrt() * eps, atol=1e-5)
@@ -132,10 +130,10 @@ def test_latents_and_tau_share_their_alpha_bar(noising: Any) -> None:
 ])
 def test_each_inversion_binds_its_refinement(kind: type, refine: str, labels: dict[str, str]) -> None:
     batch, model = batch_of(), Model()
-    noisy = kind(inversion_steps=4, grid="subdivide", **labels)(model, batch, TABLE)
+    noisy = kind(inversion_steps=4, grid="subdivide", **labels)(model, batch, PATH)
     x_t = invert(
         lambda x, t, rows: model(x, t, batch.conditioning.rows(rows)), flatten_sides(batch.x_0),
-        inversion_levels(batch.timesteps.repeat(2), num_steps=4, grid="subdivide"), alphas_cumprod=TABLE,
+        inversion_levels(batch.timesteps.repeat(2), num_steps=4, grid="subdivide"), path=PATH,
         refine=refine, **labels,
     )
     assert torch.equal(flatten_sides(noisy.x_t), x_t)
@@ -146,22 +144,22 @@ def test_each_inversion_binds_its_refinement(kind: type, refine: str, labels: di
 def test_inverted_batch_equals_its_pairs_alone(kind: type, scale: float) -> None:
     """D6, D22: every pair has its own t, prompt and number of steps."""
     noising = kind(inversion_cfg=scale)
-    together = noising(Model(), batch_of(), TABLE)
-    alone = [noising(Model(), batch_of([t], first=i), TABLE) for i, t in enumerate(batch_of().timesteps.tolist())]
+    together = noising(Model(), batch_of(), PATH)
+    alone = [noising(Model(), batch_of([t], first=i), PATH) for i, t in enumerate(batch_of().timesteps.tolist())]
     assert pairs_equal(together, joined(alone), atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", [*INVERSIONS, Released])
 def test_winners_alone_are_noised_as_in_their_pairs(kind: type) -> None:
     batch = batch_of()
-    alone, pairs = kind()(Model(), winners(batch), TABLE), kind()(Model(), batch, TABLE)
+    alone, pairs = kind()(Model(), winners(batch), PATH), kind()(Model(), batch, PATH)
     assert torch.allclose(alone.x_t, pairs.x_t[:1], atol=1e-6) and alone.x_t.shape == (1, 4, *SHAPE)
 
 
 @pytest.mark.parametrize("kind", [*INVERSIONS, Released])
 def test_no_gradient_leaves_an_inversion(kind: type) -> None:
     model = Model()
-    noisy = kind()(model, batch_of(), TABLE)
+    noisy = kind()(model, batch_of(), PATH)
     assert model.weight.requires_grad and not noisy.x_t.requires_grad and not noisy.target.requires_grad
 
 
@@ -171,7 +169,7 @@ def test_no_gradient_leaves_an_inversion(kind: type) -> None:
 def test_guidance_asks_with_and_without_prompt(scale: float, prompts: list[float]) -> None:
     """D39: 1 = conditional, 0 = unconditional, others two evaluations a step; 3 steps of one pair."""
     model = Model()
-    DDIM(inversion_steps=3, grid="subdivide", inversion_cfg=scale)(model, batch_of([600]), TABLE)
+    DDIM(inversion_steps=3, grid="subdivide", inversion_cfg=scale)(model, batch_of([600]), PATH)
     assert [c.tolist() for _, c in model.calls] == [pytest.approx([prompt] * 2) for prompt in prompts]
     steps = [labels.tolist() for labels, _ in model.calls][:: len(prompts) // 3]
     assert steps == [[0, 0], [200, 200], [400, 400]]
@@ -197,7 +195,7 @@ def test_guidance_three_by_hand_over_one_step() -> None:
     def predict(x: Tensor, t: Tensor, given: Conditioning) -> Tensor:
         return torch.where(given.tensors["hidden"] > 0, 0.4, -0.2).view(-1, 1, 1, 1).expand_as(x)
 
-    noisy = DDIM(inversion_steps=1, inversion_cfg=3.0)(predict, batch, TABLE)
+    noisy = DDIM(inversion_steps=1, inversion_cfg=3.0)(predict, batch, PATH)
     expected = TABLE[500].sqrt() * batch.x_0 + (1 - TABLE[500]).sqrt() * 1.6
     assert torch.allclose(noisy.x_t.double(), expected.double(), atol=1e-6)
     assert torch.allclose(noisy.target, torch.full_like(noisy.target, 1.6), atol=1e-6)
@@ -217,17 +215,17 @@ def linked(batch: TrainingBatch) -> TrainingBatch:
 @pytest.mark.parametrize("renoise", [False, True])
 def test_every_visit_of_a_chain_equals_its_own_inversion(renoise: bool) -> None:
     batch = linked(CHAINS)
-    noisy = Chained(chain_length=4, renoise=renoise)(Model(), batch, TABLE)
+    noisy = Chained(chain_length=4, renoise=renoise)(Model(), batch, PATH)
     for row in range(8):
         first, t = row // 4 * 4, batch.timesteps[row]
         levels = torch.tensor([[-1, *batch.timesteps[first : row + 1].tolist()]] * 2)
         both = batch.conditioning.rows(torch.tensor([row, row + 8]))
         x_t = invert(
             lambda x, labels, rows, both=both: Model()(x, labels, both.rows(rows)), batch.x_0[:, row], levels,
-            alphas_cumprod=TABLE, refine="final" if renoise else "none",
+            path=PATH, refine="final" if renoise else "none",
         )
         assert torch.allclose(noisy.x_t[:, row], x_t, atol=1e-6)
-        assert torch.allclose(add_noise(batch.x_0[:, row], noisy.target[:, row], TABLE[t].expand(2)), x_t, atol=1e-5)
+        assert torch.allclose(PATH.mix(batch.x_0[:, row], noisy.target[:, row], torch.tensor([t, t])), x_t, atol=1e-5)
     assert torch.equal(noisy.timesteps, batch.timesteps)
     assert not noisy.x_t.requires_grad
 
@@ -235,7 +233,7 @@ def test_every_visit_of_a_chain_equals_its_own_inversion(renoise: bool) -> None:
 @pytest.mark.parametrize(("renoise", "images"), [(True, 2 * 2 * 5), (False, 2 * 2 * 4)])
 def test_a_chain_costs_one_image_more_than_its_links(renoise: bool, images: int) -> None:
     model = Model()
-    Chained(chain_length=4, renoise=renoise)(model, linked(CHAINS), TABLE)
+    Chained(chain_length=4, renoise=renoise)(model, linked(CHAINS), PATH)
     assert sum(len(labels) for labels, _ in model.calls) == images
 
 
@@ -244,7 +242,7 @@ def test_a_chain_costs_one_image_more_than_its_links(renoise: bool, images: int)
 ])
 def test_rows_that_are_no_chains_raise(timesteps: list[int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        Chained(chain_length=2)(Model(), batch_of(timesteps), TABLE)
+        Chained(chain_length=2)(Model(), batch_of(timesteps), PATH)
 
 
 # --- the released variant ---
@@ -263,7 +261,7 @@ def released_by_hand(x: np.ndarray, t: int, c: float, set_timesteps: int) -> np.
 def test_released_equals_the_released_loop(steps: int, set_timesteps: int) -> None:
     """Latents stop on the grid, tau and label take t (D13)."""
     batch = batch_of()
-    noisy = Released(inversion_steps=steps)(Model(), batch, TABLE)
+    noisy = Released(inversion_steps=steps)(Model(), batch, PATH)
     for pair, t in enumerate(batch.timesteps.tolist()):
         for side in (0, 1):
             x_0 = batch.x_0[side, pair].double().numpy()
@@ -277,20 +275,20 @@ def test_released_equals_the_released_loop(steps: int, set_timesteps: int) -> No
 def test_released_labels_are_the_grid_clamped_at_zero() -> None:
     """t = 250 of grid 10: labels -99 -> 0, 1, 101, 201, each asked twice."""
     model = Model()
-    Released()(model, batch_of([250]), TABLE)
+    Released()(model, batch_of([250]), PATH)
     assert [labels.tolist() for labels, _ in model.calls] == [[s] * 2 for s in (0, 0, 1, 1, 101, 101, 201, 201)]
 
 
 @pytest.mark.parametrize("predictions", [1, 2])
 def test_released_asks_once_or_twice_a_step(predictions: int) -> None:
     model = Model()
-    Released(predictions=predictions)(model, batch_of([250]), TABLE)
+    Released(predictions=predictions)(model, batch_of([250]), PATH)
     assert [labels[0].item() for labels, _ in model.calls] == [s for s in (0, 1, 101, 201) for _ in range(predictions)]
 
 
 def test_one_prediction_a_step_equals_the_released_loop_of_inpo() -> None:
     batch = batch_of()
-    noisy = Released(predictions=1)(Model(), batch, TABLE)
+    noisy = Released(predictions=1)(Model(), batch, PATH)
     for pair, t in enumerate(batch.timesteps.tolist()):
         x = batch.x_0[0, pair].double().numpy()
         path = released_levels(t, 10)
@@ -300,7 +298,7 @@ def test_one_prediction_a_step_equals_the_released_loop_of_inpo() -> None:
 
 
 def jittered(batch: TrainingBatch, jitter: float = 0.1) -> NoisyPair:
-    return Released(predictions=1, jitter=jitter)(Model(), batch, TABLE)
+    return Released(predictions=1, jitter=jitter)(Model(), batch, PATH)
 
 
 def test_jitter_by_hand() -> None:
@@ -309,7 +307,7 @@ def test_jitter_by_hand() -> None:
     t = 150 of grid 10: levels 0, 1, 101, 201.
     """
     batch = batch_of([150], seeds=[7])
-    noisy = Released(predictions=1, jitter=0.3)(lambda x, t, given: torch.zeros_like(x), batch, TABLE)
+    noisy = Released(predictions=1, jitter=0.3)(lambda x, t, given: torch.zeros_like(x), batch, PATH)
     for side in (0, 1):
         x = batch.x_0[side, 0].double()
         for step, (a, b) in enumerate([(0, 1), (1, 101), (101, 201)]):
@@ -339,18 +337,18 @@ def test_snapping_t_removes_the_mismatch() -> None:
     As released (D19) they start at level 0: tau would be 0.294 of the noise at level 1 and 0.949 at 201.
     """
     batch = batch_of()
-    noisy = Released(timestep="reached")(lambda x, t, given: torch.full_like(x, 0.7), batch, TABLE)
+    noisy = Released(timestep="reached")(lambda x, t, given: torch.full_like(x, 0.7), batch, PATH)
     assert noisy.timesteps.tolist() == [101, 101, 701, 901]
     abar = TABLE[noisy.timesteps].view(1, -1, 1, 1, 1)
     assert torch.allclose(noisy.x_t.double(), abar.sqrt() * batch.x_0 + (1 - abar).sqrt() * 0.7, atol=1e-5)
     assert torch.allclose(noisy.target, torch.full_like(noisy.target, 0.7), atol=3e-5)
-    drawn = Released()(lambda x, t, given: torch.full_like(x, 0.7), batch_of([1, 201]), TABLE).target / 0.7
+    drawn = Released()(lambda x, t, given: torch.full_like(x, 0.7), batch_of([1, 201]), PATH).target / 0.7
     assert drawn.mean(dim=(0, 2, 3, 4)).tolist() == pytest.approx([0.294, 0.949], abs=1e-3)
 
 
 def test_released_target_is_wrong_where_level_and_label_differ() -> None:
     """The oracle of METHODS 18.4 does fail on D13: at t = 5 the latents sit at 101 and tau is far from 0.7."""
-    noisy = Released()(lambda x, t, given: torch.full_like(x, 0.7), batch_of([5, 101]), TABLE)
+    noisy = Released()(lambda x, t, given: torch.full_like(x, 0.7), batch_of([5, 101]), PATH)
     assert (noisy.target[:, 0] - 0.7).abs().mean() > 1 and (noisy.target[:, 1] - 0.7).abs().max() < 0.1
 
 

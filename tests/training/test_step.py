@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from smpo.core.records import Conditioning, TrainingBatch
+from smpo.maths.path import GaussianPath
 from smpo.models.sd import StableDiffusion
 from smpo.training.batches import MicroBatches, Share
 from smpo.training.order import ExampleOrder, example_at
@@ -141,8 +142,8 @@ class Spy:
     calls: list[dict[str, Any]] = field(default_factory=list)
 
     @property
-    def alphas_cumprod(self) -> Tensor:
-        return self.family.alphas_cumprod
+    def path(self) -> GaussianPath:
+        return self.family.path
 
     def predict(self, unet: nn.Module, x_t: Tensor, timesteps: Tensor, given: Conditioning) -> Tensor:
         self.calls.append({"unet": unet, "training": unet.training, "gradient": torch.is_grad_enabled(),

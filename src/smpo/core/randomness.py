@@ -24,3 +24,8 @@ def normal_per_seed(seeds: Tensor, shape: Sequence[int], *, stream: str) -> Tens
     On the CPU whatever the device, so that results do not depend on it.
     """
     return torch.stack([torch.randn(*shape, generator=generator(seed, stream)) for seed in seeds.tolist()])
+
+
+def normal_per_stream(seeds: Tensor, shape: Sequence[int], *, streams: Sequence[str]) -> Tensor:
+    """`normal_per_seed` of each stream, one after the other, shape (len(streams) * B, *shape)."""
+    return torch.cat([normal_per_seed(seeds, shape, stream=stream) for stream in streams])

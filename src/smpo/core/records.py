@@ -1,17 +1,21 @@
 """The frozen records that flow between the layers. A value that belongs to a sample travels in the sample's record."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, TypeAlias
 
 from smpo.core.transfer import send
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
 class Conditioning:
-    """What a model family's UNet is conditioned on; opaque to everything but the family.
+    """What a model family's denoiser is conditioned on; opaque to everything but the family.
 
     Attributes:
         tensors: name -> tensor whose first axis is the batch, all of one length.
@@ -22,17 +26,17 @@ class Conditioning:
     def __len__(self) -> int:
         return next(iter(self.tensors.values())).shape[0]
 
-    def rows(self, index: Tensor) -> "Conditioning":
+    def rows(self, index: Tensor) -> Conditioning:
         """The conditioning of the rows `index`, shape (n,) integer or (B,) boolean."""
         return Conditioning({name: tensor[index] for name, tensor in self.tensors.items()})
 
-    def moved(self, move: Callable[[Tensor], Tensor]) -> "Conditioning":
+    def moved(self, move: Callable[[Tensor], Tensor]) -> Conditioning:
         """The same, each tensor as `move` gives it back."""
         return Conditioning({name: move(tensor) for name, tensor in self.tensors.items()})
 
 
-Predict = Callable[[Tensor, Tensor, Conditioning], Tensor]
-"""(x_t (n, C, H, W), timesteps (n,) on the CPU, conditioning of n) -> predicted noise (n, C, H, W), float32."""
+Predict: TypeAlias = "Callable[[Tensor, Tensor, Conditioning], Tensor]"
+"""(x_t (n, C, H, W), timesteps (n,) on the CPU, conditioning of n) -> the model's output (n, C, H, W), float32."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,7 @@ class CachedInversion:
     timesteps: Tensor
     reference: Tensor
 
-    def moved(self, move: Callable[[Tensor], Tensor]) -> "CachedInversion":
+    def moved(self, move: Callable[[Tensor], Tensor]) -> CachedInversion:
         """The same, each tensor but the timesteps as `move` gives it back."""
         return replace(self, x_t=move(self.x_t), reference=move(self.reference))
 
@@ -81,15 +85,15 @@ class TrainingBatch:
     pair_ids: tuple[str, ...]
     stored: CachedInversion | None = None
 
-    def to(self, device: torch.device) -> "TrainingBatch":
+    def to(self, device: torch.device) -> TrainingBatch:
         """The same on `device`; seeds and timesteps stay on the CPU, where draws and inversions' plans are made."""
         return self._moved(lambda tensor: send(tensor, device))
 
-    def pin_memory(self) -> "TrainingBatch":
+    def pin_memory(self) -> TrainingBatch:
         """The same, what `to` sends in pinned memory; the data loader calls this where the device is a GPU."""
         return self._moved(Tensor.pin_memory)
 
-    def _moved(self, move: Callable[[Tensor], Tensor]) -> "TrainingBatch":
+    def _moved(self, move: Callable[[Tensor], Tensor]) -> TrainingBatch:
         return replace(
             self, x_0=move(self.x_0), p_winner=move(self.p_winner), conditioning=self.conditioning.moved(move),
             null_conditioning=self.null_conditioning.moved(move),
@@ -103,8 +107,8 @@ class NoisyPair:
 
     Attributes:
         x_t: noised latents, shape (S, B, C, H, W), float32, without gradient.
-        target: the noise the UNet should predict at (x_t, timesteps), shape (S, B, C, H, W), float32.
-        timesteps: labels for the UNet, shape (B,), int64, on the CPU.
+        target: what the denoiser is to predict at (x_t, timesteps), as its path has it, shape (S, B, C, H, W), float32.
+        timesteps: labels for the denoiser, shape (B,), int64, on the CPU.
     """
 
     x_t: Tensor
@@ -114,7 +118,7 @@ class NoisyPair:
 
 @dataclass(frozen=True)
 class PairErrors:
-    """Mean squared error of the noise prediction of each image, shape (B,), float32.
+    """Mean squared error of the prediction of each image, shape (B,), float32.
 
     `reference_point` is k of `maths.utility`, shape (), where an objective asks for it.
     Where an example shows one image of its pair, `_w` holds that image, winner or not, and `_l` is None; the reference

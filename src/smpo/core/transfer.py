@@ -4,8 +4,13 @@ What a step computes from timesteps alone (levels, rows, labels, coefficients) s
 is needed, so that the host never asks the device for a number in the middle of a step and can run ahead of it.
 """
 
-import torch
-from torch import Tensor
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 
 def send(tensor: Tensor, device: torch.device) -> Tensor:

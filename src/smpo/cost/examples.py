@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from smpo.core.records import Conditioning, TrainingBatch
-from smpo.maths.schedule import scaled_linear_alphas_cumprod
+from smpo.maths.betas import scaled_linear_alphas_cumprod
+from smpo.maths.path import EpsilonPath
 from smpo.noising import NOISINGS
 from smpo.objectives import OBJECTIVES, unit_of_batch
 from smpo.pipeline.config import Recipe
@@ -48,7 +49,7 @@ class VisitCost:
 class NullFamily:
     """A model family whose UNets predict no noise: what a step asks of it is counted, nothing is computed."""
 
-    alphas_cumprod = scaled_linear_alphas_cumprod(1000, beta_start=0.00085, beta_end=0.012)
+    path = EpsilonPath(scaled_linear_alphas_cumprod())
 
     def predict(self, unet: nn.Module, x_t: Tensor, timesteps: Tensor, given: Conditioning) -> Tensor:
         """Zeros like `x_t`."""

@@ -49,7 +49,7 @@ def prove_training(family: StableDiffusion, unets: Iterable[str | None], *, max_
     Raises:
         ConfigError: as there; a schedule that is not supported, or has fewer timesteps.
     """
-    check_timesteps(family.alphas_cumprod, max_timestep)
+    check_timesteps(family.path, max_timestep)
     prove_pipeline(family, unets)
 
 

@@ -14,6 +14,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from smpo.core.records import Conditioning
 from smpo.core.transfer import send
+from smpo.maths.path import DiffusionPath
 from smpo.models import kohya, parts, saving, schedules
 from smpo.models.fitting import check_unet, checked_configs, completed, index_of, scheduler_class
 from smpo.models.folders import Part
@@ -57,9 +58,9 @@ class StableDiffusion(FamilySettings):
         return schedules.training_schedule(self._of_family("scheduler"), scheduler_class(self.folder))
 
     @cached_property
-    def alphas_cumprod(self) -> Tensor:
-        """alpha_bar table, shape (T,), float64."""
-        return schedules.alphas_cumprod_of(self.schedule)
+    def path(self) -> DiffusionPath:
+        """How images become noise, and what the denoiser predicts of them."""
+        return schedules.path_of(self.schedule)
 
     def load_denoiser(self, source: str | None = None, *, dtype: torch.dtype = torch.float32) -> UNet2DConditionModel:
         """The UNet of `source` (a pipeline or a UNet folder), of the family's own source when None; see `loading`."""
@@ -103,7 +104,7 @@ class StableDiffusion(FamilySettings):
         return Conditioning(dict(prompts))
 
     def predict(self, unet: UNet2DConditionModel, x_t: Tensor, timesteps: Tensor, given: Conditioning) -> Tensor:
-        """Predicted noise, shape of `x_t` (n, C, H, W), float32; timesteps on the CPU."""
+        """What the path trains the denoiser to predict, shape of `x_t` (n, C, H, W), float32; timesteps on the CPU."""
         return self._call(unet, x_t, send(timesteps, x_t.device), given).float()
 
     def pipeline(

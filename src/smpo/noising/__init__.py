@@ -1,9 +1,4 @@
-"""Seam 2: noising. `(predict, batch, alphas_cumprod) -> NoisyPair`: latents, targets and *their own* timesteps.
-
-Every one says what it must be given:
-    network: which UNet predicts, "policy", "reference" or None.
-    chain_length: so many rows of a batch in a row belong together: one pair with the same draws, at rising timesteps.
-"""
+"""Seam 2: noisings, the members by name; `noising.Noising` is the contract."""
 
 from typing import Any
 

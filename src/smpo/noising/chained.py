@@ -1,16 +1,20 @@
 """Amortised inversion: one chain through the noise levels gives latents for several training timesteps of its pair."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
 
-import torch
-from torch import Tensor
-
+from smpo import maths
 from smpo.core.checks import check_known
 from smpo.core.errors import ConfigError
-from smpo.core.records import NoisyPair, Predict, TrainingBatch, flatten_sides, unflatten_sides
-from smpo.maths.inversion import CLEAN, invert_chain
-from smpo.noising.inversion import NETWORKS, guided
-from smpo.noising.target import noise_between
+from smpo.core.records import flatten_sides, unflatten_sides
+from smpo.noising.latents import DIFFUSION, guided, pair_at
+from smpo.noising.noising import NETWORKS
+
+if TYPE_CHECKING:
+    from smpo.core.records import NoisyPair, Predict, TrainingBatch
+    from smpo.maths.path import GaussianPath
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,39 +26,33 @@ class Chained:
 
     Attributes:
         chain_length: timesteps of a chain, >= 1; micro-batches hold whole chains.
-        renoise: take each step again with the noise predicted at its end (Eq. 14).
+        renoise: take each step again along the prediction at its end (Eq. 14).
         inversion_cfg: guidance scale; 1 = conditional prediction only.
-        network: which UNet inverts, "policy" or "reference".
+        network: which network inverts, "policy" or "reference".
     """
 
     chain_length: int = 4
     renoise: bool = True
     inversion_cfg: float = 1.0
     network: str = "policy"
+    path_kinds: ClassVar[tuple[str, ...]] = (DIFFUSION,)
 
     def __post_init__(self) -> None:
         check_known(self.network, NETWORKS, what="noising.network")
         if self.chain_length < 1:
             raise ConfigError(f"noising.chain_length must be >= 1, got {self.chain_length}")
 
-    @torch.no_grad()
-    def __call__(self, predict: Predict, batch: TrainingBatch, alphas_cumprod: Tensor) -> NoisyPair:
-        """The inverted batch and tau_t of Eq. 16; carries no gradient.
+    def __call__(self, predict: Predict, batch: TrainingBatch, path: GaussianPath) -> NoisyPair:
+        """The inverted batch and its targets (tau_t of Eq. 16).
 
         Raises:
             ValueError: the rows are no whole chains of rising timesteps.
         """
         sides, x_0 = batch.x_0.shape[0], flatten_sides(batch.x_0)
-        timesteps = batch.timesteps.repeat(sides)
-        if len(batch.timesteps) % self.chain_length:
-            raise ValueError(f"a batch must hold chains of {self.chain_length}, got {len(batch.timesteps)} examples")
-        ends = timesteps.view(-1, self.chain_length)
-        if not (ends.diff(dim=1) > 0).all():
-            raise ValueError(f"the timesteps of a chain must rise, got {ends.tolist()}")
-        levels = torch.cat([torch.full_like(ends[:, :1], CLEAN), ends], dim=1)
+        levels = maths.inversion.chain_levels(batch.timesteps, self.chain_length).repeat(sides, 1)
         rows = guided(predict, batch, self.inversion_cfg)
-        x_t = invert_chain(
+        x_t = maths.inversion.invert_chain(
             lambda x, labels, chains: rows(x, labels, self.chain_length * chains), x_0[:: self.chain_length], levels,
-            alphas_cumprod=alphas_cumprod, renoise=self.renoise,
+            path=path, renoise=self.renoise,
         ).flatten(0, 1)
-        return noise_between(batch.x_0, unflatten_sides(x_t, sides), batch.timesteps, alphas_cumprod)
+        return pair_at(batch.x_0, unflatten_sides(x_t, sides), batch.timesteps, path)

@@ -1,41 +1,23 @@
 """Noising by the latent that the model itself would pass through: few-step inversion, landing exactly on t."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-import torch
-from torch import Tensor
-
+from smpo import maths
 from smpo.core.checks import check_known
 from smpo.core.errors import ConfigError
-from smpo.core.records import Conditioning, NoisyPair, Predict, TrainingBatch, flatten_sides, unflatten_sides
-from smpo.core.transfer import send
-from smpo.maths.inversion import GRIDS, STEPS, PredictRows, Refine, inversion_levels, invert, renoise_every
-from smpo.noising.target import noise_between
+from smpo.core.records import flatten_sides, unflatten_sides
+from smpo.noising.latents import DIFFUSION, guided, pair_at
+from smpo.noising.noising import NETWORKS
 
-NETWORKS = ("policy", "reference")
+if TYPE_CHECKING:
+    from smpo.core.records import NoisyPair, Predict, TrainingBatch
+    from smpo.maths.inversion import Refine
+    from smpo.maths.path import GaussianPath
 
-
-def guided(predict: Predict, batch: TrainingBatch, guidance_scale: float) -> PredictRows:
-    """Row-wise noise prediction under classifier-free guidance: 1 = conditional only, 0 = unconditional only.
-
-    Any other scale costs two evaluations a step (METHODS D39).
-    """
-
-    def with_conditioning(conditioning: Conditioning) -> PredictRows:
-        return lambda x, labels, rows: predict(x, labels, conditioning.rows(send(rows, x.device)))
-
-    conditional, unconditional = with_conditioning(batch.conditioning), with_conditioning(batch.null_conditioning)
-    if guidance_scale == 1:
-        return conditional
-    if guidance_scale == 0:
-        return unconditional
-
-    def both(x: Tensor, labels: Tensor, rows: Tensor) -> Tensor:
-        base = unconditional(x, labels, rows)
-        return base + guidance_scale * (conditional(x, labels, rows) - base)
-
-    return both
+GRIDS = ("subdivide", "fixed_stride")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +28,7 @@ class Inversion:
         inversion_steps: steps from clean to t, at most, >= 1.
         grid: "subdivide" (every sample takes all steps) or "fixed_stride" (about half on average; the paper's).
         inversion_cfg: guidance scale; 1 = conditional prediction only.
-        network: which UNet inverts, "policy" (paper) or "reference".
+        network: which network inverts, "policy" (paper) or "reference".
     """
 
     inversion_steps: int = 9
@@ -55,32 +37,32 @@ class Inversion:
     network: str = "policy"
     refine: ClassVar[str]
     chain_length: ClassVar[int] = 1
+    path_kinds: ClassVar[tuple[str, ...]] = (DIFFUSION,)
 
     def __post_init__(self) -> None:
-        check_known(self.grid, GRIDS[:2], what="noising.grid")
+        check_known(self.grid, GRIDS, what="noising.grid")
         check_known(self.network, NETWORKS, what="noising.network")
         if self.inversion_steps < 1:
             raise ConfigError(f"noising.inversion_steps must be >= 1, got {self.inversion_steps}")
 
-    @torch.no_grad()
-    def __call__(self, predict: Predict, batch: TrainingBatch, alphas_cumprod: Tensor) -> NoisyPair:
-        """The inverted batch and tau_t of Eq. 16, from the same alpha_bar as the latents; carries no gradient."""
+    def __call__(self, predict: Predict, batch: TrainingBatch, path: GaussianPath) -> NoisyPair:
+        """The inverted batch and its targets (tau_t of Eq. 16), at the levels where the latents lie."""
         sides, x_0 = batch.x_0.shape[0], flatten_sides(batch.x_0)
-        timesteps = batch.timesteps.repeat(sides)
-        levels = inversion_levels(
-            timesteps, num_steps=self.inversion_steps, grid=self.grid, num_train_timesteps=len(alphas_cumprod)
+        levels = maths.inversion.inversion_levels(
+            batch.timesteps.repeat(sides), num_steps=self.inversion_steps, grid=self.grid,
+            num_train_timesteps=path.num_levels,
         )
-        x_t = invert(
-            guided(predict, batch, self.inversion_cfg), x_0, levels, alphas_cumprod=alphas_cumprod,
-            labels=self._first_label(), refine=self._step(),
+        x_t = maths.inversion.invert(
+            guided(predict, batch, self.inversion_cfg), x_0, levels, path=path, labels=self._first_label(),
+            refine=self._step(),
         )
-        return noise_between(batch.x_0, unflatten_sides(x_t, sides), batch.timesteps, alphas_cumprod)
+        return pair_at(batch.x_0, unflatten_sides(x_t, sides), batch.timesteps, path)
 
     def _first_label(self) -> str:
         return "source"
 
     def _step(self) -> Refine:
-        return STEPS[self.refine]
+        return maths.inversion.STEPS[self.refine]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,4 +133,4 @@ class ReNoiseEvery(Inversion):
             raise ConfigError(f"noising.averaged must lie in [1, rounds + 1 = {self.rounds + 1}], got {self.averaged}")
 
     def _step(self) -> Refine:
-        return lambda step: renoise_every(step, rounds=self.rounds, averaged=self.averaged)
+        return lambda step: maths.inversion.renoise_every(step, rounds=self.rounds, averaged=self.averaged)

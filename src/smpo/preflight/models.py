@@ -47,7 +47,7 @@ def adapters(recipe: Recipe) -> Iterator[Note]:
 
 def timesteps(recipe: Recipe) -> Iterator[Note]:
     """Whether the timesteps of training and of generation are the model's."""
-    levels, options = len(FAMILIES.build(recipe.model).alphas_cumprod), recipe.training
+    levels, options = FAMILIES.build(recipe.model).path.num_levels, recipe.training
     if options.max_timestep >= levels:
         raise ConfigError(
             f"training.max_timestep must be < {levels}, the model's number of timesteps, got {options.max_timestep}"

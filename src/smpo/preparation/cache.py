@@ -65,7 +65,7 @@ def cache_pairs(
     parts = {f"{MODEL}{name}": digest for name, digest in encoder_parts(family.folder).items()}
     status = begin(out, stage="cache", settings=settings, inputs={"pairs": pairs.fingerprint, **parts})
     if status is not Status.DONE:
-        check_timesteps(family.alphas_cumprod, 1)  # a schedule that cannot be trained with is refused before the work
+        check_timesteps(family.path, 1)  # a schedule that cannot be trained with is refused before the work
         device = torch.device(local_device())
         prompts, blocks = sorted(set(pairs.captions) - {""}), Parts.open(out)
         _write_prompts(["", *prompts], family, blocks, options=options, device=device)

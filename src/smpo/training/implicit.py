@@ -77,7 +77,7 @@ def held_out_margins(
             chosen = rows[start : start + options.batch_size]
             examples = [Example(row, derive_seed(options.seed, "held-out", timestep, row)) for row in chosen]
             batch = batches.collate(examples).to(device)
-            noisy = noising(policy, batch, family.alphas_cumprod)
+            noisy = noising(policy, batch, family.path)
             errors = pair_errors(*(side_errors(p, noisy, batch.conditioning) for p in (policy, reference)))
             margins.append(implicit_margin(errors).cpu())
             if progress is not None:
@@ -112,7 +112,7 @@ def measure_held_out(
         "scheduler": part_digest(folder / SCHEDULER),
     }
 
-    check_timesteps(held.family.alphas_cumprod, max(options.timesteps), option="evaluation.held_out.timesteps")
+    check_timesteps(held.family.path, max(options.timesteps), option="evaluation.held_out.timesteps")
 
     def measured() -> None:
         if begin(out, stage=STAGE, settings=settings, inputs=held.inputs) is Status.DONE:

@@ -21,7 +21,7 @@ from smpo.core.processes import main_first, shard, this_process, wait_for_all
 from smpo.core.records import CachedInversion, TrainingBatch
 from smpo.core.signals import left_to_parent
 from smpo.models.part_digests import DENOISER
-from smpo.noising.target import noise_between
+from smpo.noising.latents import pair_at
 from smpo.preparation.cache import MODEL
 from smpo.training.batches import MicroBatches, Share
 from smpo.training.cached import STAGE, CachedInversions, block_size, holds_block, write_block
@@ -150,7 +150,7 @@ def cached_inversion(
     """
     noisy = noised(batch, parts, evaluations)
     x_t = noisy.x_t.to(dtype).float()
-    rounded = noise_between(batch.x_0, x_t, noisy.timesteps, parts.family.alphas_cumprod)
+    rounded = pair_at(batch.x_0, x_t, noisy.timesteps, parts.family.path)
     reference = side_errors(predictor(parts, parts.reference, evaluations), rounded, batch.conditioning)
     fits = x_t.isfinite().all(dim=(2, 3, 4)) | ~noisy.x_t.isfinite().all(dim=(2, 3, 4))
     bad = (fits & ~reference.isfinite()).any(dim=0).tolist()  # what does not fit is refused when it is written

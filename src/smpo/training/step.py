@@ -20,7 +20,7 @@ from smpo.core.records import (
 from smpo.maths.preference import mean_squared_error
 from smpo.maths.utility import implicit_reward, reference_point
 from smpo.models.sd import StableDiffusion
-from smpo.noising.target import noise_between
+from smpo.noising.latents import pair_at
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def prepare(batch: TrainingBatch, parts: StepParts) -> Prepared:
     """What a step needs before the policy predicts: noised latents and the reference's errors, without gradient."""
     evaluations = Evaluations()
     if batch.stored is not None:
-        noisy = noise_between(batch.x_0, batch.stored.x_t, batch.stored.timesteps, parts.family.alphas_cumprod)
+        noisy = pair_at(batch.x_0, batch.stored.x_t, batch.stored.timesteps, parts.family.path)
         return Prepared(batch, noisy, batch.stored.reference, evaluations)
     noisy = noised(batch, parts, evaluations)
     reference = None
@@ -148,7 +148,7 @@ def noised(batch: TrainingBatch, parts: StepParts, evaluations: Evaluations) -> 
     network = parts.reference if parts.noising.network == "reference" else parts.inverter
     network.eval()
     with torch.no_grad():
-        return parts.noising(predictor(parts, network, evaluations), batch, parts.family.alphas_cumprod)
+        return parts.noising(predictor(parts, network, evaluations), batch, parts.family.path)
 
 
 def predictor(parts: StepParts, unet: nn.Module, evaluations: Evaluations) -> Predict:
