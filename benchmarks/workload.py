@@ -223,7 +223,7 @@ def stepping(work: Workload, run: Run, accelerator: Accelerator) -> Step:
     def step() -> dict[str, float]:
         metrics = stepper.step()
         pairs = run.options.batch_size
-        trained, free = (pairs * metrics[f"evaluations_{kind}"] for kind in ("trained", "free"))
+        trained, free = (pairs * metrics[f"nfe_{kind}"] for kind in ("grad", "no_grad"))
         return {"pairs": pairs, "loss": metrics["loss"], **evaluated(work, run, trained, free)}
 
     return step
