@@ -12,7 +12,7 @@ from tests.data.pictures import write_jsonl
 
 
 def write_people(folder: Path, num: int) -> Path:
-    """A jsonl file with label_0 and p_win: `num` pairs that each miss an attribute, 4 blunt annotators a pair."""
+    """A jsonl file with label_0 and vote_share_0: `num` pairs that each miss an attribute, 4 annotators a pair."""
     rng, rows = np.random.default_rng(0), []
     (folder / "drawn").mkdir(parents=True)
     for row, asked in enumerate(sample_scenes(num, seed=0, split="train")):

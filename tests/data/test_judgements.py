@@ -33,15 +33,15 @@ SAID = [  # columns beside image_0 and image_1 -> (label_0, share of votes for i
     ({"preferred": "RIGHT "}, (0.0, None)),
     ({"preferred": True}, "!"),
     ({"preferred": [0]}, "!"),
-    ({"label_0": 1, "p_win": 0.2}, (1.0, 0.2)),          # one person against a majority
-    ({"label_0": 1, "p_win": 0.0}, "!"),                 # and against everybody
+    ({"label_0": 1, "vote_share_0": 0.2}, (1.0, 0.2)),          # one person against a majority
+    ({"label_0": 1, "vote_share_0": 0.0}, "!"),                 # and against everybody
     ({"label_0": 0, "votes_0": 3, "votes_1": 0}, "!"),
-    ({"label_0": 0.5, "p_win": 0.8}, (0.5, 0.8)),
-    ({"label_0": 1, "p_win": 0.5}, (1.0, 0.5)),
-    ({"p_win": 0.75, "votes_0": 3, "votes_1": 1}, (None, 0.75)),
-    ({"p_win": 0.67, "votes_0": 2, "votes_1": 1}, (None, 0.67)),  # rounded
-    ({"p_win": 0.25, "votes_0": 3, "votes_1": 1}, "!"),
-    ({"p_win": 0.5, "votes_0": 9, "votes_1": None}, (None, 0.5)),
+    ({"label_0": 0.5, "vote_share_0": 0.8}, (0.5, 0.8)),
+    ({"label_0": 1, "vote_share_0": 0.5}, (1.0, 0.5)),
+    ({"vote_share_0": 0.75, "votes_0": 3, "votes_1": 1}, (None, 0.75)),
+    ({"vote_share_0": 0.67, "votes_0": 2, "votes_1": 1}, (None, 0.67)),  # rounded
+    ({"vote_share_0": 0.25, "votes_0": 3, "votes_1": 1}, "!"),
+    ({"vote_share_0": 0.5, "votes_0": 9, "votes_1": None}, (None, 0.5)),
     ({"votes_0": 9, "votes_1": None}, "!"),
     ({"votes_0": 0, "votes_1": 0}, (None, None)),
     ({"votes_0": "2", "votes_1": "6"}, (None, 0.25)),
@@ -63,10 +63,10 @@ CHOSEN = [  # beside chosen and rejected
     ({"label_0": 0.5}, (0.5, None)),                     # a tie is a tie
     ({"preferred": "tie"}, (0.5, None)),
     ({"has_label": False}, (None, None)),
-    ({"p_win": 0.9}, (1.0, 0.9)),
-    ({"p_win": 0.4}, (1.0, 0.4)),
-    ({"p_win": 0}, "!"),
-    ({"label_0": 0.5, "p_win": 0}, (0.5, 0.0)),
+    ({"vote_share_0": 0.9}, (1.0, 0.9)),
+    ({"vote_share_0": 0.4}, (1.0, 0.4)),
+    ({"vote_share_0": 0}, "!"),
+    ({"label_0": 0.5, "vote_share_0": 0}, (0.5, 0.0)),
 ]
 
 
@@ -102,5 +102,5 @@ def test_a_contradiction_names_its_columns():
     (0.5, None, "human_tie"), (0.5, 0.5, "human_tie"), (0.5, 0.8, ""), (1.0, 0.5, ""), (math.nan, 0.5, "human_tie"),
     (math.nan, 0.8, ""), (math.nan, None, "missing_label"), (0.5, 1.8, "invalid_label")])
 def test_a_tie_of_one_person_is_none_where_a_majority_decided(label: float, share: float | None, reason: str):
-    pair = RawPair(0, "p", "x", png(0), png(1), label, "a", "b", p_win=share)
+    pair = RawPair(0, "p", "x", png(0), png(1), label, "a", "b", vote_share_0=share)
     assert check_pair(pair, PairOptions()).reason == reason

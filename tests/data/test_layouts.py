@@ -50,7 +50,7 @@ def content(pair: RawPair) -> tuple:
     if pair.problem:
         return pair.problem
     label = None if math.isnan(pair.label_0) else pair.label_0
-    return pair.caption, pair.image_0, pair.image_1, label, pair.p_win
+    return pair.caption, pair.image_0, pair.image_1, label, pair.vote_share_0
 
 
 def saved(folder: Path, rows: list[dict], images: tuple[str, ...] = ()) -> Path:
@@ -119,7 +119,7 @@ def test_a_list_of_two_images(folder: Path):
 def test_rapidata_weighted_results(folder: Path):
     row = {"prompt": "x", "image1": "a.png", "image2": "b.png", "weighted_results_image1_preference": 0.7,
            "weighted_results_image2_preference": 0.3}
-    assert read(write_jsonl(folder / "t.jsonl", [row]))[0].p_win == pytest.approx(0.7)
+    assert read(write_jsonl(folder / "t.jsonl", [row]))[0].vote_share_0 == pytest.approx(0.7)
 
 
 def test_hpdv2_train(folder: Path):
@@ -291,6 +291,41 @@ def test_columns_are_renamed_in_typed_tables(folder: Path, container: str):
     place = write_parquet(folder / "t.parquet", rows) if container == "parquet" else saved(folder, rows)
     names = {"prompt": "my_text", "image_0": "good", "image_1": "bad"}
     assert content(read(place, columns=names)[0]) == ("x", A, B, None, None)
+
+
+@pytest.mark.parametrize("container", ["jsonl", "parquet", "hf", "tar", "list"])
+def test_the_old_name_of_the_vote_share_is_refused_with_the_new_one(folder: Path, container: str):
+    """smpo 0.1 called it p_win; `data.columns` still reads it."""
+    if container == "tar":
+        place = folder / "t.tar"
+        with tarfile.open(place, "w") as archive:
+            values = b'{"prompt": "x", "p_win": 0.7}'
+            for name, data in (("0.image_0.png", A), ("0.image_1.png", B), ("0.json", values)):
+                add(archive, name, data)
+    elif container in ("parquet", "hf"):
+        rows = [{"prompt": "x", "image_0": A, "image_1": B, "p_win": 0.7}]
+        place = write_parquet(folder / "t.parquet", rows) if container == "parquet" else saved(folder, rows)
+    else:
+        images = {"images": ["a.png", "b.png"]} if container == "list" else {"image_0": "a.png", "image_1": "b.png"}
+        place = write_jsonl(folder / "t.jsonl", [{"prompt": "x", **images, "p_win": 0.7}])
+    with pytest.raises(DataError) as error:
+        opened(place)
+    assert str(error.value) == (f"{place} has a column 'p_win', whose name is vote_share_0 since smpo 0.2; rename it, "
+                                "or set data.columns={vote_share_0: p_win}")
+    assert [content(pair) for pair in read(place, columns={"vote_share_0": "p_win"})] == [("x", A, B, None, 0.7)]
+
+
+def test_the_old_key_of_data_columns_is_refused_with_the_new_one():
+    with pytest.raises(ConfigError, match="^data.columns.p_win: its name is vote_share_0 since smpo 0.2; rename"):
+        PairOptions(columns={"p_win": "share"})
+
+
+def test_a_renamed_column_that_no_sample_has_is_refused(tmp_path: Path):
+    with tarfile.open(tmp_path / "t.tar", "w") as archive:
+        for name, data in (("0.chosen.png", A), ("0.rejected.png", B), ("0.txt", b"x")):
+            add(archive, name, data)
+    with pytest.raises(DataError, match="t.tar has no column 'my_text', which data.columns names as prompt; found: "):
+        opened(tmp_path / "t.tar", columns={"prompt": "my_text"})
 
 
 def test_labels_are_looked_for_in_all_rows(folder: Path):

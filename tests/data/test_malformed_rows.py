@@ -49,7 +49,7 @@ OUTCOMES: dict[str, dict[str, str]] = {  # field -> value -> reason; what is not
                 "decimal": "human_tie", "numpy int": "invalid_label", "numpy nan": "missing_label"},
     "preferred": {"null": "missing_label", "nan": "missing_label", "empty": "missing_label", "blank": "missing_label",
                   "zero": K, "half": "human_tie", "decimal": "human_tie", "numpy nan": "missing_label"},
-    "p_win": {"null": "missing_label", "nan": "invalid_label", "inf": "invalid_label", "empty": "missing_label",
+    "vote_share_0": {"null": "missing_label", "nan": "invalid_label", "inf": "invalid_label", "empty": "missing_label",
               "blank": "missing_label", "true": K, "zero": K, "minus": "invalid_label", "half": "human_tie",
               "decimal": "human_tie", "numpy int": "invalid_label", "numpy nan": "invalid_label"},
     "votes_0": {"nan": "invalid_label", "inf": "invalid_label", "true": "human_tie", "zero": K,
@@ -76,7 +76,7 @@ def outcome(field: str, name: str) -> str:
 def row_with(field: str, value: Any, number: int) -> dict[str, Any]:
     """A sound row but for `field`; labels that it replaces are absent."""
     row: dict[str, Any] = {"prompt": "a cat", "image_0": "a.png", "image_1": "b.png", "pair_id": f"r{number}"}
-    if field in ("preferred", "p_win"):
+    if field in ("preferred", "vote_share_0"):
         return row | {field: value}
     if field == "votes_0":
         return row | {field: value, "votes_1": 1}
@@ -159,7 +159,7 @@ def test_cells(folder: Path, ending: str, delimiter: str):
     """All values are text, and a column that a row does not need is empty."""
     cases = [(field, name) for field in OUTCOMES for name in AS_TEXT]
     rows = [row_with(field, AS_TEXT[name], number) for number, (field, name) in enumerate(cases)]
-    columns = ["prompt", "image_0", "image_1", "pair_id", "label_0", "preferred", "p_win", "votes_0", "votes_1",
+    columns = ["prompt", "image_0", "image_1", "pair_id", "label_0", "preferred", "vote_share_0", "votes_0", "votes_1",
                "has_label"]
     with open(folder / f"pairs.{ending}", "w", newline="", encoding="utf-8-sig") as stream:
         writer = csv.DictWriter(stream, columns, delimiter=delimiter)

@@ -86,20 +86,21 @@ def test_parquet_has_label_false_is_unlabelled(tmp_path: Path):
     assert math.isnan(labels[0]) and labels[1] == 1.0
 
 
-VOTED = [{"p_win": 0.8}, {"votes_0": 1, "votes_1": 3}, {"votes_0": 0, "votes_1": 0}, {"p_win": 0.5, "votes_0": 9}]
+VOTED = [{"vote_share_0": 0.8}, {"votes_0": 1, "votes_1": 3}, {"votes_0": 0, "votes_1": 0},
+         {"vote_share_0": 0.5, "votes_0": 9}]
 SHARES = [0.8, 0.25, None, 0.5]
 
 
 @pytest.mark.parametrize("format", ["parquet", "jsonl", "hf"])
 def test_votes_are_shares_in_every_format_with_columns(tmp_path: Path, format: str):
-    """Given as p_win, which goes first, or as counts, 1 of 4; zero votes are none."""
+    """Given as vote_share_0, which goes first, or as counts, 1 of 4; zero votes are none."""
     rows = [{name: value for name, value in ROWS[i].items() if name != "label_0"} | VOTED[i] for i in range(4)]
     if format == "parquet":
-        place = write_parquet(tmp_path / "a.parquet", [{**dict.fromkeys(("p_win", "votes_0", "votes_1")), **row}
+        place = write_parquet(tmp_path / "a.parquet", [{**dict.fromkeys(("vote_share_0", "votes_0", "votes_1")), **row}
                                                        for row in rows])
     elif format == "hf":
         place = tmp_path / "saved"
-        datasets.Dataset.from_list([{**dict.fromkeys(("p_win", "votes_0", "votes_1")), **row} for row in rows]
+        datasets.Dataset.from_list([{**dict.fromkeys(("vote_share_0", "votes_0", "votes_1")), **row} for row in rows]
                                    ).save_to_disk(str(place))
     else:
         for name in ("a.png", "b.png"):
@@ -109,15 +110,15 @@ def test_votes_are_shares_in_every_format_with_columns(tmp_path: Path, format: s
     source = open_source(str(place), format=format)
     pairs = list(source.read(range(4)))
     assert source.has_labels
-    assert [pair.p_win for pair in pairs] == SHARES
+    assert [pair.vote_share_0 for pair in pairs] == SHARES
     assert [pair.human_label for pair in pairs[:2]] == [1.0, 0.0]
     assert math.isnan(pairs[2].human_label) and pairs[3].human_label == 0.5
 
 
 def test_one_persons_label_stands_beside_the_votes(tmp_path: Path):
-    file = write_parquet(tmp_path / "a.parquet", [{**ROWS[0], "p_win": 0.9}])
+    file = write_parquet(tmp_path / "a.parquet", [{**ROWS[0], "vote_share_0": 0.9}])
     pair = next(iter(open_source(str(file), format="parquet").read(range(1))))
-    assert (pair.label_0, pair.human_label, pair.p_win) == (0.0, 0.0, 0.9)
+    assert (pair.label_0, pair.human_label, pair.vote_share_0) == (0.0, 0.0, 0.9)
 
 
 def test_parquet_empty_image_is_a_problem(tmp_path: Path):
@@ -234,7 +235,7 @@ def test_a_table_without_a_layout_hears_of_the_nearest_one(tmp_path: Path, row: 
 
 def test_jsonl_empty_and_absent(tmp_path: Path):
     file = write_jsonl(tmp_path / "pairs.jsonl", [])
-    assert message(file, format="jsonl") == f"{file} holds no row; correct the path"
+    assert message(file, format="jsonl") == f"{file} holds no rows; correct the path or split"
     assert message(tmp_path / "no.jsonl", format="jsonl") == f"{tmp_path / 'no.jsonl'} does not exist; correct the path"
 
 

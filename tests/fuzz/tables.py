@@ -81,11 +81,11 @@ def _tables() -> Iterator[Case]:
         "struct labels": ({"label_0": [{"a": 1}] * 3}, BAD_LABEL),
         "timestamps": ({"label_0": pa.array([1, 2, 3], pa.timestamp("s"))}, BAD_LABEL),
         "decimal votes": (
-            {"label_0": pa.nulls(3, pa.float64()), "p_win": pa.array([9, 9, 9], pa.decimal128(3))},
+            {"label_0": pa.nulls(3, pa.float64()), "vote_share_0": pa.array([9, 9, 9], pa.decimal128(3))},
             f"{BAD_LABEL}|missing_label",
         ),
-        "word votes": ({"label_0": pa.nulls(3, pa.float64()), "p_win": ["x"] * 3}, BAD_LABEL),
-        "struct p_win": ({"p_win": [{"a": 1}] * 3}, BAD_LABEL),
+        "word votes": ({"label_0": pa.nulls(3, pa.float64()), "vote_share_0": ["x"] * 3}, BAD_LABEL),
+        "struct vote_share_0": ({"vote_share_0": [{"a": 1}] * 3}, BAD_LABEL),
     }
     for name, (columns, reason) in bad.items():
         yield _table_case(name, lambda sound, columns=columns: {**sound, **columns}, _dropped_whole(reason))

@@ -70,7 +70,7 @@ def test_pairs_that_nobody_judged_and_equal_scores_tell_nothing():
 
 
 NOBODY = ("no pair has a human label or votes and unequal scores; give labels.scale (0.01 for PickScore's cosines) or "
-          "a source with label_0 or p_win")
+          "a source with label_0 or vote_share_0")
 CHANCE = ("on {} pairs the scores agree with people no more than chance would; use labels from people (hard, votes), "
           "or another scorer")
 SEPARABLE = ("the scores agree with people on all 2 pairs, so that any smaller scale fits better; give labels.scale, "

@@ -157,7 +157,7 @@ def voted(tmp_path_factory: pytest.TempPathFactory) -> PairSet:
     """Five pairs: 3 of 4 votes for image 0, for image 1, even, none (one person chose image 0), and nothing known."""
     root = tmp_path_factory.mktemp("voted")
     known = [(None, 0.75), (1.0, 0.25), (None, 0.5), (1.0, None), (None, None)]
-    rows = [{**good_row(index), "label_0": human, "p_win": share} for index, (human, share) in enumerate(known)]
+    rows = [{**good_row(index), "label_0": human, "vote_share_0": share} for index, (human, share) in enumerate(known)]
     write_parquet(root / "s.parquet", rows)
     prepare_pairs(str(root / "s.parquet"), root / "pairs", options=PairOptions(labelled=False, drop_human_ties=False))
     return PairSet.open(root / "pairs")

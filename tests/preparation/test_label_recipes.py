@@ -56,9 +56,9 @@ def by_id(work: Path) -> dict[str, dict]:
 def test_votes_are_read_from_the_source(work: Path):
     said, table = labelled(work, "{name: votes}")
     people = by_id(work)
-    tied = [name for name, row in people.items() if row["p_win"] == 0.5]
+    tied = [name for name, row in people.items() if row["vote_share_0"] == 0.5]
     assert tied and table.pair_ids == tuple(name for name in people if name not in tied)
-    shares = [people[name]["p_win"] for name in table.pair_ids]
+    shares = [people[name]["vote_share_0"] for name in table.pair_ids]
     assert table.winner.tolist() == [int(share < 0.5) for share in shares]
     assert table.p_winner.tolist() == [max(share, 1 - share) for share in shares]
     assert f"{len(shares)} of {NUM_PAIRS} pairs labelled" in said
@@ -74,7 +74,7 @@ def test_one_person_and_the_majority_are_other_winners(work: Path):
     differ = [name for name, winner in zip(majority.pair_ids, majority.winner.tolist(), strict=True)
               if first[name] != winner]
     assert 0 < len(differ) < len(majority) / 2
-    assert all(by_id(work)[name]["p_win"] in (0.25, 0.75) for name in differ)
+    assert all(by_id(work)[name]["vote_share_0"] in (0.25, 0.75) for name in differ)
 
 
 def test_an_ensemble_reads_the_named_tables_and_records_them(work: Path):
@@ -118,7 +118,7 @@ def test_bradley_terry_is_fitted_to_the_votes_and_says_so(work: Path):
     said, table = labelled(work, "{name: bradley_terry}")
     scores, people = ScoreTable.open(work / "score" / "pickscore"), by_id(work)
     gaps = (scores.score_0.double() - scores.score_1.double()).numpy()
-    fit = fit_scale(gaps, np.array([row["p_win"] for row in people.values()]))
+    fit = fit_scale(gaps, np.array([row["vote_share_0"] for row in people.values()]))
     results = read_manifest(table.folder, stage="label")["results"]
     assert results["scale"] == {"scale": fit.scale, "standard_error": fit.standard_error, "pairs": NUM_PAIRS}
     assert table.p_winner.tolist() == pytest.approx(1 / (1 + np.exp(-abs(gaps) / fit.scale)), abs=1e-6)

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -17,7 +18,7 @@ from smpo.data.pair_set import PairImages, PairSet
 from smpo.preparation import pairs as stage
 from smpo.preparation.options import PairOptions
 from smpo.preparation.pairs import describe, prepare_pairs
-from smpo.preparation.row_checks import CHOICES, DEFECTS
+from smpo.preparation.row_checks import CHOICES
 from tests.data.pictures import PNG_HEAD, encoded, good_row, picture, png, write_folders, write_jsonl, write_parquet
 
 ANY = PairOptions(max_dropped_fraction=1.0)
@@ -64,9 +65,9 @@ BROKEN = {
     "invalid_label": {"label_0": 2.0},
     "infinite_label": {"label_0": math.inf},
     "human_tie": {"label_0": 0.5},
-    "vote_tie": {"label_0": None, "p_win": 0.5},
-    "share_above_one": {"p_win": 1.5},
-    "share_that_is_no_number": {"p_win": math.nan},
+    "vote_tie": {"label_0": None, "vote_share_0": 0.5},
+    "share_above_one": {"vote_share_0": 1.5},
+    "share_that_is_no_number": {"vote_share_0": math.nan},
     "identical_images": {"jpg_1": png(2)},
     "duplicate_pair_id": {"ranking_id": 1000},
     "excluded_caption": {"caption": "A Naked, truth"},
@@ -85,9 +86,9 @@ DETAILS = {
     "invalid_label": ("invalid_label", "label_0 is 2.0, expected 0, 0.5 or 1"),
     "infinite_label": ("invalid_label", "label_0 is inf, expected 0, 0.5 or 1"),
     "human_tie": ("human_tie", "label_0 is 0.5"),
-    "vote_tie": ("human_tie", "p_win is 0.5"),
-    "share_above_one": ("invalid_label", "p_win is 1.5, expected a share of votes in [0, 1]"),
-    "share_that_is_no_number": ("invalid_label", "p_win is nan, expected a share of votes in [0, 1]"),
+    "vote_tie": ("human_tie", "vote_share_0 is 0.5"),
+    "share_above_one": ("invalid_label", "vote_share_0 is 1.5, expected a share of votes in [0, 1]"),
+    "share_that_is_no_number": ("invalid_label", "vote_share_0 is nan, expected a share of votes in [0, 1]"),
     "identical_images": ("identical_images", f"both images are {content_uid(png(2))}"),
     "duplicate_pair_id": ("duplicate_pair_id", "an earlier row has this pair_id"),
     "excluded_caption": ("excluded_caption", "caption contains 'naked'"),
@@ -97,7 +98,7 @@ DETAILS = {
 @pytest.mark.parametrize("defect", BROKEN)
 def test_one_broken_row(tmp_path: Path, defect: str):
     """The pair is dropped as a whole, counted and listed; its neighbours stay."""
-    rows = [{**good_row(index), "p_win": None if index == 1 else 0.4} for index in range(3)]
+    rows = [{**good_row(index), "vote_share_0": None if index == 1 else 0.4} for index in range(3)]
     rows[1] |= BROKEN[defect]
     report = prepared(tmp_path, rows, PairOptions(max_dropped_fraction=0.5, exclude_words=("naked",)))
     reason, detail = DETAILS[defect]
@@ -135,9 +136,12 @@ def test_malformed_row(tmp_path: Path):
     assert prepare_pairs(str(file), tmp_path / "pairs", options=ANY).dropped == {"malformed_row": 1}
 
 
-def test_every_reason_is_tested():
+def test_every_reason_is_tested_and_documented():
     alone = {"oversized_image", "malformed_row", "narrow_image"}
-    assert {reason for reason, _ in DETAILS.values()} | alone == {*DEFECTS, *CHOICES}
+    page = (Path(__file__).parents[2] / "docs" / "data.md").read_text()
+    rows = re.findall(r"^\| (`.*?) \|", page.partition("## What is dropped")[2].partition("\n## ")[0], re.MULTILINE)
+    assert {reason for reason, _ in DETAILS.values()} | alone == set(re.findall(r"`(\w+)`", " ".join(rows)))
+    assert {*CHOICES} == set(re.findall(r"`(\w+)`", rows[-1]))
 
 
 def test_ties_are_kept_on_request(tmp_path: Path):
@@ -154,12 +158,12 @@ def test_unlabelled_pairs(tmp_path: Path):
 
 def test_votes_label_a_pair_and_stand_in_the_index(tmp_path: Path):
     """Only votes: the majority is the label. Both: each is kept, here one person against the majority."""
-    rows = [{**good_row(0), "label_0": None, "p_win": 0.6}, {**good_row(1), "label_0": 1.0, "p_win": 0.2},
-            {**good_row(2), "label_0": 0.0, "p_win": None}]
+    rows = [{**good_row(0), "label_0": None, "vote_share_0": 0.6}, {**good_row(1), "label_0": 1.0, "vote_share_0": 0.2},
+            {**good_row(2), "label_0": 0.0, "vote_share_0": None}]
     assert prepared(tmp_path, rows).kept == 3
     opened = PairSet.open(tmp_path / "pairs")
     assert opened.human_labels.tolist() == [1.0, 1.0, 0.0]
-    assert opened.vote_shares[:2].tolist() == [0.6, 0.2] and math.isnan(opened.vote_shares[2])
+    assert opened.vote_shares_0[:2].tolist() == [0.6, 0.2] and math.isnan(opened.vote_shares_0[2])
 
 
 def test_excluded_words_are_whole_words(tmp_path: Path):
@@ -218,8 +222,8 @@ def test_labels_required(tmp_path: Path):
     with pytest.raises(DataError) as caught:
         prepared(tmp_path, [row])
     assert str(caught.value) == (f"{tmp_path / 'source.parquet'} has no human labels (read as Pick-a-Pic: caption, "
-                                 "jpg_0, jpg_1); add a column label_0, preferred or p_win, name it in data.columns, or "
-                                 "set data.labelled to false")
+                                 "jpg_0, jpg_1); add a column label_0, preferred or vote_share_0, name it in "
+                                 "data.columns, or set data.labelled to false")
     assert not (tmp_path / "pairs").exists()
 
 

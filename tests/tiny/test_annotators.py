@@ -95,8 +95,8 @@ def test_annotated_pairs_by_hand(pairs: Path):
     lines = annotate(read_lines(pairs), pairs.parent, CAREFUL, votes=2, noise=0.0, seed=0)
     assert [line["p_true"] for line in lines] == pytest.approx(
         [0.5, 0.5, (1 / (1 + math.exp(-12)) + 1 / (1 + math.exp(-2))) / 2])
-    assert lines[0]["p_win"] == 0.5  # both were asked, and they disagree
-    assert all(line["p_win"] in (0, 0.5, 1) and line["label_0"] in (0, 1) for line in lines)
+    assert lines[0]["vote_share_0"] == 0.5  # both were asked, and they disagree
+    assert all(line["vote_share_0"] in (0, 0.5, 1) and line["label_0"] in (0, 1) for line in lines)
 
 
 def test_pairs_have_their_own_annotators_and_the_seed_decides(pairs: Path):
@@ -104,7 +104,7 @@ def test_pairs_have_their_own_annotators_and_the_seed_decides(pairs: Path):
     population = draw_population(concentration=0.1, sharpness=20, seed=0)
 
     def votes(seed: int, noise: float = 0.0) -> list[float]:
-        return [a["p_win"] for a in annotate(lines, pairs.parent, population, votes=5, noise=noise, seed=seed)]
+        return [a["vote_share_0"] for a in annotate(lines, pairs.parent, population, votes=5, noise=noise, seed=seed)]
 
     first = votes(0)
     assert votes(0) == first != votes(1)
@@ -120,20 +120,20 @@ def test_the_command_writes_a_pair_set_that_names_the_same_images(pairs: Path, t
     main([str(pairs), str(out), "--votes", "5", "--concentration", "1", "--sharpness", "50", "--seed", "3"])
     said = [json.loads(line) for line in out.read_text().splitlines()]
     assert [line["image_0"] for line in said] == [f"../sample/images/{name}.png" for name in "acc"]
-    assert (said[2]["p_win"], said[2]["label_0"]) == (1.0, 1)
+    assert (said[2]["vote_share_0"], said[2]["label_0"]) == (1.0, 1)
     prepare_pairs(str(out), tmp_path / "pairs")
     opened = PairSet.open(tmp_path / "pairs")
-    assert opened.vote_shares.tolist() == [line["p_win"] for line in said]
+    assert opened.vote_shares_0.tolist() == [line["vote_share_0"] for line in said]
     assert opened.human_labels.tolist() == [line["label_0"] for line in said]
     assert capsys.readouterr().out == describe(said) + "\n"
 
 
 def test_the_summary_by_hand():
     """Pairs with a majority: 0.9 and 0.2; the first votes agree on one of them. Spread (0.3 + 0.1 + 0.5) / 3."""
-    lines = [{"label_0": 1, "p_win": 0.8, "p_true": 0.9}, {"label_0": 1, "p_win": 0.4, "p_true": 0.2},
-             {"label_0": 0, "p_win": 0.0, "p_true": 0.5}]
+    lines = [{"label_0": 1, "vote_share_0": 0.8, "p_true": 0.9}, {"label_0": 1, "vote_share_0": 0.4, "p_true": 0.2},
+             {"label_0": 0, "vote_share_0": 0.0, "p_true": 0.5}]
     assert describe(lines) == ("3 pairs; label_0 agrees with the population's majority on 50.0% of the 2 with one; "
-                               "mean |p_win - 1/2| 0.300")
+                               "mean |vote_share_0 - 1/2| 0.300")
 
 
 @pytest.mark.parametrize(("arguments", "message"), [

@@ -79,11 +79,14 @@ def open_source(source: str, *, format: str, split: str | None = None, columns: 
 
     Raises:
         ConfigError: unknown format.
-        DataError: the source cannot be read, has no known layout, or needs the package `datasets`.
+        DataError: the source cannot be read, is empty, has no known layout, or needs the package `datasets`.
     """
     options = SourceOptions(format, split, columns, image_root)
     with datasets_needed():
-        return FORMATS.resolve(format)(os.path.expanduser(source), options)
+        reader: PairSource = FORMATS.resolve(format)(os.path.expanduser(source), options)
+    if not len(reader):
+        raise DataError(f"{source} holds no rows; correct the path or split")
+    return reader
 
 
 def is_hub_id(source: str) -> bool:

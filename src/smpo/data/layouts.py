@@ -1,13 +1,13 @@
 """The layouts of pairs in tables: which columns hold the prompt, the two images, and what people said about them."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from smpo.core.checks import check_known, did_you_mean
-from smpo.core.errors import DataError
+from smpo.core.errors import ConfigError, DataError
 
-LABELS = ("label_0", "label_1", "preferred", "p_win", "votes_0", "votes_1")
+LABELS = ("label_0", "label_1", "preferred", "vote_share_0", "votes_0", "votes_1")
 NAMES = {
     "prompt": ("prompt", "caption", "text", "Prompt", "Caption"),
     **{name: (name,) for name in (*LABELS, "has_label")},
@@ -18,6 +18,9 @@ NAMES = {
 FILE_ENDS = ("", "_file_name", "_path", "_file")  # datasets' imagefolder names its columns of files *_file_name
 SHOWN_COLUMNS = 8
 RENAMED = ("prompt", "image_0", "image_1", "chosen", "rejected", *LABELS, "has_label", "pair_id")
+"""Names that `data.columns` may give to a table's columns."""
+OLD_NAMES = {"p_win": "vote_share_0"}
+"""Names of columns in smpo 0.1 -> names now."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ class Layout:
 
 
 # In the words of Rapidata's images, 1 and 2, a label "1" would be ambiguous: only votes are read.
-RAPIDATA = {"label_0": (), "label_1": (), "preferred": (), "p_win": (),
+RAPIDATA = {"label_0": (), "label_1": (), "preferred": (), "vote_share_0": (),
             "votes_0": ("votes_image1", "weighted_results_image1_preference", "weighted_results_image1"),
             "votes_1": ("votes_image2", "weighted_results_image2_preference", "weighted_results_image2")}
 
@@ -92,7 +95,7 @@ class Reading:
     def has_labels(self) -> bool:
         """Whether it holds what people prefer, as a column or by the names of the images' columns."""
         votes = {"votes_0", "votes_1"} <= set(self.columns)
-        return self.layout.first_wins or votes or bool({"label_0", "preferred", "p_win"} & set(self.columns))
+        return self.layout.first_wins or votes or bool({"label_0", "preferred", "vote_share_0"} & set(self.columns))
 
     def pick(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """The canonical fields of a row."""
@@ -138,7 +141,7 @@ class Readings:
 
     def _match(self, columns: list[str]) -> Reading | None:
         own = {column: column for column in columns if column not in self._renamed.values()}
-        own |= {name: theirs for name, theirs in self._renamed.items() if theirs in columns}
+        own |= {name: column for name, column in self._renamed.items() if column in columns}
         for layout in LAYOUTS:
             found = {name: own[column] for name in (*NAMES, "image_0", "image_1")
                      if (column := next((c for c in layout.columns_of(name) if c in own), None))}
@@ -154,18 +157,32 @@ class Readings:
             DataError: no layout fits; the message lists the columns, the nearest layout and all others.
         """
         columns = list(columns)
-        self.check_renamed(columns, source=source)
+        self._check_names(columns, source)
         if (reading := self.of(columns)) is None:
             raise DataError(_no_layout(columns, source))
         return reading
 
-    def check_renamed(self, columns: Iterable[str], *, source: str) -> None:
-        """Raise DataError where `data.columns` names a column that is not there."""
-        columns = list(columns)
-        for name, theirs in self._renamed.items():
-            if theirs not in columns:
-                raise DataError(f"{source} has no column '{theirs}', which data.columns names as {name}; "
-                                f"found: {', '.join(map(str, columns)) or 'none'}.{did_you_mean(theirs, columns)}")
+    def check_rows(self, rows: Iterable[Iterable[str]], *, source: str) -> None:
+        """Check a table whose rows may have different columns; `rows` holds the columns of each, none for a broken row.
+
+        Raises:
+            DataError: no layout fits any row, `data.columns` names a missing column, or a column has an old name.
+        """
+        filled = [columns for columns in map(list, rows) if columns]
+        self._check_names(list(dict.fromkeys(name for columns in filled for name in columns)), source)
+        layouts = [self.of(columns) for columns in filled]  # of all rows, for `used`
+        if filled and not any(layouts):
+            raise DataError(_no_layout(filled[0], source))
+
+    def _check_names(self, columns: Sequence[str], source: str) -> None:
+        for name, column in self._renamed.items():
+            if column not in columns:
+                raise DataError(f"{source} has no column '{column}', which data.columns names as {name}; "
+                                f"found: {', '.join(map(str, columns)) or 'none'}.{did_you_mean(column, columns)}")
+        for old, new in OLD_NAMES.items():
+            if old in columns and old not in self._renamed.values():
+                raise DataError(f"{source} has a column '{old}', whose name is {new} since smpo 0.2; rename it, or set "
+                                f"data.columns={{{new}: {old}}}")
 
 
 def check_columns(found: Iterable[str], required: Iterable[str], *, source: str) -> None:
@@ -182,6 +199,8 @@ def check_columns(found: Iterable[str], required: Iterable[str], *, source: str)
 def check_renames(columns: Mapping[str, str] | None) -> None:
     """Raise ConfigError unless the keys of `data.columns` are names of fields."""
     for name in columns or {}:
+        if name in OLD_NAMES:
+            raise ConfigError(f"data.columns.{name}: its name is {OLD_NAMES[name]} since smpo 0.2; rename the key")
         check_known(name, RENAMED, what="field in data.columns")
 
 

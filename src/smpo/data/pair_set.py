@@ -25,7 +25,7 @@ INDEX_SCHEMA = pa.schema([
     ("pair_id", pa.string()), ("row", pa.int64()), ("caption", pa.string()), ("label_0", pa.float64()),
     ("uid_0", pa.string()), ("uid_1", pa.string()), ("bytes_0", pa.int64()), ("bytes_1", pa.int64()),
     ("width_0", pa.int32()), ("height_0", pa.int32()), ("width_1", pa.int32()), ("height_1", pa.int32()),
-    ("p_win", pa.float64()),  # null where nobody was counted
+    ("vote_share_0", pa.float64()),  # null where nobody was counted
 ])
 
 
@@ -82,9 +82,9 @@ class PairSet:
         return torch.tensor(self.index["label_0"].to_numpy(), dtype=torch.float64)
 
     @cached_property
-    def vote_shares(self) -> Tensor:
+    def vote_shares_0(self) -> Tensor:
         """Share of people's votes that image 0 of each pair got, in [0, 1] or NaN (no votes), shape (N,), float64."""
-        return torch.tensor(self.index["p_win"].to_numpy(), dtype=torch.float64)
+        return torch.tensor(self.index["vote_share_0"].to_numpy(), dtype=torch.float64)
 
     @cached_property
     def sizes(self) -> Tensor:

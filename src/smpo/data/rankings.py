@@ -5,7 +5,7 @@ from itertools import combinations
 from typing import Any
 
 from smpo.data.entries import Entry
-from smpo.data.layouts import LABELS, Readings
+from smpo.data.layouts import LABELS, OLD_NAMES, Readings
 from smpo.data.values import RowProblem, as_name, as_number, malformed, shown
 
 MAX_IMAGES = 64  # of one prompt: 2016 pairs; HPDv2's test set has 9 images, ImageRewardDB up to 9
@@ -60,11 +60,11 @@ def _ranked_list(values: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any
     ranks = _ranks(values, len(images))
     if ranks is None and len(images) > 2:
         raise malformed(f"{column} has {len(images)} images and nothing ranks them")
-    said = {name: values[name] for name in (*LABELS, "has_label", "pair_id") if name in values}
+    others = {name: values[name] for name in (*LABELS, *OLD_NAMES, "has_label", "pair_id") if name in values}
     for first, second in combinations(range(len(images)), 2):
         label = {} if ranks is None else {"label_0": _label(ranks[first], ranks[second])}
         name = "" if len(images) == 2 else f" images {first} and {second}"
-        yield name, {"prompt": _prompt(values), "image_0": images[first], "image_1": images[second], **said, **label}
+        yield name, {"prompt": _prompt(values), "image_0": images[first], "image_1": images[second], **others, **label}
 
 
 def _ranks(values: Mapping[str, Any], count: int) -> list[float] | None:

@@ -23,7 +23,7 @@ class RawPair:
         label_0: one person's choice: 1 = image 0 preferred, 0 = image 1 preferred, 0.5 = tie, NaN = unlabelled.
         uid_0: name of image 0, a hash of its bytes.
         uid_1: name of image 1.
-        p_win: share of several people's votes that image 0 got; None where nobody was counted.
+        vote_share_0: share of several people's votes that image 0 got; None where nobody was counted.
         problem: (reason code, detail) where the source itself could not deliver the row; the other fields may be empty.
         place: where the row is, for people: file, and line, row or key.
         caption_from_image: the prompt was in the image's own metadata, for the source has none.
@@ -37,7 +37,7 @@ class RawPair:
     label_0: float
     uid_0: str
     uid_1: str
-    p_win: float | None = None
+    vote_share_0: float | None = None
     problem: tuple[str, str] | None = None
     place: str = ""
     caption_from_image: bool = False
@@ -45,9 +45,9 @@ class RawPair:
     @property
     def human_label(self) -> float:
         """`label_0`, or where there is none what most votes say: 1, 0 or 0.5; NaN where there is neither."""
-        if self.p_win is None or not math.isnan(self.label_0):
+        if self.vote_share_0 is None or not math.isnan(self.label_0):
             return self.label_0
-        return 0.5 if self.p_win == 0.5 else float(self.p_win > 0.5)
+        return 0.5 if self.vote_share_0 == 0.5 else float(self.vote_share_0 > 0.5)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ WORDS = {"0": 0.0, "1": 1.0, "0.0": 0.0, "1.0": 1.0, "0.5": 0.5, "image_0": 0.0,
          "right": 1.0, "tie": 0.5}
 """What `preferred` may hold -> index of the preferred image, or 0.5."""
 
-SHARE_TOLERANCE = 0.01  # a p_win of two digits beside the counts it was made from
+SHARE_TOLERANCE = 0.01  # a vote_share_0 of two digits beside the counts it was made from
 
 
 def raw_pair(row: int, values: Mapping[str, Any], reading: Reading, images: ImageFiles, *, place: str) -> RawPair:
@@ -36,7 +36,7 @@ def raw_pair(row: int, values: Mapping[str, Any], reading: Reading, images: Imag
     except RowProblem as problem:
         return broken_row(row, problem.reason, problem.detail, pair_id=pair_id, place=place)
     return RawPair(row, pair_id, caption, image_0, image_1, label, content_uid(image_0), content_uid(image_1),
-                   p_win=share, place=place)
+                   vote_share_0=share, place=place)
 
 
 def judgement(fields: Mapping[str, Any], names: Mapping[str, str], *, first_wins: bool) -> tuple[float, float | None]:
@@ -97,8 +97,8 @@ def _preferred(value: Any, name: str) -> float | None:
 
 
 def _share(fields: Mapping[str, Any], names: Mapping[str, str]) -> float | None:
-    """`p_win`, else votes_0 / (votes_0 + votes_1); None where nobody voted."""
-    share = as_number(fields.get("p_win"), name=names.get("p_win", "p_win"))
+    """`vote_share_0`, else votes_0 / (votes_0 + votes_1); None where nobody voted."""
+    share = as_number(fields.get("vote_share_0"), name=names.get("vote_share_0", "vote_share_0"))
     counts = [as_number(fields.get(name), name=names.get(name, name)) for name in ("votes_0", "votes_1")]
     for name, count in zip(("votes_0", "votes_1"), counts, strict=True):
         if count is not None and not 0 <= count < math.inf:
@@ -114,5 +114,6 @@ def _share(fields: Mapping[str, Any], names: Mapping[str, str]) -> float | None:
     if not total or math.isinf(total):
         return share
     if share is not None and abs(share - votes_0 / total) > SHARE_TOLERANCE:
-        raise malformed(f"{names['p_win']} is {shown(fields['p_win'])}, and the votes say {votes_0 / total:.4g}")
+        given = f"{names['vote_share_0']} is {shown(fields['vote_share_0'])}"
+        raise malformed(f"{given}, and the votes say {votes_0 / total:.4g}")
     return votes_0 / total if share is None else share

@@ -36,13 +36,7 @@ class TablePairs:
 
     def __post_init__(self) -> None:
         self.options.refuse_split("file")
-        if not self._rows:
-            raise DataError(f"{self._file} holds no row; correct the path")
-        columns = list(dict.fromkeys(name for row in self._rows for name in row.values or ()))
-        self._readings.check_renamed(columns, source=str(self._file))
-        if columns and not any(self._reading(row.values) for row in self._rows if row.values):
-            first = next(row.values for row in self._rows if row.values)
-            self._readings.required(first, source=str(self._file))
+        self._readings.check_rows((row.values or () for row in self._rows), source=str(self._file))
 
     @cached_property
     def _file(self) -> Path:

@@ -50,12 +50,7 @@ class TarPairs:
 
     def __post_init__(self) -> None:
         self.options.refuse_split("folder")
-        if not self._samples:
-            raise DataError(f"{self.source} holds no sample; correct the path")
-        if not any(map(self._reading, self._samples)):
-            sample = self._samples[0]
-            columns = [_column(field)[0] or _column(field)[1] for field in sample.fields]
-            self._readings.required(columns, source=f"{sample.shard} sample {sample.key}")
+        self._readings.check_rows(map(self._columns, self._samples), source=self.source)
 
     @cached_property
     def _shards(self) -> list[Path]:
@@ -76,14 +71,14 @@ class TarPairs:
     @cached_property
     def has_labels(self) -> bool:
         """Whether any sample says which image is preferred."""
-        return any(reading.has_labels for reading in map(self._reading, self._samples) if reading)
+        return any(reading.has_labels for reading in self._readings.used)
 
-    def _reading(self, sample: Sample) -> Reading | None:
-        """The layout of a sample, by its texts and the names of its images."""
+    def _columns(self, sample: Sample) -> list[str]:
+        """The columns of a sample, from its texts and the names of its images; none where a text is broken."""
         try:
-            return self._readings.of(self._values(sample, images=False))
+            return list(self._values(sample, images=False))
         except RowProblem:
-            return None
+            return []
 
     def __len__(self) -> int:
         return len(self._samples)

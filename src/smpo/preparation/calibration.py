@@ -54,7 +54,7 @@ def fit_scale(gaps: np.ndarray, people: np.ndarray) -> ScaleFit:
     g, y = gaps[asked], people[asked]
     if not len(g):
         raise DataError("labels.scale cannot be fitted: no pair has a human label or votes and unequal scores; "
-                        "give labels.scale (0.01 for PickScore's cosines) or a source with label_0 or p_win")
+                        "give labels.scale (0.01 for PickScore's cosines) or a source with label_0 or vote_share_0")
     unit = np.abs(g).max()  # the slope is sought in units of the largest gap: no scorer's units matter
     x = g / unit
 

@@ -186,7 +186,7 @@ def judgements_of(pairs: PairSet, tables: list[ScoreTable]) -> Judgements:
         torch.stack([getattr(table, side).double() for table in tables]) if tables else missing
         for side in ("score_0", "score_1")
     )
-    return Judgements(score_0, score_1, pairs.human_labels, pairs.vote_shares)
+    return Judgements(score_0, score_1, pairs.human_labels, pairs.vote_shares_0)
 
 
 def _write_files(out: Path, pair_ids: tuple[str, ...], reasons: list[str], winner: Tensor, p_winner: Tensor) -> None:

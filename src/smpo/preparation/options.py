@@ -21,7 +21,7 @@ class PairOptions:
     Attributes:
         format: a name in `FORMATS`, or auto.
         split: split of the source, where it has several.
-        drop_human_ties: drop pairs on which nobody decided: label_0 or p_win is 0.5, and the other says no more.
+        drop_human_ties: drop pairs on which nobody decided: label_0 or vote_share_0 is 0.5, and the other says no more.
         labelled: every pair must have a human label: label_0 or votes.
         max_dropped_fraction: refuse a source with a larger fraction of defective rows, in [0, 1]; ties do not count.
         exclude_words: drop pairs whose caption contains one of these as a whole word; case is ignored.

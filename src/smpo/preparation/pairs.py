@@ -89,7 +89,9 @@ def prepare_pairs(source: str, out: Path, *, options: PairOptions | None = None,
     options, out = options or PairOptions(), Path(out)
     format, reason = (options.format, "as given") if options.format != "auto" else detect_format(source)
     reader = open_source(source, format=format, **options.how_to_read)
-    _check_source(reader, source, options)
+    if options.labelled and not reader.has_labels:
+        raise DataError(f"{source} has no human labels (read as {reader.describe()}); add a column label_0, preferred "
+                        "or vote_share_0, name it in data.columns, or set data.labelled to false")
     settings = {**asdict(options), "format": format}
     settings.pop("max_dropped_fraction")  # decides whether the source is accepted, not what is kept
     if options.max_rows is None:  # as in pair sets from before there was a choice
@@ -108,14 +110,6 @@ def prepare_pairs(source: str, out: Path, *, options: PairOptions | None = None,
     results = read_manifest(out, stage=STAGE)["results"]
     return PairReport(out, f"{format} ({reason})", reused=status is Status.DONE, **{
         name: results[name] for name in ("layout", "rows", "kept", "dropped", "labels", "captions_from_images")})
-
-
-def _check_source(reader: PairSource, source: str, options: PairOptions) -> None:
-    if options.labelled and not reader.has_labels:
-        raise DataError(f"{source} has no human labels (read as {reader.describe()}); add a column label_0, preferred "
-                        "or p_win, name it in data.columns, or set data.labelled to false")
-    if len(reader) == 0:
-        raise DataError(f"{source} holds no rows; correct the path or split")
 
 
 @dataclass
@@ -208,7 +202,7 @@ def _index_row(pair: CheckedPair) -> dict:
             "uid_0": content_uid(raw.image_0), "uid_1": content_uid(raw.image_1),
             "bytes_0": len(raw.image_0), "bytes_1": len(raw.image_1),
             "width_0": width_0, "height_0": height_0, "width_1": width_1, "height_1": height_1,
-            "p_win": raw.p_win}
+            "vote_share_0": raw.vote_share_0}
 
 
 def _refuse_poor_source(tally: _Tally, done: int, total: int, out: Path, options: PairOptions) -> None:

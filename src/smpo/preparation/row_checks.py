@@ -8,9 +8,8 @@ from smpo.data.images import ImageError, content_uid, decode_image
 from smpo.data.records import RawPair
 from smpo.preparation.options import PairOptions
 
-DEFECTS = ("malformed_row", "missing_image", "empty_caption", "missing_label", "invalid_label", "duplicate_pair_id",
-           "identical_images", "undecodable_image", "truncated_image", "oversized_image")
-CHOICES = ("human_tie", "excluded_caption", "narrow_image")  # dropped because the options say so; the source is sound
+CHOICES = ("human_tie", "excluded_caption", "narrow_image")
+"""Reasons to drop a row that follow from the options. All other reasons are defects of the source (docs/data.md)."""
 
 
 @dataclass(frozen=True)
@@ -53,12 +52,12 @@ def _caption_problem(raw: RawPair, options: PairOptions) -> tuple[str, str] | No
 
 
 def _label_problem(raw: RawPair, options: PairOptions) -> tuple[str, str] | None:
-    if raw.p_win is not None and not 0 <= raw.p_win <= 1:
-        return "invalid_label", f"p_win is {raw.p_win}, expected a share of votes in [0, 1]"
+    if raw.vote_share_0 is not None and not 0 <= raw.vote_share_0 <= 1:
+        return "invalid_label", f"vote_share_0 is {raw.vote_share_0}, expected a share of votes in [0, 1]"
     if math.isnan(raw.human_label):
         return ("missing_label", "label_0 is empty or NaN") if options.labelled else None
     if raw.human_label not in (0.0, 0.5, 1.0):
         return "invalid_label", f"label_0 is {raw.label_0}, expected 0, 0.5 or 1"
-    if options.drop_human_ties and raw.human_label == 0.5 and raw.p_win in (None, 0.5):
-        return "human_tie", "p_win is 0.5" if math.isnan(raw.label_0) else "label_0 is 0.5"
+    if options.drop_human_ties and raw.human_label == 0.5 and raw.vote_share_0 in (None, 0.5):
+        return "human_tie", "vote_share_0 is 0.5" if math.isnan(raw.label_0) else "label_0 is 0.5"
     return None

@@ -102,10 +102,10 @@ def cast_votes(preferences: np.ndarray, *, votes: int, noise: float, seed: int) 
 def annotate(
     lines: Sequence[dict[str, Any]], folder: Path, population: Population, *, votes: int, noise: float, seed: int
 ) -> list[dict[str, Any]]:
-    """`lines` with what the annotators said: `label_0`, `p_win` and `p_true`.
+    """`lines` with what the annotators said: `label_0`, `vote_share_0` and `p_true`.
 
-    `label_0` is the first annotator's vote alone, `p_win` the share of all `votes` for image 0, and `p_true` the mean
-    preference of the whole population, free of noise (for analysis; pair sets do not read it).
+    `label_0` is the first annotator's vote alone, `vote_share_0` the share of all `votes` for image 0, and `p_true` the
+    mean preference of the whole population, free of noise (for analysis; pair sets do not read it).
 
     Args:
         lines: pairs of the jsonl layout with prompts of the tiny world.
@@ -129,7 +129,7 @@ def annotate(
         preferences = population.preferences(advantage(*verdicts))
         said = cast_votes(preferences, votes=votes, noise=noise, seed=derive_seed(seed, "pair", row))
         annotated.append({
-            **line, "label_0": int(said[0]), "p_win": float(said.mean()), "p_true": float(preferences.mean()),
+            **line, "label_0": int(said[0]), "vote_share_0": float(said.mean()), "p_true": float(preferences.mean()),
         })
     return annotated
 
@@ -139,9 +139,9 @@ def describe(lines: Sequence[dict[str, Any]]) -> str:
     decided = [line for line in lines if line["p_true"] != 0.5]
     agrees = sum(line["label_0"] == (line["p_true"] > 0.5) for line in decided)
     agreement = f"{agrees / len(decided):.1%}" if decided else "none decided"
-    spread = float(np.mean([abs(line["p_win"] - 0.5) for line in lines]))
+    spread = float(np.mean([abs(line["vote_share_0"] - 0.5) for line in lines]))
     return (f"{len(lines)} pairs; label_0 agrees with the population's majority on {agreement} of the {len(decided)} "
-            f"with one; mean |p_win - 1/2| {spread:.3f}")
+            f"with one; mean |vote_share_0 - 1/2| {spread:.3f}")
 
 
 def read_lines(file: Path) -> list[dict[str, Any]]:

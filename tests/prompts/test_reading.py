@@ -13,7 +13,7 @@ import pytest
 from smpo.core.errors import ConfigError, DataError
 from smpo.prompts import Prompt, read_prompts
 
-SHARED = Path(__file__).parents[2] / "shared/data"
+SHARED = Path(__file__).parents[3] / "shared/data"
 TEXTS = ["a cat", '"two" dogs, one red']
 PARTI = 'Prompt\tCategory\tChallenge\tNote\nbond\tAbstract\tBasic\tconcepts, biology\n"go" sign\tSigns\tWriting\t\n'
 
