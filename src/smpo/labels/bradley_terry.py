@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Self
 
+from smpo import maths
 from smpo.core.checks import check_positive
 from smpo.core.errors import ConfigError
 from smpo.labels.judgements import Judgements
 from smpo.labels.winner import WinnerLabel, of_winner
-from smpo.maths import smoothing
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -57,4 +57,4 @@ class BradleyTerry(WinnerLabel):
             raise ConfigError("labels.scale is not fitted yet, got none; give it, or let `smpo label` fit it")
         winner = self.winner(judgements)
         score_w, score_l = of_winner(winner, judgements.score_0[0], judgements.score_1[0])
-        return winner, smoothing.bradley_terry_probability(score_w, score_l, scale=self.scale).float()
+        return winner, maths.smoothing.bradley_terry_probability(score_w, score_l, scale=self.scale).float()

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from smpo import maths
 from smpo.labels.judgements import Judgements
 from smpo.labels.scorers import ScorersLabel
 from smpo.labels.smoothed import measured_range
 from smpo.labels.winner import of_winner
-from smpo.maths import smoothing
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,7 +37,7 @@ class Ensemble(ScorersLabel):
         """(winner (B,) int64 in {0, 1}, p_winner in [1/2, 1), (B,) float32); image 0 wins where p is 1/2."""
         scores_0, scores_1 = judgements.score_0, judgements.score_1
         ranges = self.score_ranges(judgements)
-        p_0 = smoothing.mean_smoothed_probability(scores_0, scores_1, ranges=ranges)
-        p_1 = smoothing.mean_smoothed_probability(scores_1, scores_0, ranges=ranges)
+        p_0 = maths.smoothing.mean_smoothed_probability(scores_0, scores_1, ranges=ranges)
+        p_1 = maths.smoothing.mean_smoothed_probability(scores_1, scores_0, ranges=ranges)
         winner = (p_1 > p_0).long()
         return winner, of_winner(winner, p_0, p_1)[0].float()

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from smpo import maths
 from smpo.core.checks import check_known
 from smpo.labels.judgements import Judgements
 from smpo.labels.winner import WinnerLabel, of_winner
-from smpo.maths import smoothing
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -53,7 +53,7 @@ class Smoothed(WinnerLabel):
         winner = self.winner(judgements)
         score_w, score_l = of_winner(winner, judgements.score_0[0], judgements.score_1[0])
         ((score_min, score_max),) = self.score_ranges(judgements)
-        link = smoothing.smoothed_probability if self.link == "sigmoid" else smoothing.linear_probability
+        link = maths.smoothing.smoothed_probability if self.link == "sigmoid" else maths.smoothing.linear_probability
         return winner, link(score_w, score_l, score_min=score_min, score_max=score_max).float()
 
 
