@@ -101,6 +101,17 @@ def test_every_function_on_the_equations_page_exists(name):
     assert callable(getattr(importlib.import_module(module), attribute))
 
 
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_what_the_python_of_a_page_imports_from_smpo_exists(path):
+    """How-to pages show modules that do not exist yet; test_how_to.py runs them."""
+    if path.parent.name == "how-to":
+        return
+    blocks = [block for kind, block in BLOCK.findall(path.read_text()) if kind == "python"]
+    for module, names in re.findall(r"^from (smpo[\w.]*) import ([\w, ]+)", "\n".join(blocks), flags=re.MULTILINE):
+        for name in names.split(","):
+            assert hasattr(importlib.import_module(module), name.strip()), f"{module}.{name}"
+
+
 @pytest.mark.parametrize("path", sorted(set(re.findall(r"`(tests/[\w/]+\.py)`", EQUATIONS))))
 def test_every_test_on_the_equations_page_exists(path):
     assert (ROOT / path).exists()

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 import smpo
+from smpo.core.registry import Member, Registry
 
 PAGES = Path(__file__).parents[1] / "docs" / "how-to"
 FILE = re.compile(r"^```python\n# (src|tests)/([\w/]+)\.py\n(.*?)^```", re.MULTILINE | re.DOTALL)
-LINE = re.compile(r"^```python\n# in src/([\w/]+)\.py\n    \"(\w+)\": \"([\w.:]+)\",\n```", re.MULTILINE)
+LINE = re.compile(r"^```python\n# in src/([\w/]+)/__init__\.py\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
 def files_of(page: str) -> list[tuple[str, str, str]]:
@@ -33,11 +34,12 @@ def installed(request, tmp_path, monkeypatch) -> Iterator[list[str]]:
             monkeypatch.setattr(room, "__path__", [*room.__path__, str(target.parent)])
         else:
             tests.append(str(target))
-    for module, name, place in LINE.findall((PAGES / page).read_text()):
-        room = importlib.import_module(module.replace("/", ".").removesuffix(".__init__"))
-        (registry,) = (value for value in vars(room).values() if type(value).__name__ == "Registry")
-        monkeypatch.setitem(registry._entries, name, place)
-        assert registry.resolve(name).__module__ == place.split(":")[0]
+    for package, line in LINE.findall((PAGES / page).read_text()):
+        room = importlib.import_module(package.replace("/", "."))
+        (registry,) = (value for value in vars(room).values() if isinstance(value, Registry))
+        for name, member in Registry("shown", eval(f"{{{line}}}", {"Member": Member}))._entries.items():
+            monkeypatch.setitem(registry._entries, name, member)
+            assert registry.build({"name": name})
     yield tests
     for path in (path for kind, path, _ in files_of(page) if kind == "src"):
         sys.modules.pop(path.replace("/", "."), None)

@@ -19,7 +19,9 @@ DOCS = ROOT / "docs"
 PAGES = sorted(path for path in DOCS.rglob("*.md"))
 OWN_PAIRS = (DOCS / "tutorials" / "own-pairs.md").read_text()
 FREE_BELOW = ("scoring.also.", "evaluation.scorers.", "generation.models.", "report.published.")
-NO_KEYS = ("report.html", "report.md", "training.optimizers.", "model.safetensors", "labels.parquet")  # files, modules
+NO_KEYS = (  # files, modules
+    "report.html", "report.md", "training.policy.", "model.safetensors", "labels.parquet",
+)
 FENCE = re.compile(r"^```.*?^```[^\n]*$", re.MULTILINE | re.DOTALL)
 
 PYTHON = re.compile(r"^```python\n.*?^```", re.MULTILINE | re.DOTALL)
