@@ -1,11 +1,10 @@
-"""Artefacts: the folders that stages write. Each carries the settings and input fingerprints that it was made from.
+"""Artefacts: the folders that stages write. The manifest of each holds its settings and the fingerprints of its inputs.
 
-A stage calls `begin` (is there work, and may this folder be used?) and `finish`. Between the two the manifest says
-`"complete": false`, so no later stage mistakes half an artefact for a whole one.
+A stage calls `begin`, which says whether there is work and whether the folder may be used, and at the end `finish`.
+Between the two the manifest says `"complete": false`, so no later stage reads an unfinished artefact.
 
-`finish` seals the artefact: the manifest names every file with its size and SHA-256, and carries a digest of itself.
-`Artefact` reads it: each file is compared with its seal whenever it is read, so what was damaged, cut, exchanged or
-edited is named and never used.
+`finish` seals the artefact: the manifest then holds the size and the SHA-256 of every file, and a digest of itself.
+`Artefact` compares each file with its seal whenever it reads the file, and refuses a file that was changed.
 """
 
 import enum
@@ -21,11 +20,11 @@ from typing import Any
 
 from smpo.core.digests import hash_file
 from smpo.core.errors import DataError, StaleError
-from smpo.core.seals import Seal, Seals, complaint, complaints, read_sealed, seal_files, size_complaint
+from smpo.core.seals import Entry, Seal, Seals, complaint, complaints, read_sealed, seal_files, size_complaint
 
 MANIFEST = "manifest.json"
-JOURNALS = "parts-*.jsonl"  # of `smpo.core.parts`, while an artefact is made
-LISTED_APART = 64  # an artefact of more files lists them in a file of its own, so that people can read the manifest
+JOURNALS = "parts-*.jsonl"  # written by `smpo.core.parts` while an artefact is made
+LISTED_APART = 64  # an artefact with more files lists them in a separate file, so that the manifest stays readable
 AGAIN = "delete this file and run `smpo {verb}` again"
 KEYS = {"stage", "settings", "inputs", "fingerprint", "complete", "results"}
 
@@ -39,13 +38,13 @@ __all__ = [
 class Status(enum.Enum):
     """What a stage finds in its folder."""
 
-    FRESH = "fresh"      # nothing there yet
-    PARTIAL = "partial"  # the same work was begun and not finished, or lacks files: carry on
-    DONE = "done"        # the same work is complete: nothing to do
+    FRESH = "fresh"      # nothing is there yet
+    PARTIAL = "partial"  # the same work was begun and is unfinished, or files are missing: continue it
+    DONE = "done"        # the same work is complete: nothing is left to do
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write `content` so that after a crash at any moment `path` holds the old content or the new, never a part."""
+    """Write `content` to `path`; after a crash at any moment `path` holds all of the old content or all of the new."""
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(path.name + f".tmp-{os.getpid()}")
     with open(aside, "wb") as file:
@@ -57,7 +56,7 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make renames inside `folder` durable."""
+    """Write the renames inside `folder` to the disk, so that a power failure does not undo them."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -72,11 +71,11 @@ def fingerprint(content: Any) -> str:
 
 @dataclass(frozen=True)
 class Artefact:
-    """A complete artefact, its files checked when they are read.
+    """A complete artefact. Each of its files is checked when it is read.
 
     Attributes:
-        folder: where it lies.
-        manifest: as `finish` wrote it.
+        folder: its folder.
+        manifest: the content of `manifest.json`, as `finish` wrote it.
     """
 
     folder: Path
@@ -84,17 +83,17 @@ class Artefact:
 
     @classmethod
     def open(cls, folder: Path | str, *, stage: str) -> "Artefact":
-        """The artefact of `stage` in `folder`; DataError says which verb to run when there is none."""
+        """The artefact of `stage` in `folder`; without one, DataError names the command that makes it."""
         return cls(Path(folder), read_manifest(Path(folder), stage=stage))
 
     @property
     def results(self) -> Mapping[str, Any]:
-        """What the stage counted and measured."""
+        """The counts and measured values of the stage."""
         return self.manifest["results"]
 
     @property
     def fingerprint(self) -> str:
-        """What a later stage records as its input: of settings, inputs and measured results."""
+        """Digest of settings, inputs and results; later stages record it as the fingerprint of this input."""
         return fingerprint([self.manifest["fingerprint"], self.manifest["results"]])
 
     @cached_property
@@ -103,23 +102,23 @@ class Artefact:
         return _listed(self.folder, self.manifest)
 
     def read(self, name: str) -> bytes:
-        """The bytes of a file; DataError when they are not those that were written."""
+        """The bytes of a file; DataError if the file has changed since it was sealed."""
         content, wrong = read_sealed(self.folder / name, self.seal(name))
         self._refuse(name, wrong)
         return content
 
     def file(self, name: str, *, way_out: str | None = None) -> Path:
-        """The path of a file, which is read once to be checked; DataError when it is not what was written.
+        """The path of a file, after reading it once to check it; DataError if it has changed since it was sealed.
 
-        `way_out` is what to do then, where it is not to delete the file and to run the stage again.
+        `way_out` replaces the advice in the message: to delete the file and to run the stage again.
         """
         self._refuse(name, complaint(self.folder / name, self.seal(name)), way_out)
         return self.folder / name
 
     def check(self, within: str = "", *, verb: str | None = None) -> None:
-        """DataError unless all files whose names begin with `within` are what was written; they are all read.
+        """Read all files whose names begin with `within`; DataError if one has changed since it was sealed.
 
-        `verb` makes the artefact, where that is not the verb of its stage.
+        `verb` is the command that makes the artefact, if that is not the name of its stage.
         """
         again = None if verb is None else AGAIN.format(verb=verb)
         seals = {name: seal for name, seal in self.seals.items() if name.startswith(within)}
@@ -127,7 +126,7 @@ class Artefact:
             self._refuse(name, wrong, again)
 
     def seal(self, name: str) -> Seal:
-        """The seal of a file; DataError when the artefact has no such file."""
+        """The seal of a file; DataError if the artefact has no such file."""
         if name not in self.seals:
             raise DataError(f"{self.folder} has no {name}; delete the folder and run `smpo {self.manifest['stage']}`")
         return self.seals[name]
@@ -139,33 +138,32 @@ class Artefact:
 
 
 def begin(folder: Path, *, stage: str, settings: Mapping[str, Any], inputs: Mapping[str, str]) -> Status:
-    """The state of `folder` for this work; writes the manifest of unfinished work when it is fresh.
+    """The state of `folder` for this work. If nothing is there, writes the manifest of unfinished work.
 
-    A complete artefact of which a file is missing or has another size is PARTIAL, with a warning: so whoever deletes a
-    damaged file and calls the stage again gets that file back.
+    A complete artefact with a file that is missing or has another size is PARTIAL, with a warning: a user can delete a
+    damaged file and run the stage again to get the file back.
 
     Args:
-        folder: where the artefact lives.
-        stage: name of the verb that makes it.
-        settings: the resolved settings that determine the result (nothing that only changes speed or logging).
+        folder: of the artefact.
+        stage: name of the command that makes it.
+        settings: the resolved settings that determine the result (none that only change speed or logging).
         inputs: name -> fingerprint of each input (see `fingerprint_of`).
 
     Raises:
         StaleError: the folder holds an artefact of other settings or other inputs.
-        DataError: the manifest is damaged, or of another version of this toolkit.
+        DataError: the manifest is damaged, or was written by another version of this toolkit.
     """
-    wanted = json.loads(json.dumps({"stage": stage, "settings": settings, "inputs": dict(inputs)}, default=str))
-    path = folder / MANIFEST
+    work = json.loads(json.dumps({"stage": stage, "settings": settings, "inputs": dict(inputs)}, default=str))
     if stage_of(folder) is None:
-        _write_manifest(folder, {**wanted, "fingerprint": fingerprint(wanted), "complete": False, "results": {}})
+        _write_manifest(folder, {**work, "fingerprint": fingerprint(work), "complete": False, "results": {}})
         return Status.FRESH
-    found = _load(path)
-    if found["fingerprint"] != fingerprint(wanted):
-        changes = _difference(found, wanted)
+    manifest = _load(folder / MANIFEST)
+    if manifest["fingerprint"] != fingerprint(work):
+        changes = _difference(manifest, work)
         raise StaleError(f"{folder} was made with {changes}; delete the folder or choose another path")
-    if not found["complete"]:
+    if not manifest["complete"]:
         return Status.PARTIAL
-    sizes = {name: size_complaint(folder / name, seal) for name, seal in _listed(folder, found).items()}
+    sizes = {name: size_complaint(folder / name, seal) for name, seal in _listed(folder, manifest).items()}
     lacking = [f"{folder / name} {wrong}" for name, wrong in sizes.items() if wrong is not None]
     if not lacking:
         return Status.DONE
@@ -175,16 +173,16 @@ def begin(folder: Path, *, stage: str, settings: Mapping[str, Any], inputs: Mapp
 
 
 def stage_of(folder: Path) -> str | None:
-    """The stage whose artefact, finished or not, `folder` holds; None where nothing has been made yet.
+    """Name of the stage whose artefact, finished or not, lies in `folder`; None if nothing has been made yet.
 
     Raises:
-        StaleError: the folder holds something else.
-        DataError: the manifest is damaged, or of another version of this toolkit.
+        StaleError: the folder holds other files.
+        DataError: the manifest is damaged, or was written by another version of this toolkit.
     """
     path = folder / MANIFEST
     if path.exists():
         return _load(path)["stage"]
-    if folder.exists() and any(not _is_passing(path) for path in folder.iterdir()):
+    if folder.exists() and any(not _is_temporary(path) for path in folder.iterdir()):
         raise StaleError(f"{folder} holds files but no {MANIFEST}; delete the folder or choose another path")
     return None
 
@@ -195,16 +193,16 @@ def finish(
 ) -> None:
     """Mark the artefact complete and seal it.
 
-    What killed writes have left in the folder is deleted first: nobody writes there any more.
+    Files that killed writes left in the folder are deleted.
 
     Args:
         folder: of the artefact.
-        results: its counts and measured values, which later stages depend on.
-        files: names, below the folder, of its files; they are read to be sealed.
-        sealed: files whose seals are known from when they were written.
-        notes: facts that no later stage depends on, such as the versions and the device that made it.
+        results: its counts and measured values; later stages depend on them.
+        files: names of its files, relative to the folder; they are read to be sealed.
+        sealed: files whose seals are known since they were written.
+        notes: facts on which no later stage depends, such as versions and the device.
     """
-    found = _load(folder / MANIFEST)
+    manifest = _load(folder / MANIFEST)
     for leftover in folder.glob("*.tmp-*"):
         leftover.unlink()
     seals = {**(sealed or {}), **seal_files(folder, files)}
@@ -215,7 +213,7 @@ def finish(
         listing = f"files-{Seal.of(content).sha256[:12]}.json"  # beside an older one until the manifest names it
         write_atomically(folder / listing, content)
         about = {"files_listed_in": {listing: Seal.of(content).entry}}
-    kept = {key: found[key] for key in ("stage", "settings", "inputs", "fingerprint")}
+    kept = {key: manifest[key] for key in ("stage", "settings", "inputs", "fingerprint")}
     _write_manifest(
         folder, {**kept, "complete": True, "results": dict(results), **about, "notes": dict(notes or {})}
     )
@@ -225,38 +223,39 @@ def finish(
 
 
 def reseal(folder: Path, files: Iterable[str]) -> None:
-    """Seal some files of a complete artefact anew: facts about it that no later stage depends on."""
-    found = _load(folder / MANIFEST)
-    _write_manifest(folder, {**found, "files": {**found["files"], **_entries(seal_files(folder, files))}})
+    """Seal some files of a complete artefact again; no later stage may depend on their content."""
+    manifest = _load(folder / MANIFEST)
+    _write_manifest(folder, {**manifest, "files": {**manifest["files"], **_entries(seal_files(folder, files))}})
 
 
 def reopen(folder: Path) -> None:
-    """Mark a complete artefact as unfinished, for a stage that makes more of it."""
+    """Mark a complete artefact as unfinished, so that its stage can add to it."""
     _write_manifest(folder, {**_load(folder / MANIFEST), "complete": False})
 
 
 def is_complete(folder: Path) -> bool:
-    """Whether `folder` holds a manifest that says so; DataError when the manifest is damaged."""
+    """Whether `folder` holds a manifest that says "complete"; DataError if the manifest is damaged."""
     return (folder / MANIFEST).exists() and _load(folder / MANIFEST)["complete"]
 
 
 def sealed_files(folder: Path) -> dict[str, Seal]:
-    """Name -> seal of every file of the artefact in `folder`; where it is unfinished, or none, nothing is sealed."""
+    """Name -> seal of every file of the artefact in `folder`; empty if there is none or it is unfinished."""
     return _listed(folder, _load(folder / MANIFEST)) if (folder / MANIFEST).exists() else {}
 
 
 def read_manifest(folder: Path, *, stage: str) -> dict[str, Any]:
-    """The manifest of a complete artefact of `stage`; DataError says which verb to run when there is none."""
+    """The manifest of a complete artefact of `stage`; without one, DataError names the command to run."""
     path = folder / MANIFEST
     if not path.exists():
         raise DataError(f"{folder} holds no {stage} artefact; run `smpo {stage}` first, or correct the path")
-    found = _load(path)
-    if found.get("stage") != stage:
-        made_by = found.get("stage")
-        raise DataError(f"{folder} is an artefact of `smpo {made_by}`, expected `smpo {stage}`; correct the path")
-    if not found["complete"]:
+    manifest = _load(path)
+    if manifest["stage"] != stage:
+        raise DataError(
+            f"{folder} is an artefact of `smpo {manifest['stage']}`, expected `smpo {stage}`; correct the path"
+        )
+    if not manifest["complete"]:
         raise DataError(f"{folder} is unfinished; run `smpo {stage}` again to complete it")
-    return found
+    return manifest
 
 
 def is_finished(folder: Path, *, stage: str) -> bool:
@@ -269,49 +268,48 @@ def is_finished(folder: Path, *, stage: str) -> bool:
 
 
 def fingerprint_of(folder: Path, *, stage: str) -> str:
-    """The fingerprint of a complete artefact, including its measured results: what a later stage records as input."""
+    """The fingerprint of a complete artefact of `stage`; later stages record it as the fingerprint of this input."""
     return Artefact.open(folder, stage=stage).fingerprint
 
 
-def _is_passing(path: Path) -> bool:
-    """Whether a file may lie in a folder that nothing has been made in: a killed write's, or a lock."""
+def _is_temporary(path: Path) -> bool:
+    """Whether a file is a lock or was left behind by a killed write: such files do not make a folder an artefact."""
     return ".tmp-" in path.name or path.name == ".lock"
 
 
 def _load(path: Path) -> dict[str, Any]:
-    """The manifest, whole and as it was written, to the byte."""
+    """The manifest, after checking that its bytes are those that were written."""
     content = path.read_bytes()
     try:
-        found = json.loads(content.decode())
+        manifest = json.loads(content.decode())
     except ValueError as error:  # not JSON, or not UTF-8
         raise DataError(f"{path} is not valid JSON ({error}); delete the folder and run the stage again") from error
-    if not (isinstance(found, dict) and found.keys() >= KEYS):
+    if not (isinstance(manifest, dict) and manifest.keys() >= KEYS):
         raise DataError(f"{path} is no manifest of this toolkit; delete the folder or choose another path")
-    again = f"delete {path.parent} and run `smpo {found['stage']}` again"
-    if "seal" not in found:
+    again = f"delete {path.parent} and run `smpo {manifest['stage']}` again"
+    if "seal" not in manifest:
         raise DataError(f"{path} was made by an older version of smpo; {again}")
-    if content != _rendered({key: value for key, value in found.items() if key != "seal"}):
+    if content != _rendered(manifest):
         raise DataError(f"{path} is damaged or was edited (it is not what was written); {again}")
-    return found
+    return manifest
 
 
 def _rendered(content: Mapping[str, Any]) -> bytes:
-    """The manifest's bytes, with a digest of all the rest as their last entry."""
-    plain = json.loads(json.dumps(content, default=str))
-    return (json.dumps({**plain, "seal": fingerprint(plain)}, indent=1) + "\n").encode()
+    """The bytes of a manifest; its last entry, "seal", is the digest of all others."""
+    others = json.loads(json.dumps({key: value for key, value in content.items() if key != "seal"}, default=str))
+    return (json.dumps({**others, "seal": fingerprint(others)}, indent=1) + "\n").encode()
 
 
 def _write_manifest(folder: Path, content: Mapping[str, Any]) -> None:
-    rest = {key: value for key, value in content.items() if key != "seal"}
-    write_atomically(folder / MANIFEST, _rendered(rest))
+    write_atomically(folder / MANIFEST, _rendered(content))
 
 
-def _entries(seals: Seals) -> dict[str, list]:
+def _entries(seals: Seals) -> dict[str, Entry]:
     return {name: seals[name].entry for name in sorted(seals)}
 
 
 def _listed(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Seal]:
-    """The seals of a complete artefact's files, from its manifest or from the file that lists them."""
+    """Name -> seal of an artefact's files, from the manifest or from the separate file that lists them."""
     entries = manifest.get("files", {})
     for name, entry in manifest.get("files_listed_in", {}).items():
         path = folder / name
@@ -322,28 +320,27 @@ def _listed(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Seal]:
     return {name: Seal.parse(entry) for name, entry in entries.items()}
 
 
-def _difference(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+def _difference(manifest: Mapping[str, Any], work: Mapping[str, Any]) -> str:
     """The first settings and inputs that differ, as "key=old (now new)"; never empty."""
-    old, new = _flat(found), _flat(wanted)
-    keys = [  # by repr: JSON tells 1 from true and an absent key from null, == and .get do not
+    old, new = _flat(manifest), _flat(work)
+    keys = [  # by repr: in JSON 1 differs from true and an absent key from null, but not for == and .get
         key for key in sorted({*old, *new}) if (key in old, repr(old.get(key))) != (key in new, repr(new.get(key)))
     ]
-    if not keys:  # the same texts, nested otherwise
-        return f"settings {fingerprint(found['settings'])[:12]} (now {fingerprint(wanted['settings'])[:12]})"
-    changed = [f"{key}={old_text} (now {new_text})" for key in keys[:3]
-               for old_text, new_text in [_told_apart(old.get(key), new.get(key), key)]]
-    return ", ".join(changed) + (f" and {len(keys) - 3} more differences" if len(keys) > 3 else "")
+    if not keys:  # the same texts, nested differently
+        return f"settings {fingerprint(manifest['settings'])[:12]} (now {fingerprint(work['settings'])[:12]})"
+    changes = [_change(key, old.get(key), new.get(key)) for key in keys[:3]]
+    return ", ".join(changes) + (f" and {len(keys) - 3} more differences" if len(keys) > 3 else "")
 
 
-def _told_apart(old: Any, new: Any, key: str) -> tuple[str, str]:
-    """Both values as text; of digests the first 12 digits, where these differ."""
+def _change(key: str, old: Any, new: Any) -> str:
+    """"key=old (now new)"; digests are cut to their first 12 digits if these differ."""
     if key.startswith("input.") and isinstance(old, str) and isinstance(new, str) and old[:12] != new[:12]:
         old, new = old[:12], new[:12]
-    return repr(old), repr(new)
+    return f"{key}={old!r} (now {new!r})"
 
 
 def _flat(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """The keys that decide staleness, nested ones joined by dots."""
+    """Stage, settings and inputs; nested keys are joined by dots."""
     flat: dict[str, Any] = {"stage": manifest.get("stage")}
 
     def walk(prefix: str, value: Any) -> None:

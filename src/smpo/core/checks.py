@@ -1,4 +1,4 @@
-"""Argument checks that raise one-line errors. No tensor library is imported: shapes are duck-typed."""
+"""Checks of arguments that raise one-line errors. They import no torch: anything with a `shape` is checked."""
 
 import difflib
 import math
@@ -8,23 +8,23 @@ from typing import Any
 
 from smpo.core.errors import ConfigError
 
-LONGEST = 100  # characters of a name that are compared: the comparison is quadratic
-LISTED = 160   # characters of a list of names that are shown: an error is one line
+LONGEST = 100  # characters of a name that are compared; the time grows with their square
+LISTED = 160   # characters of a list of names in a message, so that an error stays one line
 
 DEVICE = re.compile(r"auto|cpu|(cuda|xpu|npu|hpu|mps)(:\d+)?")
 
 
 def did_you_mean(name: str, known: Iterable[str], *, likeness: float = 0.5) -> str:
-    """The hint " Did you mean 'x'?" for the known name nearest to `name`, or an empty string.
+    """The hint " Did you mean 'x'?" for the known name nearest to `name`, or an empty string if none is near.
 
-    `likeness`, in [0, 1], is what the nearest needs at least (difflib's ratio).
+    `likeness` is the smallest ratio of difflib, in [0, 1], at which a name counts as near.
     """
     nearest = difflib.get_close_matches(name[:LONGEST], list(known), n=1, cutoff=likeness)
     return f" Did you mean '{nearest[0]}'?" if nearest else ""
 
 
 def listed(names: Iterable[str]) -> str:
-    """The names, joined by commas; those beyond LISTED characters are counted: "a, b and 31 more"."""
+    """The names, joined by commas; after LISTED characters the rest is counted: "a, b and 31 more"."""
     names, shown = list(names), list[str]()
     for name in names:
         if shown and sum(map(len, [*shown, name])) + 2 * len(shown) > LISTED:
@@ -34,7 +34,7 @@ def listed(names: Iterable[str]) -> str:
 
 
 def check_known(name: Any, known: Iterable[str], *, what: str) -> None:
-    """Raise ConfigError unless `name` is one of `known`; the message lists them and names the nearest."""
+    """Raise ConfigError unless `name` is one of `known`; the message lists these and hints at the nearest."""
     known = list(known)
     if not isinstance(name, str):
         raise ConfigError(f"{what}: its name must be a text, got {name!r}; known: {listed(known)}.")
@@ -43,7 +43,7 @@ def check_known(name: Any, known: Iterable[str], *, what: str) -> None:
 
 
 def check_device(device: str, *, what: str) -> None:
-    """Raise ConfigError unless `device` reads like one of torch's, or is "auto"; whether it is there shows in use."""
+    """Raise ConfigError unless `device` is "auto" or has the form of a torch device; it need not exist."""
     if not DEVICE.fullmatch(device):
         raise ConfigError(f"{what} must be auto, cpu, cuda, cuda:0 or the like, got '{device}'")
 
@@ -63,14 +63,14 @@ def check_fraction(**values: float) -> None:
 
 
 def check_same_shape(**tensors: Any) -> None:
-    """Raise ValueError unless all keyword tensors have one shape."""
+    """Raise ValueError unless all keyword tensors have the same shape."""
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     if len(set(shapes.values())) > 1:
         raise ValueError("shapes must be equal, got " + ", ".join(f"{n} {s}" for n, s in shapes.items()))
 
 
 def check_batch(**tensors: Any) -> None:
-    """Raise ValueError unless every keyword tensor has shape (B,), with one common B."""
+    """Raise ValueError unless every keyword tensor has shape (B,), with the same B."""
     for name, tensor in tensors.items():
         if tensor.ndim != 1:
             raise ValueError(f"{name} must have shape (B,), got {tuple(tensor.shape)}; pass one number per pair")

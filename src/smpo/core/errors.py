@@ -1,8 +1,8 @@
-"""The errors that a user's input can cause. Each is one line: what, got, and the way out."""
+"""The errors that a user's input can cause. Each is one line: what is wrong, the value, and what to do."""
 
 
 class SmpoError(ValueError):
-    """Something the user did or gave; the command line prints its message without a traceback."""
+    """An error in what the user gave; the command line prints its message without a traceback."""
 
 
 class ConfigError(SmpoError):
@@ -14,26 +14,26 @@ class DataError(SmpoError):
 
 
 class StaleError(SmpoError):
-    """An artefact that was made from other inputs or another configuration than the ones asked for."""
+    """An artefact that was made from other inputs or settings than those of this call."""
 
 
 class BusyError(SmpoError):
-    """A folder that another process is writing into."""
+    """A folder into which another process writes."""
 
 
 class NonFiniteError(SmpoError):
-    """A loss, gradient or weight that is NaN or infinite; nothing of it is saved."""
+    """A loss, gradient or weight that is NaN or infinite; the step is not saved."""
 
 
 class ProcessError(SmpoError):
-    """Another of the processes that share the work has ended, so that the work cannot be finished."""
+    """One of the processes that share the work has ended, so the others cannot finish it."""
 
 
 class Stopped(SystemExit):
-    """A signal asked the work to end; everything that the same command needs to go on is saved.
+    """The program ends because of a signal; the same command can continue the work.
 
     Attributes:
-        code: the exit code, 130 after Ctrl-C and 75 ("try again") after a scheduler's signal.
+        code: exit code, 130 after Ctrl-C and 75 ("try again") after a scheduler's signal.
         message: one line for the user.
     """
 
@@ -42,4 +42,4 @@ class Stopped(SystemExit):
         self.message = message
 
     def __reduce__(self) -> tuple[type["Stopped"], tuple[object, str]]:
-        return Stopped, (self.code, self.message)  # SystemExit alone keeps the code; a worker's parent needs both
+        return Stopped, (self.code, self.message)  # SystemExit pickles the code alone; a worker's parent needs both

@@ -1,6 +1,6 @@
-"""What a user's surroundings can do to a program, each as one line: what happened, where, and the way out.
+"""Errors of the system and of libraries in one line: what happened, where, and what to do.
 
-Libraries are recognised by the names of their modules, so that nothing is imported to describe an error.
+Libraries are recognised by the names of their modules, so that describing an error imports nothing.
 """
 
 import errno
@@ -12,7 +12,7 @@ from pathlib import Path
 from smpo.core.errors import SmpoError
 from smpo.core.signals import GO_ON
 
-LONGEST = 600  # characters of a foreign message that are shown
+LONGEST = 600  # characters of another library's message that are shown
 AGAIN = f"then {GO_ON}"
 BY_NUMBER = {
     errno.ENOSPC: ("the disk is full", f"free some space, {AGAIN}"),
@@ -65,7 +65,7 @@ FORWARDED = re.compile(r"^Caught (\w+) in .*worker process|^Caught (\w+) in repl
 
 
 def described(error: BaseException) -> str | None:
-    """One line for an error that the user or the surroundings caused; None for one that only we can mend."""
+    """One line for an error that the user or the system caused; None for an error of this package."""
     if isinstance(error, SmpoError):
         return " ".join(_own_message(error).splitlines())
     for describe in (_memory, _system, _device, _package, _workers, _damaged, _network):
@@ -88,8 +88,8 @@ def _memory(error: BaseException) -> str | None:
 def _system(error: BaseException) -> str | None:
     number = getattr(error, "errno", None) if isinstance(error, OSError) else None
     text = _own_message(error)
-    if number is None and (found := re.search(r"\(?\b(?:os error|Errno) (\d+)\b", text)):  # Rust's, or a worker's
-        number = int(found[1])
+    if number is None and (match := re.search(r"\(?\b(?:os error|Errno) (\d+)\b", text)):  # of Rust, or of a worker
+        number = int(match[1])
     if number not in BY_NUMBER:
         return None if number is None else f"{_path_of(error)}{_first_line(text)}"
     what, way_out = BY_NUMBER[number]
@@ -106,7 +106,7 @@ def _package(error: BaseException) -> str | None:
 
 
 def _device(error: BaseException) -> str | None:
-    kinds = RuntimeError | AssertionError | ModuleNotFoundError  # the last for torch.hpu and its like
+    kinds = RuntimeError | AssertionError | ModuleNotFoundError  # the last comes from torch.hpu and the like
     if not isinstance(error, kinds) or not DEVICE.search(str(error)):
         return None
     return f"the device cannot be used ({_first_line(str(error))}); see the driver, CUDA_VISIBLE_DEVICES, `device`"
@@ -142,7 +142,7 @@ def _damaged(error: BaseException) -> str | None:
 
 
 def _own_message(error: BaseException) -> str:
-    """The message; of an error that PyTorch carried over from a worker with its traceback, the last line."""
+    """The message of an error; its last line where PyTorch passed on a worker's error with the traceback."""
     text = str(error)
     if FORWARDED.match(text):
         last = next((line for line in reversed(text.splitlines()) if line.strip()), text)
@@ -151,17 +151,17 @@ def _own_message(error: BaseException) -> str:
 
 
 def _path_of(error: BaseException) -> str:
-    """The path that an error is about, and a colon: its own, or that of the nearest call; empty if there is none."""
+    """The path that an error concerns and a colon, from the error or from the nearest call; empty if there is none."""
     names = [name for name in (getattr(error, "filename", None), getattr(error, "filename2", None)) if name is not None]
     if names:
         return f"{' -> '.join(_text(name) for name in dict.fromkeys(names))}: "
-    if found := re.search(r"(?:Errno \d+\] [^:]*|detail[^']*): '([^']+)'", str(error)):
-        return f"{found[1]}: "
+    if match := re.search(r"(?:Errno \d+\] [^:]*|detail[^']*): '([^']+)'", str(error)):
+        return f"{match[1]}: "
     return next((f"{path}: " for path in _paths_in_calls(error)), "")
 
 
 def _paths_in_calls(error: BaseException) -> Iterator[str]:
-    """Names of files in the variables of the calls that failed, innermost first: parsers do not say what they parse."""
+    """Paths in the local variables of the failed calls, innermost first: errors of parsers name no file."""
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     for frame in reversed(frames):
         for value in frame.f_locals.values():
@@ -175,6 +175,6 @@ def _text(name: object) -> str:
 
 
 def _first_line(text: str) -> str:
-    """A message in one line, of bearable length."""
+    """A message in one line of at most LONGEST characters."""
     squeezed = " ".join(text.split())
     return squeezed if len(squeezed) <= LONGEST else f"{squeezed[:LONGEST]}..."

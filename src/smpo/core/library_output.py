@@ -1,4 +1,4 @@
-"""What libraries print."""
+"""Silences what libraries print."""
 
 import logging
 import warnings
@@ -8,7 +8,7 @@ import transformers
 
 
 def quieten_libraries() -> None:
-    """Turn off loading bars, notices and what only a library's authors can mend: the stages report themselves."""
+    """Turn off loading bars, notices and deprecation warnings of libraries; the stages print their own progress."""
     warnings.filterwarnings("ignore", r"`torch\.distributed\.\w+_tensor` is deprecated", FutureWarning)  # DeepSpeed's
     for library in (diffusers.utils.logging, transformers.utils.logging):
         library.disable_progress_bar()
@@ -17,5 +17,5 @@ def quieten_libraries() -> None:
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    """Whether a notice of DeepSpeed's is one: it prints to stdout that it has no GPU, unasked."""
+    """False for DeepSpeed's notice that there is no GPU, which it prints to stdout."""
     return "unable to detect" not in record.getMessage()

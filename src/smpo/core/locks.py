@@ -1,7 +1,7 @@
-"""Locks on folders: taking turns, and one writer a folder.
+"""Locks on folders: processes take turns, or one process is the only writer.
 
-A lock is a POSIX record lock on a small file: the kernel ends it with its process, however that ends, and forked loader
-workers do not inherit it. On a network file system the server ends it when it no longer hears of the holder's machine.
+A lock is a POSIX record lock on a small file. The kernel releases it when its process ends, and forked workers do not
+inherit it. On a network file system the server releases it when it loses contact with the machine of the process.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ from smpo.core.errors import BusyError
 
 LOCK = ".lock"
 POLL_S = 1.0
-PATIENCE_S = 2.0  # whoever only looks whether the work is done holds the lock for less
+PATIENCE_S = 2.0  # a process that only checks whether the work is done holds the lock for less
 WITHOUT_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
 READ_ONLY = {errno.EACCES, errno.EPERM, errno.EROFS}
 TAKEN = {errno.EACCES, errno.EAGAIN}
@@ -28,9 +28,9 @@ TAKEN = {errno.EACCES, errno.EAGAIN}
 
 @contextlib.contextmanager
 def exclusive(folder: Path, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """Wait until no other process works at `folder`; the lock file lies beside it.
+    """Wait until no other process holds the lock of `folder`, whose file lies beside it, and hold it.
 
-    `waiting` is called every second. Where the file system has no locks, all work at once.
+    `waiting` is called every second. On a file system without locks nothing is waited for.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     with open(folder.with_name(f"{folder.name}.lock"), "w") as file:
@@ -42,13 +42,13 @@ def exclusive(folder: Path, waiting: Callable[[], None] = lambda: None) -> Itera
 
 @contextlib.contextmanager
 def sole_writer(folder: Path) -> Iterator[None]:
-    """Be the only process that writes into `folder`; its lock file `.lock` says who that is.
+    """Hold the lock of `folder`; its file `.lock` names the process that holds it.
 
-    Where the file system has no locks, a warning says so and the work goes on. Whoever may not write there needs no
-    lock: a complete artefact can be found in a folder that can only be read.
+    On a file system without locks the work goes on, with a warning. In a folder that can only be read no lock is
+    needed: a complete artefact there can be used.
 
     Raises:
-        BusyError: another process writes there; it names machine, process id and since when.
+        BusyError: another process holds the lock; the message names machine, process id and time.
     """
     file = _opened(folder)
     if file is None:
@@ -69,7 +69,7 @@ def sole_writer(folder: Path) -> Iterator[None]:
             )
         _sign(file)
         yield
-        file.truncate(0)  # nobody writes any more; whoever is killed leaves his name, and no lock
+        file.truncate(0)  # a process that is killed leaves its name here, but no lock
 
 
 def _opened(folder: Path) -> IO[str] | None:
@@ -83,7 +83,7 @@ def _opened(folder: Path) -> IO[str] | None:
 
 
 def _take(file: IO[str]) -> bool | None:
-    """Whether the lock is ours now; None where the file system has none."""
+    """Whether this process now has the lock; None if the file system has no locks."""
     try:
         fcntl.lockf(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
@@ -103,7 +103,7 @@ def _sign(file: IO[str]) -> None:
 
 
 def _holder(file: IO[str]) -> str:
-    """Who holds the lock, as far as its file says."""
+    """The process that holds the lock, as far as the file names it."""
     file.seek(0)
     try:
         about = json.loads(file.read())

@@ -1,18 +1,18 @@
-"""Names that become folders and files: of recipes, models, scorers, sweeps."""
+"""Names that become names of folders and files: of recipes, models, scorers, sweeps."""
 
 import re
 from collections.abc import Iterable
 
 from smpo.core.errors import ConfigError
 
-BASE = "base"  # the model that everything is compared with
+BASE = "base"  # the model before training, with which all others are compared
 NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*")
 MAX_NAME = 100  # characters; a file system takes 255 bytes, and names are parts of longer ones
 DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{i}" for port in ("com", "lpt") for i in range(1, 10))}
 
 
 def check_name(name: str, *, what: str) -> None:
-    """Raise ConfigError unless `name` can be the name of a folder or file everywhere."""
+    """Raise ConfigError unless `name` can name a folder or file on every system."""
     if not (isinstance(name, str) and NAME.fullmatch(name)) or name.endswith(".") or len(name) > MAX_NAME:
         shown = repr(name) if len(str(name)) <= 2 * MAX_NAME else f"{str(name)[:MAX_NAME]!r}..."
         raise ConfigError(
@@ -24,9 +24,9 @@ def check_name(name: str, *, what: str) -> None:
 
 
 def check_names(names: Iterable[str], *, what: str, reserved: Iterable[str] = ()) -> None:
-    """Raise ConfigError unless each of `names` passes `check_name` and all are different, whatever their case.
+    """Raise ConfigError unless each of `names` passes `check_name` and no two are equal, upper and lower case alike.
 
-    `reserved` are taken already, and not looked at.
+    No name may equal one of `reserved`; these are not checked.
     """
     taken = {name.lower(): name for name in reserved}
     for name in names:

@@ -1,7 +1,7 @@
-"""The processes that share a stage's work: started by `accelerate launch`, torchrun, or whatever sets RANK, WORLD_SIZE.
+"""The processes that share the work of a stage, as `accelerate launch`, torchrun or any launcher with RANK starts them.
 
-A stage that can be shared lists what is missing, waits for all (so that every process has seen the same state), does
-its `shard` of it, waits for all again, and leaves the finishing to the main process:
+Each process lists what is missing and waits for all others, so that all have seen the same state. Then it does its
+`shard` and waits again, and the main process finishes the artefact:
 
     missing = ...
     wait_for_all("list the missing images")
@@ -10,8 +10,8 @@ its `shard` of it, waits for all again, and leaves the finishing to the main pro
     if this_process().is_main: ...           # join the files, mark the artefact complete
     wait_for_all("finish the image set")
 
-Waiting goes over TCP (gloo), so a process that dies breaks the wait of the others at once: nobody is left hanging.
-The group is the stage's own: it is no default process group, and accelerate finds none when it sets up training.
+Processes wait over TCP (gloo): if one dies, the others get an error at once instead of waiting for ever. The process
+group belongs to this module and is not torch's default group, so accelerate can set up its own for training.
 """
 
 import os
@@ -26,15 +26,15 @@ import torch.distributed as dist
 
 from smpo.core.errors import ConfigError, ProcessError
 
-MEETING = timedelta(minutes=30)  # from the first process's start to the last one's
-WAITING = timedelta(days=7)      # for a living process to end its share; a dead one ends the wait at once
+MEETING = timedelta(minutes=30)  # between the starts of the first and the last process
+WAITING = timedelta(days=7)      # until a living process has done its shard; the end of a process ends the wait at once
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
 class Process:
-    """This process among those that do the same work: `rank` in [0, world_size)."""
+    """The number of a process, `rank` in [0, world_size), among the `world_size` processes that share the work."""
 
     rank: int = 0
     world_size: int = 1
@@ -49,20 +49,20 @@ class Process:
 
     @property
     def is_main(self) -> bool:
-        """Whether this is the process that finishes artefacts and talks."""
+        """Whether this is the process that finishes artefacts and prints."""
         return self.rank == 0
 
 
 def is_set(variable: str) -> bool:
-    """Whether a launcher has set this variable of the environment to true, as accelerate reads them."""
+    """Whether this environment variable is true, by accelerate's rule."""
     return os.environ.get(variable, "false").lower() in ("true", "1")
 
 
 def this_process() -> Process:
-    """This process by the environment's RANK and WORLD_SIZE; alone without them.
+    """This process, by the environment variables RANK and WORLD_SIZE; without them the only one.
 
     Raises:
-        ConfigError: they are no numbers, or do not fit.
+        ConfigError: they are no numbers, or the rank is not below the size.
     """
     given = {name: os.environ.get(name, default) for name, default in (("RANK", "0"), ("WORLD_SIZE", "1"))}
     for name, value in given.items():
@@ -72,16 +72,16 @@ def this_process() -> Process:
 
 
 def shard(items: Sequence[Item], process: Process | None = None) -> list[Item]:
-    """The items of `process` (default: this one): every world_size-th, from its rank on; all shards make the whole."""
+    """The items of `process` (default: this one): every world_size-th item, beginning with its rank."""
     process = process or this_process()
     return list(items[process.rank :: process.world_size])
 
 
 def wait_for_all(task: str) -> None:
-    """Return when every process has made this call; alone, at once.
+    """Return when every process has made this call.
 
     Args:
-        task: what the others are to have done, for the message: "make their images".
+        task: what all have done by then, for the error message: "make their images".
 
     Raises:
         ProcessError: another process ended before its call, or none of them could be reached.
@@ -102,12 +102,12 @@ def wait_for_all(task: str) -> None:
 
 
 def main_first(task: str, action: Callable[[], Result]) -> Result:
-    """What `action` returns; the main process calls it, and when it is through, the others do.
+    """Call `action` in the main process, then in all others, and return its result.
 
-    So an artefact is opened once and then found by the others, and is refused once and for all.
+    So one process makes the files that the others then read, and one process reports an error.
 
     Raises:
-        ProcessError: the main process, or another, ended before it was through.
+        ProcessError: another process ended during the call.
     """
     process = this_process()
     if process.is_main:
@@ -120,7 +120,7 @@ def main_first(task: str, action: Callable[[], Result]) -> Result:
 
 
 def local_device() -> str:
-    """ "cuda:i", a GPU of this process's own where there are enough; else "mps" on a Mac that has it, else "cpu"."""
+    """The device of this process: "cuda:i", its own GPU if there are enough; else "mps" on a Mac, else "cpu"."""
     if not torch.cuda.is_available():
         return "mps" if torch.backends.mps.is_available() else "cpu"
     place = os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", str(this_process().rank)))
@@ -129,7 +129,7 @@ def local_device() -> str:
 
 @cache
 def _group(process: Process) -> dist.ProcessGroupGloo:
-    """Connections between all processes; made at the first wait and kept."""
+    """The process group; it is made at the first wait and kept."""
     try:
         store, rank, world_size = next(iter(dist.rendezvous("env://", timeout=MEETING)))
     except ValueError as error:  # MASTER_ADDR or MASTER_PORT is not set

@@ -1,4 +1,4 @@
-"""Progress where there is no terminal (nohup, Slurm, CI, a pipe): a line every half minute on stderr."""
+"""Progress without a terminal (nohup, Slurm, CI, a pipe): a line on stderr every half minute."""
 
 import os
 import sys
@@ -14,11 +14,11 @@ INTERVAL = "SMPO_PROGRESS_SECONDS"
 DEFAULT_S = 30.0
 UNITS = {"sample": "images", "generate": "images", "cache": "pairs", "pairs": "rows", "score": "pairs",
          "invert": "examples", "train": "steps", "evaluate": "images", "audit": "images"}
-"""Stage -> what its progress counts."""
+"""Stage -> unit of its progress."""
 
 
 def interval_s() -> float:
-    """Seconds between two lines, by the environment; 0 prints none.
+    """Seconds between two lines, by the environment variable SMPO_PROGRESS_SECONDS; at 0 no line is printed.
 
     Raises:
         ConfigError: the variable is no number >= 0.
@@ -34,9 +34,9 @@ def interval_s() -> float:
 
 
 class ProgressLines:
-    """The lines of one stage: at its start, at its end, and in between as time goes by, whether it moves or not.
+    """Prints lines about one stage: at its start, at its end, and every `every_s` seconds between.
 
-    Called as a stage's progress: (done, total) or (what, done, total).
+    It is called as the progress function of the stage: with (done, total) or (what, done, total).
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class ProgressLines:
         self._ended = threading.Event()
         self._what, self._done, self._moves = "", 0, False
         self._total: int | None = None
-        self._from = (clock(), 0)  # when, and at what count, the present piece of work was first seen
+        self._from = (clock(), 0)  # time and count at the first call for the present piece of work
         self._began = clock()
 
     def __enter__(self) -> Self:
@@ -69,12 +69,12 @@ class ProgressLines:
         """Take (done, total) or (what, done, total)."""
         *what, done, total = values
         assert isinstance(done, int) and not isinstance(total, str)
-        if not self._moves or done < self._done:  # the first, or the next of several pieces: its own rate
+        if not self._moves or done < self._done:  # a new piece of work, with its own rate
             self._from = (self._clock(), done)
         self._what, self._done, self._total, self._moves = "".join(map(str, what)), done, total, True
 
     def line(self) -> str:
-        """Where the stage stands: done of total, rate, remaining time, as far as they are known."""
+        """Count, total, rate and remaining time, as far as they are known."""
         since, first = self._from
         seconds, moved = self._clock() - since, self._done - first
         rate = moved / seconds if moved > 0 and seconds > 0 else None
@@ -98,7 +98,7 @@ class ProgressLines:
         try:
             out.write(f"{self._head} {text}\n")
             out.flush()
-        except (OSError, ValueError):  # nobody reads it, or it is closed: no reason to end the work
+        except (OSError, ValueError):  # nobody reads the stream, or it is closed: the work goes on
             self._ended.set()
 
 

@@ -1,4 +1,7 @@
-"""Random draws as pure functions of numbers, never of global state: what makes a run resumable and divisible."""
+"""Random draws as functions of given numbers alone, without global state.
+
+So a resumed run, and one on another number of processes, gets the same draws.
+"""
 
 import hashlib
 from collections.abc import Sequence
@@ -8,7 +11,7 @@ from torch import Tensor
 
 
 def derive_seed(*parts: int | str) -> int:
-    """A seed in [0, 2^63) of the parts in their order, as joined by "/"; torch's CPU generator uses its low 32 bits."""
+    """A seed in [0, 2^63), the hash of `parts` joined by "/"; torch's CPU generator uses its low 32 bits."""
     digest = hashlib.blake2b("/".join(map(str, parts)).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
 
@@ -19,9 +22,9 @@ def generator(*parts: int | str) -> torch.Generator:
 
 
 def normal_per_seed(seeds: Tensor, shape: Sequence[int], *, stream: str) -> Tensor:
-    """Standard normal draws, row i a function of (seeds[i], stream) alone, shape (B, *shape), float32, on the CPU.
+    """Standard normal draws, shape (B, *shape), float32; row i depends on seeds[i] and `stream` alone.
 
-    On the CPU whatever the device, so that results do not depend on it.
+    They are made on the CPU, so that they do not depend on the device.
     """
     return torch.stack([torch.randn(*shape, generator=generator(seed, stream)) for seed in seeds.tolist()])
 

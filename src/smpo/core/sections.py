@@ -1,9 +1,9 @@
-"""The base of a recipe's sections: frozen, strict records whose fields are checked where they are defined."""
+"""The base class of a recipe's sections."""
 
 from pydantic import BaseModel, ConfigDict
 
 
 class Section(BaseModel):
-    """A frozen record that refuses unknown keys and explains each field in its description."""
+    """A frozen pydantic model that refuses unknown keys; each field has its constraints and a description."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)

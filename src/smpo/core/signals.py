@@ -1,4 +1,4 @@
-"""Signals that ask a process to end: Ctrl-C (SIGINT), and what schedulers send before they kill (SIGTERM, SIGUSR1)."""
+"""Signals that ask a process to end: Ctrl-C (SIGINT), and SIGTERM or SIGUSR1 from schedulers before they kill."""
 
 import contextlib
 import os
@@ -10,11 +10,11 @@ from types import FrameType
 
 from smpo.core.errors import Stopped
 
-INTERRUPTED = 130  # what shells report of a program that Ctrl-C has ended
-PREEMPTED = 75     # EX_TEMPFAIL: "try again"; also after SIGUSR1, which Slurm sends ahead of time
+INTERRUPTED = 130  # the exit code that shells give after Ctrl-C
+PREEMPTED = 75     # EX_TEMPFAIL: "try again"; also after SIGUSR1, which Slurm can send before the time limit
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 GO_ON = "run the same command to go on"
-SAME_PRESS_S = 1.0  # a launcher passes the terminal's SIGINT on to its processes, which have it already
+SAME_PRESS_S = 1.0  # a launcher repeats the terminal's SIGINT to its processes, which got it already
 
 
 def exit_code(number: int) -> int:
@@ -24,7 +24,7 @@ def exit_code(number: int) -> int:
 
 @contextlib.contextmanager
 def stopping() -> Iterator[None]:
-    """Turn the signals into `Stopped` at once, wherever the program is: what is finished stays on disk."""
+    """Raise `Stopped` as soon as a signal comes; finished files stay on disk."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         raise Stopped(exit_code(number), f"stopped; {GO_ON}")
@@ -35,9 +35,9 @@ def stopping() -> Iterator[None]:
 
 @contextlib.contextmanager
 def remembered(notice: str = "") -> Iterator[list[int]]:
-    """A list of the signals that have come, so that the work can end where it is whole.
+    """A list of the signals received, so that the work can end at a good place, such as after a step.
 
-    The first prints `notice` to stderr, if it is Ctrl-C. A second Ctrl-C does not wait.
+    The first Ctrl-C prints `notice` to stderr. The second ends the work at once.
 
     Raises:
         Stopped: on the second Ctrl-C.
@@ -51,7 +51,7 @@ def remembered(notice: str = "") -> Iterator[list[int]]:
             if pressed and time.monotonic() - pressed[-1] > apart:
                 raise Stopped(INTERRUPTED, f"stopped at once, at the last checkpoint; {GO_ON}")
             if notice and not pressed:
-                os.write(2, f"{notice}\n".encode())  # a print here could meet one that the signal has interrupted
+                os.write(2, f"{notice}\n".encode())  # print() could be called while the signal interrupts a print
             pressed.append(time.monotonic())
         received.append(number)
 
@@ -61,7 +61,7 @@ def remembered(notice: str = "") -> Iterator[list[int]]:
 
 @contextlib.contextmanager
 def interrupts_ignored() -> Iterator[None]:
-    """Ignore Ctrl-C in here, and in the processes that are started here, for good."""
+    """Ignore Ctrl-C inside; processes that are started inside ignore it always."""
     before = signal.signal(signal.SIGINT, signal.SIG_IGN) if _is_main_thread() else None
     try:
         yield
@@ -71,7 +71,7 @@ def interrupts_ignored() -> Iterator[None]:
 
 
 def left_to_parent(worker: int = 0) -> None:
-    """Ignore Ctrl-C in a worker process: the terminal sends it to all, and the parent ends its workers."""
+    """Ignore Ctrl-C in a worker process: the terminal sends it to all processes, and the parent ends its workers."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 

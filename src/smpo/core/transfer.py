@@ -1,7 +1,7 @@
-"""From the CPU to the device without waiting for it.
+"""Copies from the CPU to the device without waiting for it.
 
-What a step computes from timesteps alone (levels, rows, labels, coefficients) stays on the CPU and is sent over when it
-is needed, so that the host never asks the device for a number in the middle of a step and can run ahead of it.
+Values that a step computes from timesteps alone (levels, indices, coefficients) stay on the CPU and are copied when
+they are needed. So the CPU never waits for a number from the device within a step, and can work ahead of it.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 
 def send(tensor: Tensor, device: torch.device) -> Tensor:
-    """`tensor`, from the CPU, on `device`; through pinned memory to a GPU, for from any other the copy waits.
+    """`tensor`, from the CPU, on `device`; to a GPU through pinned memory, without which the copy would wait.
 
-    Apple's MPS shares the CPU's memory, and is never handed a copy that may still be under way.
+    The copy to Apple's MPS waits: MPS shares the memory of the CPU and could read an unfinished copy.
     """
     if tensor.device == device:
         return tensor
