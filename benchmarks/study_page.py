@@ -90,7 +90,7 @@ def rows_of(name: str) -> list[Row]:
 
 def ours_of(name: str) -> str:
     """The row that the others are compared with."""
-    return load_sweep(name).file.report.ours or "smpo"
+    return load_sweep(name).file.report.wins_of or "smpo"
 
 
 def block(name: str) -> str:

@@ -146,7 +146,7 @@ def test_unlabelled_pairs_have_no_agreement(tmp_path: Path) -> None:
     write_parquet(tmp_path / "s.parquet", [{**row, "label_0": None} for row in rows])
     prepare_pairs(str(tmp_path / "s.parquet"), tmp_path / "pairs", options=PairOptions(labelled=False))
     report = audit_pairs(PairSet.open(tmp_path / "pairs"), tmp_path / "audit")
-    assert "none: agreement and contradictions cannot be judged" in report.text
+    assert "none, so agreement and contradictions are unknown" in report.text
     assert not any(line.startswith("contradictions") for line in report.text.splitlines())
 
 

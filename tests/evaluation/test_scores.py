@@ -145,10 +145,10 @@ def test_a_stored_column_is_found_by_every_evaluation_of_the_images(
     }
 
 
-def test_scores_of_images_that_were_drawn_anew_are_no_scores_of_these(
+def test_scores_of_images_that_were_generated_anew_are_refused(
     sets: dict[str, ImageSet], evaluations: dict[str, Path], tmp_path: Path
 ) -> None:
     for name, scored in (("base", "base"), ("lighter", "twin")):
         shutil.copytree(evaluations[scored], tmp_path / name)
-    with pytest.raises(StaleError, match="lighter holds the scores of other images than"):
+    with pytest.raises(StaleError, match="lighter holds scores of other images than"):
         compare_evaluated({name: sets[name] for name in ("base", "lighter")}, tmp_path, baseline="base")

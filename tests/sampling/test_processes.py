@@ -36,11 +36,11 @@ def contents(folder: Path) -> dict[str, bytes]:
 def worker(
     model: Path, out: Path, *, before: Callable[[int, Path], None] = lambda rank, path: None
 ) -> Callable[[], None]:
-    """What a process does; `before(rank, path)` is called before it writes an image. Notes what it drew, wrote, met."""
+    """One process's work; `before(rank, path)` runs before it writes an image. It logs prompts, files and errors."""
     write, render = parts.write_atomically, sets.render
 
     def noting_batch(pipeline: object, prompts: list[str], *seeds: object, **options: object) -> object:
-        with open(out.parent / "drawn", "a") as notes:
+        with open(out.parent / "generated", "a") as notes:
             notes.write(json.dumps(prompts) + "\n")
         return render(pipeline, prompts, *seeds, **options)
 
@@ -86,7 +86,7 @@ def test_a_killed_process_ends_the_other_and_another_number_carries_on(
 ) -> None:
     """Process 1 dies inside its first batch (images 2 and 3), after the first of them, process 0 makes its own share.
 
-    The half batch is drawn whole again, so that its second image has the company that it has in a straight run.
+    The half batch is generated whole again, so that its second image has the same neighbours as in a straight run.
     """
     out = tmp_path / "set"
 
@@ -103,8 +103,8 @@ def test_a_killed_process_ends_the_other_and_another_number_carries_on(
     assert ranked(worker(random_sd, out), then) == [0] * then
     assert contents(out) == contents(straight.folder)
     assert {file: (out / file).stat().st_mtime_ns for file in kept} == kept
-    drawn = [json.loads(line) for line in (tmp_path / "drawn").read_text().splitlines()]
-    assert sorted(drawn[-2:]) == [PROMPTS[2:4], PROMPTS[6:]]
+    batches = [json.loads(line) for line in (tmp_path / "generated").read_text().splitlines()]
+    assert sorted(batches[-2:]) == [PROMPTS[2:4], PROMPTS[6:]]
     assert ImageSet.open(out).fingerprint == straight.fingerprint
 
 

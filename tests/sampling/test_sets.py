@@ -115,7 +115,7 @@ def test_what_options_leave_open_is_the_papers(pipeline: type, guidance: float) 
 
 
 def test_initial_noise_is_the_cpus_for_the_seed_alone(random_sd: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever company an image has: row i is torch's own normal draw of seed i, on a CPU generator."""
+    """Whatever the rest of the batch is: row i is torch's own normal draw of seed i, on a CPU generator."""
     pipeline, seen = load_pipeline(str(random_sd), FAST), []
     prepare = pipeline.prepare_latents
     monkeypatch.setattr(pipeline, "prepare_latents", lambda *given: seen.append(prepare(*given)) or seen[-1])

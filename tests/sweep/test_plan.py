@@ -1,4 +1,4 @@
-"""Sweep files and the runs they stand for."""
+"""Sweep files and their runs."""
 
 from pathlib import Path
 
@@ -54,8 +54,8 @@ def test_runs_share_what_the_sweep_shares_and_own_the_rest(write, tmp_path: Path
     assert (recipe.name, recipe.seed, recipe.sampling.seed, recipe.training.steps) == ("start", 3, 4, 7)
 
 
-def test_stored_visits_are_a_runs_own_unless_shared_and_then_alone_change_its_plan(write, tmp_path: Path) -> None:
-    """Plans from before there were any must not change: what is done would be done again."""
+def test_cached_inversions_belong_to_a_run_unless_shared_and_only_then_change_its_plan(write, tmp_path: Path) -> None:
+    """Plans of runs from before 0.2.0 must not change, or finished runs would run again."""
     alone = load_sweep(write(FILE), tmp_path).runs()[0]
     assert not [one for one in alone.overrides if "invert" in one]
     assert alone.recipe().folder("invert") == alone.folder / "invert"
@@ -130,6 +130,8 @@ def test_rows_become_folder_names(name: str, expected: str) -> None:
     (("seeds:", "sseds:"), "sseds: unknown key|sseds.*Extra inputs"),
     (("own: [pairs]", "own: [pears]"), "unknown artefact to share or own 'pears'; known: .*Did you mean 'pairs'"),
     (("from start:", "start-:"), "rows start, start- would share the folder start; rename them"),
+    (("rows:", "report: {ours: start}\nrows:"), "report: ours was renamed in 0.2.0; write wins_of"),
+    (("rows:", "report: {wins_of: stat}\nrows:"), "unknown row of report.wins_of 'stat'; .* Did you mean 'start'"),
     (("{run:start}", "{run:stat}"), "unknown row of this seed and point in {run:...} 'stat'; known: start, from start"),
 ])
 def test_mistakes_are_one_line_errors(write, tmp_path: Path, change: tuple[str, str], message: str) -> None:
@@ -158,5 +160,5 @@ def test_varied_names_fill_texts_and_name_the_rows(write, tmp_path: Path) -> Non
         ("noisy, noise=0.1", (("echo", "0.1"),), ("noisy", 0.1)),
         ("noisy, noise=0.2", (("echo", "0.2"),), ("noisy", 0.2)),
         ("clean", (), None)]
-    with pytest.raises(ConfigError, match="unknown name in braces 'nois'; known: .*Did you mean 'noise'"):
+    with pytest.raises(ConfigError, match="unknown placeholder 'nois'; known: .*Did you mean 'noise'"):
         load_sweep(write(text.replace('"{noise}"', '"{nois}"')), tmp_path).runs()

@@ -10,17 +10,17 @@ from smpo.sweep.plan import SweepFile
 from smpo.sweep.report import by_row, gains, score_table, work_table, write_sweep_report
 
 
-def row(name: str, seed: int, mean: float, *, base: float = 0.5, rate: float = 0.6, ours: float | None = None, **extra):
+def row(name: str, seed: int, mean: float, *, base: float = 0.5, rate: float = 0.6, won: float | None = None, **extra):
     scores = {"mean": mean, "median": mean + 1, "base_mean": base, "base_median": base + 1, "win_rate": rate}
-    wins = {} if ours is None else {"ours_wins": {"reward": ours}}
+    wins = {} if won is None else {"wins_of": {"reward": won}}
     training = {"pairs": 100, "implicit_accuracy": 0.75, "steps": 8, "seconds": 0.5}
     curve = extra.get("curve")
     return {"row": name, "seed": seed, "scores": {"reward": scores}, "training": training, "curve": curve, **wins}
 
 
-ROWS = [row("dpo", 0, 0.6, ours=0.7), row("dpo", 1, 0.8, ours=0.5), row("smpo", 0, 0.9), row("smpo", 1, 0.9)]
+ROWS = [row("dpo", 0, 0.6, won=0.7), row("dpo", 1, 0.8, won=0.5), row("smpo", 0, 0.9), row("smpo", 1, 0.9)]
 FILE = SweepFile(name="s", recipe="tiny-study", seeds=(0, 1), rows={
-    "dpo": {"paper": {"reward": "21.29", "GPU hours": "204.8"}}, "smpo": {}}, report={"ours": "smpo"})
+    "dpo": {"paper": {"reward": "21.29", "GPU hours": "204.8"}}, "smpo": {}}, report={"wins_of": "smpo"})
 
 
 def test_the_interval_over_seeds_is_students() -> None:
@@ -44,7 +44,7 @@ def test_the_table_has_the_base_every_row_and_the_papers_numbers() -> None:
 
 
 def test_without_a_row_of_ours_the_win_rates_are_over_the_base() -> None:
-    file = FILE.model_copy(update={"report": FILE.report.model_copy(update={"ours": None})})
+    file = FILE.model_copy(update={"report": FILE.report.model_copy(update={"wins_of": None})})
     base, dpo, _ = score_table(file, ROWS).blocks[0].rows
     assert (base.entries[1].text, dpo.entries[1].text) == ("-", "60.0")
 
@@ -61,7 +61,7 @@ def test_wins_over_the_base_are_shown_wherever_the_row_of_ours_stands() -> None:
 
 def test_the_papers_cells_stand_below_ours_in_its_scale() -> None:
     """A mean of 0.7 over two seeds is shown as 70, the paper's 21.29 and 79.1 below score and win-rate."""
-    report = {"ours": "smpo", "times_100": ["reward"], "paper": {"reward": "20.83", "reward WR": "88.0"}}
+    report = {"wins_of": "smpo", "times_100": ["reward"], "paper": {"reward": "20.83", "reward WR": "88.0"}}
     rows = {"dpo": {"paper": {"reward": "21.29", "reward WR": "79.1"}}, "smpo": {}}
     table = score_table(SweepFile(name="s", recipe="tiny-study", rows=rows, report=report), ROWS)
     base, dpo, _ = table.blocks[0].rows
@@ -93,7 +93,7 @@ def test_the_report_is_written_in_every_form(tmp_path: Path) -> None:
 
 
 def test_curves_are_drawn_where_rows_have_an_x(tmp_path: Path) -> None:
-    file = FILE.model_copy(update={"report": FILE.report.model_copy(update={"x": "noise", "ours": None})})
+    file = FILE.model_copy(update={"report": FILE.report.model_copy(update={"x": "noise", "wins_of": None})})
     rows = [row(f"dpo {x}", s, 0.6, curve=["dpo", x]) for x in (0.0, 0.2) for s in (0, 1)]
     write_sweep_report(tmp_path, file, rows)
     assert (tmp_path / "figures" / "gains-dark.png").exists() and "Gain over the base by noise" in (

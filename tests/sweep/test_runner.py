@@ -36,7 +36,7 @@ rows:
   start: {{set: {{labels.name: hard, noising.name: forward, objective.name: sft}}}}
   dpo:
     set: {{labels.name: hard, noising.name: forward, objective.name: dpo, init_weights: "{{run:start}}/train/model"}}
-report: {{ours: dpo}}
+report: {{wins_of: dpo}}
 """
 
 
@@ -108,7 +108,7 @@ def test_rows_hold_scores_wins_and_work(finished: tuple[Sweep, list[str]]) -> No
     assert [(row["row"], row["seed"]) for row in rows] == [("start", 0), ("dpo", 0)]
     start, dpo = rows
     assert set(start["scores"]) == {"verifier"} and 0 <= dpo["scores"]["verifier"]["mean"] <= 1
-    assert set(start["ours_wins"]) == {"verifier"} and "ours_wins" not in dpo
+    assert set(start["wins_of"]) == {"verifier"} and "wins_of" not in dpo
     assert start["training"]["steps"] == 2 and start["training"]["pairs"] == 8 and start["seconds"]["train"] > 0
     assert not list(sweep.folder.rglob("checkpoints")) and len(said) == 2
 

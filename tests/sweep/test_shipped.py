@@ -80,10 +80,10 @@ def run_of(name: str, row: str) -> PlannedRun:
     return next(run for run in sweep(name).runs() if run.row == row)
 
 
-def changes(ours: Recipe, theirs: Recipe) -> dict[str, Any]:
+def changes(first: Recipe, second: Recipe) -> dict[str, Any]:
     """Dotted key -> their value, for everything that decides a training and differs."""
     flat = []
-    for recipe in (ours, theirs):
+    for recipe in (first, second):
         found: dict[str, Any] = {}
         for section in TRAINING:
             value = recipe.model_dump(mode="json")[section]
@@ -130,7 +130,7 @@ def test_the_papers_hours_stand_at_their_rows(name: str) -> None:
 @pytest.mark.parametrize("name", PAPERS)
 def test_the_report_compares_as_the_paper_does(name: str) -> None:
     file, recipe = sweep(name).file, recipe_of(sweep(name).runs()[0])
-    assert (file.report.statistic, file.report.ours) == ("median", "SmPO")
+    assert (file.report.statistic, file.report.wins_of) == ("median", "SmPO")
     assert set(recipe.evaluation.scorers) == set(SCORERS)
     published = PublishedNumbers(prompts="hpdv2", models={}, scorers=SCORERS)
     assert set(file.report.times_100) == {scorer for scorer in SCORERS if published.scale(scorer) == 100}
@@ -176,13 +176,13 @@ def test_other_prompts_train_nothing_again(name: str, trained: str) -> None:
     rows = [run.row for run in sweep(name).runs()]
     assert rows == [run.row for run in sweep(trained).runs()]
     for row in rows:
-        ours, theirs = recipe_of(run_of(trained, row)), recipe_of(run_of(name, row))
-        assert changes(ours, theirs) == {} and ours.name == theirs.name
+        first, second = recipe_of(run_of(trained, row)), recipe_of(run_of(name, row))
+        assert changes(first, second) == {} and first.name == second.name
         for artefact in ("pairs", "score", "cache", "label", "train"):
-            assert ours.folder(artefact) == theirs.folder(artefact)
-        assert ours.generation.prompts != theirs.generation.prompts
+            assert first.folder(artefact) == second.folder(artefact)
+        assert first.generation.prompts != second.generation.prompts
         for artefact in ("generate", "evaluate", "report"):
-            assert ours.folder(artefact) != theirs.folder(artefact)
+            assert first.folder(artefact) != second.folder(artefact)
 
 
 def test_the_modules_come_one_at_a_time_with_and_without_sft() -> None:

@@ -1,1 +1,1 @@
-"""What is in a pair set: labels that disagree or contradict, images that repeat, pairs that carry the signal."""
+"""Audit of a pair set: agreement and contradictions of labels, repeated images, pairs that dominate the gradient."""

@@ -1,4 +1,4 @@
-"""Figures of an audit: agreement by score gap, and what each tenth of the pairs carries of the training signal."""
+"""Figures of an audit: agreement by score gap, and the share of the training signal of each tenth of the pairs."""
 
 from collections.abc import Sequence
 
@@ -15,20 +15,19 @@ def agreement_chart(agreements: Sequence[Agreement], *, theme: Theme = LIGHT) ->
     """Agreement with people by tenths of the score gap, one line per scorer, with 95 % intervals."""
     figure = new_figure(7.4, 3.1, theme)
     ax = style(figure.subplots(), theme)
-    for i, found in enumerate(agreements):
-        places = [place + 1 + 0.08 * (i - (len(agreements) - 1) / 2) for place in range(len(found.by_gap))]
-        values = [b.agreement.value for b in found.by_gap]
-        reach = [[b.agreement.value - b.agreement.low for b in found.by_gap],
-                 [b.agreement.high - b.agreement.value for b in found.by_gap]]
-        ax.errorbar(places, values, yerr=reach, color=theme.series[i % len(theme.series)], linewidth=1.4,
-                    marker=MARKERS[i % len(MARKERS)], markersize=5, label=found.scorer)
+    for i, agreement in enumerate(agreements):
+        shares = [gap_bin.agreement for gap_bin in agreement.by_gap]
+        places = [place + 1 + 0.08 * (i - (len(agreements) - 1) / 2) for place in range(len(shares))]
+        reach = [[share.value - share.low for share in shares], [share.high - share.value for share in shares]]
+        ax.errorbar(places, [share.value for share in shares], yerr=reach, color=theme.series[i % len(theme.series)],
+                    linewidth=1.4, marker=MARKERS[i % len(MARKERS)], markersize=5, label=agreement.scorer)
     _label_tenths(ax, range(1, 11), from_to="from the smallest to the largest score gap", level=0.5, theme=theme)
-    heading(ax, "Scorer and people name the same winner", theme)
+    heading(ax, "Scorer and people prefer the same image", theme)
     return figure
 
 
 def signal_chart(signal: TrainingSignal, *, theme: Theme = LIGHT) -> Figure:
-    """Share of the gradient that each tenth of the pairs carries, at the start and later; dashed: equal shares."""
+    """Share of the gradient of each tenth of the pairs, at the start and later; dashed: equal shares."""
     figure = new_figure(7.4, 3.1, theme)
     ax = style(figure.subplots(), theme)
     places = range(1, len(signal.deciles) + 1)

@@ -1,4 +1,4 @@
-"""The record of an audit."""
+"""The results of an audit."""
 
 from dataclasses import dataclass
 
@@ -9,18 +9,18 @@ from smpo.audit.training_signal import TrainingSignal
 
 @dataclass(frozen=True)
 class Audit:
-    """What was found.
+    """The results of an audit.
 
     Attributes:
-        pairs: in the pair set.
-        prompts: different captions.
+        pairs: number of pairs.
+        prompts: number of different captions.
         preferences: pairs in which people preferred one image.
         human_ties: pairs that people called a tie.
         unlabelled: pairs without a human label.
-        agreements: one entry per scorer.
-        contradictions: of people with themselves; None where there are no human preferences.
+        agreements: agreement of each scorer with people.
+        contradictions: contradictions among human labels; None where there are no human preferences.
         images: repeated images.
-        signal: smoothed labels; None where there are no labels.
+        signal: distribution of the smoothed labels; None where there are no labels.
     """
 
     pairs: int

@@ -1,4 +1,4 @@
-"""Whether labels agree: people with reward models, and people with themselves."""
+"""Human labels: their agreement with reward models, and contradictions among them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,15 +24,15 @@ class GapBin:
 
 @dataclass(frozen=True)
 class Agreement:
-    """How often people and a scorer name the same winner.
+    """How often people and a scorer prefer the same image.
 
     Attributes:
-        scorer: its name.
+        scorer: name of the scorer.
         pairs: pairs with a human preference and unequal scores.
         score_ties: pairs with equal scores.
-        agreement: share of `pairs`, with its Wilson interval over the effective number of pairs (prompts cluster); None
-            where there are no such pairs.
-        by_gap: the same by tenths of `pairs`, from the smallest to the largest score gap; empty below 100 pairs.
+        agreement: share of `pairs` with agreement, with its Wilson interval over the effective number of pairs, for
+            pairs of one prompt are not independent; None where there are no such pairs.
+        by_gap: agreement by tenths of `pairs`, from the smallest to the largest score gap; empty below 100 pairs.
     """
 
     scorer: str
@@ -44,15 +44,15 @@ class Agreement:
 
 @dataclass(frozen=True)
 class Contradictions:
-    """Judgements of one prompt's images that no order can satisfy.
+    """Judgements of one prompt's images that no ranking can satisfy.
 
     Attributes:
         repeated: image pairs of one prompt that were judged more than once, ties included.
-        reversed: of these, how many were judged both ways (A over B and B over A).
-        tied_and_decided: of these, how many were called a tie by one and decided by another.
+        reversed: how many of these were judged both ways (A over B and B over A).
+        tied_and_decided: how many of these have both a tie and a preference.
         cyclic_prompts: prompts with an intransitive cycle of three or more images (A > B > C > A).
-        cyclic_pairs: judgements inside such cycles.
-        prompts: prompts with either kind.
+        cyclic_pairs: judgements in such cycles.
+        prompts: prompts with a reversal or a cycle.
         judged_prompts: prompts with a human preference.
         examples: pair ids of some reversed pairs and cycles, one tuple each.
     """
@@ -73,9 +73,9 @@ def agreement(
     """Agreement of `scorer` with people.
 
     Args:
-        scorer: its name.
+        scorer: name of the scorer.
         score_0: score of image 0 of each pair, shape (n,).
-        score_1: score of image 1.
+        score_1: score of image 1 of each pair, shape (n,).
         human: label_0 of each pair: 1, 0, 0.5 (tie) or NaN (unlabelled), shape (n,).
         prompts: number of each pair's prompt, shape (n,), int.
     """
@@ -87,22 +87,22 @@ def agreement(
     sizes, groups = np.abs(gap)[judged], prompts[judged]
     bins = []
     for part in np.array_split(np.argsort(sizes, kind="stable"), GAP_BINS) if len(same) >= 10 * GAP_BINS else ():
-        shown = share_interval(same[part], groups[part])
-        bins.append(GapBin(float(sizes[part[0]]), float(sizes[part[-1]]), len(part), shown))
+        share = share_interval(same[part], groups[part])
+        bins.append(GapBin(float(sizes[part[0]]), float(sizes[part[-1]]), len(part), share))
     return Agreement(scorer, len(same), int((gap == 0).sum()), share_interval(same, groups), tuple(bins))
 
 
 def contradictions(
     pair_ids: Sequence[str], images: np.ndarray, human: np.ndarray, prompts: np.ndarray, *, examples: int = 5
 ) -> Contradictions:
-    """Contradictory human labels, prompt by prompt; equal images under other prompts are other things.
+    """Contradictory human labels. Only judgements under the same prompt can contradict each other.
 
     Args:
-        pair_ids: name of each of n pairs.
+        pair_ids: id of each of n pairs.
         images: number of each pair's two images, shape (n, 2), int; equal numbers are equal images.
         human: as in `agreement`.
         prompts: as in `agreement`.
-        examples: how many of each kind to name.
+        examples: number of examples of each kind.
     """
     nodes = np.unique(np.stack([np.repeat(prompts, 2), images.ravel()]), axis=1, return_inverse=True)[1].reshape(-1, 2)
     decided = np.flatnonzero((human == 0) | (human == 1))
@@ -120,20 +120,21 @@ def contradictions(
     reversed_pairs = both[unordered[decided]]
     cyclic = _in_cycles(winner[~reversed_pairs], loser[~reversed_pairs], int(nodes.max(initial=-1)) + 1)
     in_cycle = decided[~reversed_pairs][cyclic >= 0]
-    bad = np.concatenate([decided[reversed_pairs], in_cycle])
+    contradictory = np.concatenate([decided[reversed_pairs], in_cycle])
     named = [*_grouped(pair_ids, decided[reversed_pairs], unordered[decided[reversed_pairs]], examples),
              *_grouped(pair_ids, in_cycle, cyclic[cyclic >= 0], examples)]
     return Contradictions(
         repeated=int((times > 1).sum()), reversed=int(both.sum()), tied_and_decided=int((tied & (up | down)).sum()),
         cyclic_prompts=len(np.unique(prompts[in_cycle])), cyclic_pairs=len(in_cycle),
-        prompts=len(np.unique(prompts[bad])), judged_prompts=len(np.unique(prompts[decided])), examples=tuple(named),
+        prompts=len(np.unique(prompts[contradictory])), judged_prompts=len(np.unique(prompts[decided])),
+        examples=tuple(named),
     )
 
 
 def _in_cycles(winner: np.ndarray, loser: np.ndarray, nodes: int) -> np.ndarray:
-    """Strong component of each edge winner -> loser that lies inside one, -1 for all others.
+    """Strongly connected component of each edge winner -> loser; -1 for an edge between two components.
 
-    Without edges that run both ways, a component of more than one node holds a cycle of three or more.
+    As no edge runs both ways here, a component of several nodes has a cycle of three or more nodes.
     """
     graph = coo_array((np.ones(len(winner), dtype=bool), (winner, loser)), shape=(nodes, nodes))
     component = connected_components(graph, directed=True, connection="strong")[1]

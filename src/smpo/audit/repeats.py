@@ -1,4 +1,4 @@
-"""Images that repeat: one pass over the pair set in blocks that survive an interruption."""
+"""Repeated images: one pass over the pair set, in blocks that are kept after an interruption."""
 
 import io
 import itertools
@@ -30,14 +30,14 @@ class ImageFindings:
     """Repeated images.
 
     Attributes:
-        images: different images, by name or content.
+        images: number of different images, by name or content.
         reused: images that occur in more than one pair.
         near_pairs: pairs whose two images are near-duplicates of each other.
         near_pair_examples: some of their pair ids.
-        clusters: groups of different images that are joined by near-duplicates.
+        clusters: groups of different images that are linked by near-duplicates.
         clustered_images: images in such groups.
-        largest_cluster: images of the largest one.
-        cluster_examples: one (pair id, side) for each of the first images of some groups, the largest first.
+        largest_cluster: number of images of the largest group.
+        cluster_examples: first images of the largest groups, as (pair id, side), the largest group first.
     """
 
     images: int
@@ -51,7 +51,7 @@ class ImageFindings:
 
 
 def image_numbers(pairs: PairSet) -> np.ndarray:
-    """Number of each pair's two images, shape (n, 2), int: equal names have equal numbers."""
+    """Number of each pair's two images, shape (n, 2), int; images of equal name have equal numbers."""
     names = pa.chunked_array([*pairs.index["uid_0"].chunks, *pairs.index["uid_1"].chunks], type=pa.string())
     codes = pc.dictionary_encode(names).combine_chunks().indices.to_numpy(zero_copy_only=False)
     return codes.astype(np.int64).reshape(2, -1).T
@@ -60,16 +60,16 @@ def image_numbers(pairs: PairSet) -> np.ndarray:
 def find_repeats(
     pairs: PairSet, out: Path, *, progress: Callable[[int, int | None], None] | None = None
 ) -> ImageFindings:
-    """Repeated images of `pairs`; each different image is decoded once, finished blocks in `out` are kept.
+    """Find repeated images of `pairs`. Each different image is decoded once; finished blocks in `out` are used again.
 
-    Memory: 56 bytes an image, and a few decoded ones at a time.
+    Memory: 56 bytes an image, and a few decoded images at a time.
 
     Raises:
         DataError: an image cannot be decoded.
         StaleError: the source has changed since `smpo pairs`.
     """
     numbers = image_numbers(pairs)
-    _, first = np.unique(numbers.ravel(), return_index=True)  # where each image is met first, side by side
+    _, first = np.unique(numbers.ravel(), return_index=True)  # first place of each image, as 2 x pair + side
     blocks, parts = [], Parts.open(out)
     for start in range(0, len(pairs), BLOCK_PAIRS):
         stop = min(start + BLOCK_PAIRS, len(pairs))
@@ -77,11 +77,11 @@ def find_repeats(
         blocks.append(_block(pairs, np.sort(here), parts, (start, stop)))
         if progress is not None:
             progress(stop, len(pairs))
-    met = np.sort(first)
-    place = np.empty(len(first), dtype=np.int64)  # image number -> row of the descriptors
-    place[numbers.ravel()[met]] = np.arange(len(met))
+    places = np.sort(first)
+    row = np.empty(len(first), dtype=np.int64)  # image number -> row of the descriptors
+    row[numbers.ravel()[places]] = np.arange(len(places))
     images = Descriptors(np.concatenate([b.hashes for b in blocks]), np.concatenate([b.colours for b in blocks]))
-    return _findings(pairs, images, place[numbers], met)
+    return _findings(pairs, images, row[numbers], places)
 
 
 def remove_blocks(out: Path) -> None:
@@ -89,7 +89,7 @@ def remove_blocks(out: Path) -> None:
     shutil.rmtree(out / BLOCKS, ignore_errors=True)
 
 
-def _findings(pairs: PairSet, images: Descriptors, rows: np.ndarray, met: np.ndarray) -> ImageFindings:
+def _findings(pairs: PairSet, images: Descriptors, rows: np.ndarray, places: np.ndarray) -> ImageFindings:
     sides = [Descriptors(images.hashes[rows[:, side]], images.colours[rows[:, side]]) for side in (0, 1)]
     alike = np.flatnonzero(near(*sides))
     labels = near_clusters(images)
@@ -97,7 +97,7 @@ def _findings(pairs: PairSet, images: Descriptors, rows: np.ndarray, met: np.nda
     large = np.argsort(-sizes, kind="stable")
     large = large[sizes[large] > 1]
     examples = [
-        tuple((pairs.pair_ids[met[i] // 2], int(met[i] % 2)) for i in np.flatnonzero(labels == clusters[c])[:4])
+        tuple((pairs.pair_ids[places[i] // 2], int(places[i] % 2)) for i in np.flatnonzero(labels == clusters[c])[:4])
         for c in large[:EXAMPLES]
     ]
     return ImageFindings(
@@ -108,28 +108,28 @@ def _findings(pairs: PairSet, images: Descriptors, rows: np.ndarray, met: np.nda
     )
 
 
-def _block(pairs: PairSet, wanted: np.ndarray, parts: Parts, span: tuple[int, int]) -> Descriptors:
-    """Descriptors of the images at `wanted` (2 x pair + side, ascending), from `parts` where they are there."""
+def _block(pairs: PairSet, places: np.ndarray, parts: Parts, span: tuple[int, int]) -> Descriptors:
+    """Descriptors of the images at `places` (2 x pair + side, ascending), read from `parts` where they exist."""
     name = f"{BLOCKS}/{span[0]:09d}.npz"
     if name in parts:
         stored = np.load(parts.folder / name)
-        if len(stored["hashes"]) == len(wanted):
+        if len(stored["hashes"]) == len(places):
             return Descriptors(stored["hashes"], stored["colours"])
-    found = list(_described(pairs, set(wanted.tolist()), *span))
-    hashes = np.array([bits for bits, _ in found], dtype=np.uint64)
-    colours = np.array([colour for _, colour in found], dtype=np.uint8).reshape(len(found), -1)
+    described = list(_described(pairs, set(places.tolist()), *span))
+    hashes = np.array([bits for bits, _ in described], dtype=np.uint64)
+    colours = np.array([colour for _, colour in described], dtype=np.uint8).reshape(len(described), -1)
     buffer = io.BytesIO()
     np.savez(buffer, hashes=hashes, colours=colours)
     parts.write(name, buffer.getvalue())
     return Descriptors(hashes, colours)
 
 
-def _described(pairs: PairSet, wanted: set[int], start: int, stop: int) -> Iterator[tuple[int, np.ndarray]]:
-    """Descriptors of the wanted images of the pairs [start, stop), in order; decoded by threads, a few at a time."""
+def _described(pairs: PairSet, places: set[int], start: int, stop: int) -> Iterator[tuple[int, np.ndarray]]:
+    """Descriptors of the images at `places` in the pairs [start, stop), in order; threads decode a few at a time."""
     encoded = (
         (pair.pair_id, data)
         for row, pair in enumerate(pairs.iter_images(start, stop), start=start)
-        for side, data in enumerate((pair.image_0, pair.image_1)) if 2 * row + side in wanted
+        for side, data in enumerate((pair.image_0, pair.image_1)) if 2 * row + side in places
     )
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         while part := list(itertools.islice(encoded, DECODED_AT_ONCE)):

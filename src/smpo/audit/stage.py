@@ -1,4 +1,4 @@
-"""Stage `audit`: what to know about a pair set before training on it, as text, Markdown, HTML and JSON."""
+"""Stage `audit`: checks of a pair set before training on it, reported as text, Markdown, HTML and JSON."""
 
 import base64
 import dataclasses
@@ -38,7 +38,7 @@ KINDS = ("json", "md", "html", "txt")
 
 @dataclass(frozen=True)
 class AuditReport:
-    """What `audit_pairs` wrote: `text` is the summary; `skipped` says that it was there."""
+    """What `audit_pairs` wrote: `text` is the summary; `skipped` says that the audit existed."""
 
     folder: Path
     text: str
@@ -49,15 +49,15 @@ def audit_pairs(
     pairs: PairSet, out: Path, *, scores: Mapping[str, ScoreTable] | None = None, labels: LabelTable | None = None,
     gamma: float = 1.0, progress: Callable[[int, int | None], None] | None = None,
 ) -> AuditReport:
-    """The report on the audit that this writes to `out`: audit.txt, .md, .html, .json; an interrupted one is continued.
+    """Audit a pair set; writes audit.txt, .md, .html and .json to `out`. An interrupted audit is resumed.
 
     Args:
         pairs: the pair set.
         out: folder of the audit.
         scores: scorer -> its scores of the pairs.
         labels: smoothed labels of the pairs.
-        gamma: sensitivity of the objective, for the weights' scale.
-        progress: called with (pairs done, pairs) while images are looked at.
+        gamma: sensitivity of the objective, which scales the weights.
+        progress: called with (pairs done, pairs) while images are decoded.
 
     Raises:
         StaleError: scores or labels belong to another pair set, or `out` was made from other inputs.
@@ -85,18 +85,18 @@ def audit_folder(
     pairs: Path, out: Path, *, scores: Path | None = None, labels: Path | None = None, gamma: float = 1.0,
     progress: Callable[[int, int | None], None] | None = None,
 ) -> AuditReport:
-    """`audit_pairs` over artefact folders; what is None, or does not exist yet, is left out of the audit.
+    """`audit_pairs` over the folders of artefacts. Scores and labels are left out where they do not exist.
 
     Args:
-        pairs: what `smpo pairs` wrote.
+        pairs: folder that `smpo pairs` wrote.
         out: folder of the audit.
-        scores: what `smpo score` wrote: one table per scorer.
-        labels: what `smpo label` wrote.
+        scores: folder that `smpo score` wrote, with one table per scorer.
+        labels: folder that `smpo label` wrote.
         gamma: sensitivity of the objective.
         progress: as in `audit_pairs`.
 
     Raises:
-        DataError: a folder exists and holds no complete artefact.
+        DataError: an artefact is incomplete.
     """
     tables = sorted(path.parent for path in scores.glob(f"*/{MANIFEST}")) if scores is not None else []
     table = LabelTable.open(labels) if labels is not None and (labels / MANIFEST).exists() else None
@@ -128,11 +128,11 @@ def _audit(
 
 def _write(out: Path, pairs: PairSet, audit: Audit, labels: LabelTable | None) -> None:
     write_atomically(out / "audit.json", json.dumps(dataclasses.asdict(audit), indent=1) + "\n")
-    found = audit.images
+    images = audit.images
     view = {
         "audit": audit, "summary": summary(audit), "source": str(pairs.folder), "plots": _plots(audit, labels, out),
-        "alike": [(name, *_thumbnails(pairs, name)) for name in found.near_pair_examples],
-        "clusters": [[(name, _thumbnails(pairs, name)[1][side]) for name, side in c] for c in found.cluster_examples],
+        "alike": [(name, *_thumbnails(pairs, name)) for name in images.near_pair_examples],
+        "clusters": [[(name, _thumbnails(pairs, name)[1][side]) for name, side in c] for c in images.cluster_examples],
     }
     environment = template_environment()
     environment.filters["embedded"] = lambda file: data_uri(out / file)
@@ -143,22 +143,24 @@ def _write(out: Path, pairs: PairSet, audit: Audit, labels: LabelTable | None) -
 
 def _plots(audit: Audit, labels: LabelTable | None, out: Path) -> list[Plot]:
     plots = []
-    judged = [found for found in audit.agreements if found.by_gap]
+    judged = [agreement for agreement in audit.agreements if agreement.by_gap]
     if judged:
         plots.append(write_plot(
-            out, "agreement", "Agreement by score gap", "Share of pairs whose winner by score is people's winner, with "
-            "95 % intervals; a scorer that knows what people like climbs from 50 % to the right.",
+            out, "agreement", "Agreement by score gap", "Share of pairs in which the scorer and people prefer the same "
+            "image, with 95 % intervals. A good scorer starts near 50 % and rises to the right.",
             partial(agreement_chart, judged),
         ))
     if audit.signal is not None and labels is not None:
         signal, p_winner = audit.signal, labels.p_winner
         plots += [
             write_plot(
-                out, "labels", "Smoothed labels", "How sure the labels are, and how strongly each pair counts for it.",
+                out, "labels", "Smoothed labels",
+                "Probability that the winner is better, and the weight of each pair in the loss.",
                 partial(label_distribution, p_winner, pair_weight(p_winner, gamma=signal.gamma)),
             ),
             write_plot(
-                out, "signal", "Training signal", "With hard labels every tenth would carry a tenth (dashed).",
+                out, "signal", "Training signal",
+                "With hard labels each tenth of the pairs would have a tenth of the gradient (dashed).",
                 partial(signal_chart, signal),
             ),
         ]
@@ -168,12 +170,12 @@ def _plots(audit: Audit, labels: LabelTable | None, out: Path) -> list[Plot]:
 def _thumbnails(pairs: PairSet, pair_id: str) -> tuple[str, list[str]]:
     """Caption and both images of a pair, as base64 of WebP."""
     row = pairs.pair_ids.index(pair_id)
-    found = next(pairs.iter_images(row, row + 1))
-    return found.caption, [_encoded(decode_image(data)) for data in (found.image_0, found.image_1)]
+    pair = next(pairs.iter_images(row, row + 1))
+    return pair.caption, [_encoded(decode_image(data)) for data in (pair.image_0, pair.image_1)]
 
 
-def _encoded(picture: Image.Image) -> str:
-    picture.thumbnail((EXAMPLE_PX, EXAMPLE_PX), Image.Resampling.LANCZOS)
+def _encoded(image: Image.Image) -> str:
+    image.thumbnail((EXAMPLE_PX, EXAMPLE_PX), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
-    picture.save(buffer, "WEBP", quality=80)
+    image.save(buffer, "WEBP", quality=80)
     return base64.b64encode(buffer.getvalue()).decode()

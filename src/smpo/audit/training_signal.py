@@ -1,4 +1,4 @@
-"""Smoothed labels: how they are distributed, and which pairs carry the training signal."""
+"""Smoothed labels: their distribution, and which pairs dominate the gradient."""
 
 from dataclasses import dataclass
 
@@ -15,12 +15,13 @@ class Decile:
     """A tenth of the pairs, by |2 alpha - gamma|.
 
     Attributes:
-        pairs: how many.
+        pairs: number of pairs.
         low: smallest |2 alpha - gamma|.
         high: largest |2 alpha - gamma|.
-        weight_share: share of the sum of |2 alpha - gamma|, in [0, 1]: of the gradient at the start of training.
-        square_share: share of the sum of squares: of the gradient's variance.
-        late_share: share of the gradient once the margin is such that the heaviest pair's logit is LATE_LOGIT.
+        weight_share: share of the sum of |2 alpha - gamma|, in [0, 1]: the share of the gradient at the start of
+            training.
+        square_share: share of the sum of squares: the share of the gradient's variance.
+        late_share: share of the gradient at the margin at which the heaviest pair's logit is LATE_LOGIT.
     """
 
     pairs: int
@@ -33,14 +34,14 @@ class Decile:
 
 @dataclass(frozen=True)
 class TrainingSignal:
-    """The distribution of smoothed labels and of the weight that they give.
+    """The distribution of smoothed labels and of the weights 2 alpha - gamma.
 
     Attributes:
         pairs: labelled pairs.
-        gamma: sensitivity; scales all weights and changes no share.
+        gamma: sensitivity; it scales all weights and changes no share.
         p_quantiles: quantile in [0, 1], as text -> smoothed probability of the winner.
-        negative: pairs with 2 alpha < gamma: they push towards the loser.
-        effective_pairs: (sum |w|)^2 / sum w^2 (Kish): equally weighted pairs of the same variance.
+        negative: pairs with 2 alpha < gamma; their gradient favours the loser.
+        effective_pairs: (sum |w|)^2 / sum w^2 (Kish): number of equally weighted pairs of the same variance.
         deciles: from the lightest tenth to the heaviest.
     """
 
@@ -53,10 +54,10 @@ class TrainingSignal:
 
 
 def training_signal(p_winner: np.ndarray, *, gamma: float) -> TrainingSignal:
-    """What smoothed labels do to the loss -log sigmoid(beta / 2 (2 alpha - gamma) margin), alpha = gamma p_winner.
+    """Shares of the gradient of the loss -log sigmoid(beta / 2 (2 alpha - gamma) margin), alpha = gamma p_winner.
 
-    Its derivative by the margin is -beta / 2 w sigmoid(-beta / 2 w margin), w = 2 alpha - gamma. At margin 0, where
-    training starts, a pair's share of the gradient is its share of |w|; later the heavy pairs saturate first.
+    The derivative by the margin is -beta / 2 w sigmoid(-beta / 2 w margin), w = 2 alpha - gamma. Training starts at
+    margin 0, where a pair's share of the gradient is its share of |w|. Later heavy pairs saturate first.
 
     Args:
         p_winner: alpha / gamma, in [0, 1], shape (n,), n > 0.

@@ -1,1 +1,1 @@
-"""Scores of image sets, their comparison with intervals, figures and the report."""
+"""Scores of image sets, statistics of them, and comparisons of several sets."""

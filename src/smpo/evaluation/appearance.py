@@ -1,7 +1,7 @@
 """How images look, without any model: brightness, contrast, saturation, sharpness, and a small CIELAB thumbnail.
 
-What a reward model does not see shows here: over-optimised models tend to paint ever more saturated, contrasted and
-alike images.
+Reward models may miss such changes: an over-optimised model tends to generate images of more saturation and contrast,
+and images that are alike.
 """
 
 import io
@@ -19,7 +19,7 @@ from smpo.core.artefacts import Artefact, Status, begin, finish, hash_file, writ
 from smpo.core.processes import main_first
 from smpo.sampling.image_set import ImageSet, read_image
 
-STAGE = "evaluate"  # the verb that measures it
+STAGE = "evaluate"  # of the manifest
 FILE = "appearance.npz"
 VERSION = 1  # raise it whenever a number can change
 MEASURES = ("brightness", "contrast", "saturation", "sharpness")
@@ -40,9 +40,9 @@ class Appearance:
     Attributes:
         measures: name -> shape (n,): mean L* (brightness), standard deviation of L* (contrast), mean chroma C*
             (saturation), standard deviation of the Laplacian of L* (sharpness); all in CIELAB units.
-        thumbnails: 16 x 16 CIELAB colours, shape (n, 768), float32. The Euclidean distance of two, divided by 16, is
-            the root mean square CIE76 difference of their cells.
-        images_per_prompt: consecutive images that share a prompt.
+        thumbnails: 16 x 16 CIELAB colours, shape (n, 768), float32. The Euclidean distance of two thumbnails, divided
+            by 16, is the root mean square CIE76 difference of their cells.
+        images_per_prompt: how many consecutive images share a prompt.
         fingerprint: of the image set.
     """
 
@@ -53,7 +53,7 @@ class Appearance:
 
     @classmethod
     def open(cls, folder: Path) -> "Appearance":
-        """The measures in `folder`; DataError when they are missing, unfinished or something else."""
+        """The measures in `folder`; DataError where they are missing, unfinished or changed."""
         artefact = Artefact.open(folder, stage=STAGE)
         stored = np.load(io.BytesIO(artefact.read(FILE)))
         return cls(
@@ -65,7 +65,7 @@ class Appearance:
 def measure_images(
     images: ImageSet, out: Path, *, progress: Callable[[int, int], None] | None = None
 ) -> Appearance:
-    """The measures of `images`, from `out` where they are there already; the main process computes.
+    """The measures of `images`; read from `out` where they exist, else computed by the main process.
 
     Raises:
         StaleError: `out` holds the measures of other images.

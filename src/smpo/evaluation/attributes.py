@@ -1,4 +1,4 @@
-"""Attributes that a detailed scorer finds right or wrong, counted for every set and tested against the baseline."""
+"""Shares of images with an attribute right, for scorers that judge single attributes, tested against the baseline."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,12 +14,12 @@ class AttributeChange:
     """How often one attribute is right, with the exact McNemar test against the baseline.
 
     Attributes:
-        model: the set.
-        scorer: whose details these are.
-        attribute: name of the detail.
+        model: name of the set.
+        scorer: name of the scorer.
+        attribute: name of the attribute.
         accuracy: share of images with the attribute right, in [0, 1], with its Wilson interval.
-        n: images that have the attribute.
-        p_holm: adjusted over the attributes of this set and scorer; None for the baseline itself.
+        n: images whose prompt asks for the attribute.
+        p_holm: p value, adjusted over the attributes of this set and scorer; None for the baseline itself.
     """
 
     model: str
@@ -31,7 +31,7 @@ class AttributeChange:
 
 
 def attribute_changes(tables: Mapping[str, ImageScores], baseline: str, scorer: str) -> list[AttributeChange]:
-    """Accuracy of every attribute of one detailed scorer, for all sets. Prompts are the independent units."""
+    """Accuracy of every attribute of `scorer`, for all sets. Prompts are the independent units."""
     names = list(dict.fromkeys(key for row in tables[baseline].details[scorer] for key in row))
     per_prompt = tables[baseline].images_per_prompt
     prompts = {

@@ -14,13 +14,13 @@ class CategoryResult:
 
     Attributes:
         category: name of the category.
-        prompts: how many prompts it has.
-        model: the set.
-        scorer: the scorer.
-        median: of the set's scores, in the scorer's units.
-        baseline_median: of the baseline's scores.
-        win_rate: of the set over the baseline.
-        mean_difference: set minus baseline with its paired bootstrap interval.
+        prompts: number of its prompts.
+        model: name of the set.
+        scorer: name of the scorer.
+        median: median of the set's scores, in the scorer's units.
+        baseline_median: median of the baseline's scores.
+        win_rate: win-rate of the set over the baseline.
+        mean_difference: mean score of the set minus the baseline's, with its paired bootstrap interval.
         p_holm: p value of the sign test, adjusted over all categories, sets and scorers.
     """
 
@@ -48,8 +48,8 @@ def by_category(
     Args:
         rows: set -> scorer -> scores, shape (n, k).
         baseline: one of the sets.
-        categories: of each of the n prompts.
-        seed: of the bootstrap.
+        categories: category of each of the n prompts.
+        seed: seed of the bootstrap.
     """
     members = {name: np.flatnonzero(np.asarray(categories) == name) for name in sorted(set(categories))}
     cells = [

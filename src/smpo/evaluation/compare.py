@@ -36,7 +36,7 @@ Rows = Mapping[str, Mapping[str, np.ndarray]]
 
 @dataclass(frozen=True)
 class Summary:
-    """Scores of one set under one scorer: n images, median and mean with their bootstrap intervals."""
+    """Scores of one set under one scorer: number of images, median and mean with their bootstrap intervals."""
 
     n: int
     median: Interval
@@ -84,10 +84,10 @@ class OverOptimisation:
     """Whether a model gained under the reward that it was trained on, and lost under other scorers.
 
     Attributes:
-        model: the set.
-        training_reward: the scorer whose labels it was trained on.
-        rises: more wins than losses under the training reward.
-        falling: independent scorers that are significantly worse than the baseline.
+        model: name of the set.
+        training_reward: the scorer that made the training labels.
+        rises: whether the model wins more often than it loses under the training reward.
+        falling: other scorers under which the model is significantly worse than the baseline.
     """
 
     model: str
@@ -97,30 +97,30 @@ class OverOptimisation:
 
     @property
     def flagged(self) -> bool:
-        """Whether the reward rises and an independent scorer falls."""
+        """Whether the reward rises while another scorer falls."""
         return self.rises and bool(self.falling)
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Evaluated sets side by side.
+    """The comparison of evaluated image sets.
 
     Attributes:
-        baseline: the set that the others are measured against.
-        models: names of the sets, in the given order.
+        baseline: name of the set that the others are compared with.
+        models: names of all sets, in the given order.
         num_prompts: prompts of each set.
         images_per_prompt: images of each prompt.
         protocol: "all" images of a prompt, or its "median-image" under each scorer.
-        units: scorer -> unit.
+        units: scorer -> unit of its scores.
         summaries: model -> scorer -> summary.
         pairings: every ordered pair of models under every scorer.
-        over_optimisation: one entry per set, when the training reward is known.
-        attributes: accuracy of each attribute, for scorers that give details.
-        categories: every set on every category of prompts, where the prompts have one.
+        over_optimisation: one entry per set but the baseline, where the training reward is known.
+        attributes: accuracy of each attribute, for scorers that judge attributes.
+        categories: results by category of the prompts, where the prompts have categories.
         fingerprints: model -> fingerprint of its evaluation.
-        drifts: change of how the images look, where that was measured.
-        diversity: of every set, likewise.
-        implicit: implicit preference accuracy of models on held-out pairs, where there are some.
+        drifts: changes of how the images look, where that was measured.
+        diversity: diversity of every set, where that was measured.
+        implicit: implicit preference accuracy of models on held-out pairs, where such pairs are given.
     """
 
     baseline: str
@@ -165,15 +165,15 @@ def compare(
         sets: model name -> folder of its evaluation.
         baseline: one of the names.
         training_reward: scorer that made the training labels, for the over-optimisation check.
-        protocol: "all" images of a prompt count; or "median-image" (Diffusion-KTO): under each scorer the image with
-            the median score stands for its prompt.
-        categories: of each image, for results by category; see `image_sets.categories_of`.
-        seed: of the bootstrap.
+        protocol: with "all", all images of a prompt count; with "median-image" (Diffusion-KTO), only the image with the
+            median score under each scorer does.
+        categories: category of each image, for results by category; see `image_sets.categories_of`.
+        seed: seed of the bootstrap.
 
     Raises:
         ConfigError: the baseline, the training reward or the protocol is unknown.
-        DataError: the sets differ in prompts, seeds or scorers, one is no complete evaluation, or `categories` do not
-            fit the prompts.
+        DataError: the sets differ in prompts, seeds or scorers, an evaluation is incomplete, or `categories` and images
+            differ in number.
     """
     check_known(baseline, sets, what="baseline")
     check_known(protocol, PROTOCOLS, what="protocol")
@@ -214,11 +214,11 @@ def _check_paired(first: ImageScores, other: ImageScores, baseline: str, name: s
             f"'{name}' has {len(other.prompts)} images and '{baseline}' {len(first.prompts)}; "
             "generate both from the same prompts"
         )
-    for what in ("prompts", "seeds"):
-        for i, (a, b) in enumerate(zip(getattr(first, what), getattr(other, what), strict=True)):
+    for column in ("prompts", "seeds"):
+        for i, (a, b) in enumerate(zip(getattr(first, column), getattr(other, column), strict=True)):
             if a != b:
                 raise DataError(
-                    f"'{name}' and '{baseline}' differ in {what}, first at image {i}: {b!r} and {a!r}; "
+                    f"'{name}' and '{baseline}' differ in {column}, first at image {i}: {b!r} and {a!r}; "
                     "generate both with the same prompts and seed"
                 )
     if set(first.scores) != set(other.scores):

@@ -1,4 +1,4 @@
-"""Implicit preference accuracy: how often a policy, more than its reference, prefers the winner of a held-out pair."""
+"""Implicit preference accuracy: on how many held-out pairs the policy prefers the winner more than its reference."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,14 +10,14 @@ from smpo.evaluation.statistics import Interval, share_interval
 
 @dataclass(frozen=True)
 class ImplicitAccuracy:
-    """Accuracy of one set's model on held-out pairs.
+    """Accuracy of one model on held-out pairs.
 
     Attributes:
-        model: the set.
-        pairs: held-out pairs.
-        accuracy: share of pairs whose margin, averaged over the timesteps, is positive; a zero margin counts half. With
-            its Wilson interval over the effective number of pairs (pairs of one prompt cluster).
-        by_timestep: (timestep, the same from the margins at this timestep alone).
+        model: name of the model's image set.
+        pairs: number of held-out pairs.
+        accuracy: share of pairs whose margin, averaged over the timesteps, is positive; a zero margin counts half. Its
+            Wilson interval is over the effective number of pairs, for pairs of one prompt are not independent.
+        by_timestep: (timestep, accuracy from the margins at this timestep only).
         mean_margin: mean over pairs and timesteps; errors are means over latent elements.
     """
 
@@ -31,13 +31,14 @@ class ImplicitAccuracy:
 def implicit_accuracy(
     model: str, margins: np.ndarray, timesteps: Sequence[int], prompts: Sequence[int]
 ) -> ImplicitAccuracy:
-    """The accuracy that `margins` amount to.
+    """The accuracy of implicit margins.
 
     Args:
         model: name of the set.
-        margins: implicit margins, shape (timesteps, pairs); positive = the policy prefers the winner more.
-        timesteps: of the rows.
-        prompts: number of each pair's prompt.
+        margins: implicit margins, shape (timesteps, pairs); positive = the policy prefers the winner more
+            than its reference does.
+        timesteps: timestep of each row.
+        prompts: number of each pair's prompt, shape (pairs,).
     """
     def share(values: np.ndarray) -> Interval:
         return share_interval((1 + np.sign(values)) / 2, prompts)

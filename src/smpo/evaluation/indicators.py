@@ -9,7 +9,7 @@ from scipy.spatial.distance import pdist, squareform
 from smpo.evaluation.appearance import THUMBNAIL_SIDE, Appearance
 from smpo.evaluation.statistics import Interval, bootstrap_interval, holm_adjusted, percentile_interval, signed_rank_p
 
-SPREAD_PROMPTS = 1500  # prompts whose images are compared all with all; more are thinned out evenly
+SPREAD_PROMPTS = 1500  # prompts whose images are compared with each other; of more prompts, evenly chosen ones are
 SPREAD_RESAMPLES = 2000
 
 
@@ -18,10 +18,10 @@ class Drift:
     """Change of one measure of appearance against the baseline.
 
     Attributes:
-        model: the set.
+        model: name of the set.
         measure: a name in `appearance.MEASURES`.
-        mean: of the set, in CIELAB units.
-        baseline_mean: of the baseline.
+        mean: mean of the set, in CIELAB units.
+        baseline_mean: mean of the baseline.
         shift: mean difference in standard deviations of the baseline, with its paired bootstrap interval.
         p_holm: p value of Wilcoxon's signed-rank test, adjusted over all sets and measures.
     """
@@ -39,7 +39,7 @@ class Diversity:
     """How different a set's images are, as root mean square CIE76 difference of 16 x 16 thumbnails.
 
     Attributes:
-        model: the set; the baseline too.
+        model: name of the set, which may be the baseline.
         within: mean distance of two images of one prompt; None where prompts have one image.
         within_change: `within` minus the baseline's, paired by prompt; None for the baseline.
         spread: mean distance of the first images of two prompts.
@@ -115,10 +115,10 @@ def _spread(distances: np.ndarray) -> float:
 
 
 def _spread_draws(between: Mapping[str, np.ndarray], seed: int) -> dict[str, np.ndarray]:
-    """Bootstrap of each set's spread, shape (SPREAD_RESAMPLES,); all sets take the same prompts.
+    """Bootstrap of each set's spread, shape (SPREAD_RESAMPLES,); all sets use the same resampled prompts.
 
-    A resample with multiplicities w has the spread sum_{i != j} w_i w_j d_ij / sum_{i != j} w_i w_j: a prompt is never
-    compared with its own copies.
+    A resample with multiplicities w has the spread sum_{i != j} w_i w_j d_ij / sum_{i != j} w_i w_j, so that no prompt
+    is compared with its own copies.
     """
     n = len(next(iter(between.values())))
     weights = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=SPREAD_RESAMPLES).astype(np.float64)

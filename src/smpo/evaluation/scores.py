@@ -39,7 +39,7 @@ PARTS = "parts"  # finished blocks of an interrupted run, by scorer
 
 @dataclass(frozen=True)
 class EvaluationReport:
-    """What `evaluate_images` did; `skipped` says that all scores were there, `scored` names those that were not."""
+    """What `evaluate_images` did: `scored` names the scorers it had to run; `skipped` says that all scores existed."""
 
     folder: Path
     num_images: int
@@ -54,14 +54,14 @@ class ImageScores:
     """A complete evaluation; entry i of every tuple and column belongs to image i.
 
     Attributes:
-        prompts: of each image.
-        seeds: of each image.
-        files: relative to the image set's folder.
-        images_per_prompt: consecutive images that share a prompt.
+        prompts: prompt of each image.
+        seeds: seed of each image.
+        files: file of each image, relative to the image set's folder.
+        images_per_prompt: how many consecutive images share a prompt.
         scores: scorer -> shape (n,), float32.
         units: scorer -> unit of its scores.
-        details: scorer -> one {attribute: right} per image; only scorers that give them.
-        fingerprint: of the image set, the scorers and the scores.
+        details: scorer -> one {attribute: right} per image; only scorers that judge attributes are here.
+        fingerprint: hash of the image set, the scorers and the scores.
     """
 
     prompts: tuple[str, ...]
@@ -75,7 +75,7 @@ class ImageScores:
 
     @classmethod
     def open(cls, folder: Path) -> "ImageScores":
-        """The evaluation in `folder`; DataError when it is missing, unfinished, damaged or something else."""
+        """The evaluation in `folder`; DataError where it is missing, unfinished or damaged."""
         artefact = Artefact.open(folder, stage=STAGE)
         results, table = artefact.results, pq.read_table(pa.BufferReader(artefact.read(TABLE))).to_pydict()
         names = results["scorers"]
@@ -98,20 +98,20 @@ class ImageScores:
 
 def evaluate_images(images: ImageSet, scorers: Mapping[str, Scorer], out: Path, *, store: Path | None = None,
                     options: ScoringOptions | None = None, progress: Progress | None = None) -> EvaluationReport:
-    """The report of a complete score table in `out`; what an interrupted run computed is kept.
+    """Score all images; the report of the complete score table in `out`. Scores of an interrupted run are kept.
 
-    One pass over the images serves all scorers; processes that were started together share it (see `fill`).
+    All scorers share one pass over the images. Processes that were started together share the work (see `fill`).
 
     Args:
         images: a complete image set.
         scorers: column name -> scorer.
         out: folder of the evaluation.
-        store: where columns are kept, and found by every evaluation of the same images by the same scorers.
-        options: batches, workers, blocks.
+        store: folder of finished columns; other evaluations of the same images by the same scorers use them again.
+        options: sizes of batches and blocks, number of workers.
         progress: see `Progress`.
 
     Raises:
-        ConfigError: no scorers, or a name that cannot be a column.
+        ConfigError: there are no scorers, or a name cannot be a column.
         StaleError: `out` holds scores of other images or other scorers.
         DataError: a scorer returned a wrong shape or a score that is not finite; an image cannot be read.
         ProcessError: another process ended early.
@@ -128,7 +128,7 @@ def evaluate_images(images: ImageSet, scorers: Mapping[str, Scorer], out: Path, 
     }
     missing: tuple[str, ...] = ()
     if status is not Status.DONE:
-        main_first("look at the images", images.check)
+        main_first("check the images", images.check)
         missing = tuple(name for name, column in columns.items() if column.missing())
         fill(columns, scorers, lambda start, stop: _requests(images, start, stop), decode=read_image, options=options,
              progress=progress)
@@ -137,9 +137,10 @@ def evaluate_images(images: ImageSet, scorers: Mapping[str, Scorer], out: Path, 
             _write_table(images, scorers, columns, out)
         shutil.rmtree(out / PARTS, ignore_errors=True)
     wait_for_all("finish the score table")
-    print_of = fingerprint_of(out, stage=STAGE)
-    seconds = time.monotonic() - started
-    return EvaluationReport(out, len(images), missing, status is Status.DONE, seconds, print_of)
+    return EvaluationReport(
+        out, len(images), missing, skipped=status is Status.DONE, seconds=time.monotonic() - started,
+        fingerprint=fingerprint_of(out, stage=STAGE),
+    )
 
 
 def _check_names(scorers: Mapping[str, Scorer]) -> None:
@@ -149,7 +150,7 @@ def _check_names(scorers: Mapping[str, Scorer]) -> None:
 
 
 def _column_folder(name: str, scorer: Scorer, images: ImageSet, *, out: Path, store: Path | None) -> Path:
-    """Where the blocks of a scorer's column lie: in `out` until it is finished, or for good in the store."""
+    """Folder of the blocks of a scorer's column: in `out` until the table is finished, or permanently in the store."""
     if store is None:
         return out / PARTS / name
     return store / "scores" / images.fingerprint[:32] / fingerprint(scorer.identity())[:32]

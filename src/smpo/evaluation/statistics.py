@@ -85,7 +85,8 @@ def win_rate(
     Args:
         model: its scores, shape (n,), or (n, k) for k images of each of n prompts.
         baseline: its scores of the same prompts and seeds, same shape.
-        groups: prompt of each score, same shape, for prompts with different numbers of images; None is the first axis.
+        groups: prompt of each score, same shape, where prompts have different numbers of images; by default the first
+            axis.
         level: coverage of the interval, in (0, 1).
 
     Raises:
@@ -115,12 +116,13 @@ def verdict_of(won: WinRate, p_adjusted: float | None) -> str:
 def share_interval(values: ArrayLike, groups: ArrayLike | None = None, *, level: float = 0.95) -> Interval:
     """The mean of `values` in [0, 1] with its Wilson interval over the effective number of values.
 
-    That number is `effective_size` times `few_groups`, and at most the number of values (Korn & Graubard 1998, who put
-    it into Clopper and Pearson's interval: 7 % wider at p = .97, coverage .95 where model has .93; docs/evaluation.md).
+    The effective number is `effective_size` times `few_groups`, and at most the number of values (Korn & Graubard 1998;
+    they use Clopper and Pearson's interval, which at p = .97 is 7 % wider and covers .95 instead of .93; see
+    docs/evaluation.md).
 
     Args:
         values: 1 for a success, 0 for a failure, 1/2 for a tie; shape (n,) or (n, k) as in `win_rate`.
-        groups: independent unit of each value, same shape; None is the first axis.
+        groups: independent unit of each value, same shape; by default the first axis.
         level: coverage of the interval, in (0, 1).
     """
     array = _finite(values)
@@ -184,15 +186,15 @@ def signed_rank_p(model: ArrayLike, baseline: ArrayLike) -> float:
 def cliffs_delta(model: ArrayLike, baseline: ArrayLike) -> float:
     """P(model > baseline) - P(model < baseline) of two random images, prompts ignored, in [-1, 1] (Cliff 1993).
 
-    An effect size of the two distributions: it stays small where prompts differ more than models do. The paired
-    counterpart is 2 rate - 1 of `win_rate`.
+    It compares the two distributions, so it is small where prompts differ more than models do. The paired counterpart
+    is 2 rate - 1 of `win_rate`.
     """
     a, b = _finite(model).ravel(), _finite(baseline).ravel()
     return float(2 * stats.mannwhitneyu(a, b, method="asymptotic").statistic / (a.size * b.size) - 1)
 
 
 def median_images(rows: ArrayLike) -> np.ndarray:
-    """Score of each prompt's median image, shape (n, 1): the image that stands for its prompt in Diffusion-KTO.
+    """Score of each prompt's median image, shape (n, 1), as in the protocol of Diffusion-KTO.
 
     Args:
         rows: shape (n, k). Of an even number of images the lower middle one counts, so that the score is an image's.
@@ -227,7 +229,7 @@ def bootstrap_interval(
 def median_difference(
     model: ArrayLike, baseline: ArrayLike, *, seed: int = 0, level: float = 0.95, resamples: int = RESAMPLES
 ) -> Interval:
-    """median(model) - median(baseline) with its paired percentile bootstrap interval: both take the same rows.
+    """median(model) - median(baseline) with its paired percentile bootstrap interval: both use the same resampled rows.
 
     It is the difference of the two medians that a table shows, not the median of the differences.
 
@@ -291,7 +293,7 @@ def _rows(values: ArrayLike) -> np.ndarray:
 
 
 def _resampled(n: int, k: int, seed: int, resamples: int) -> Iterator[np.ndarray]:
-    """Row indices of all resamples, in blocks of shape (b, n): whole rows keep a prompt's images together."""
+    """Row indices of all resamples, in blocks of shape (b, n); a row holds all images of a prompt."""
     rng = np.random.default_rng(seed)
     block = max(1, DRAWS_AT_ONCE // (n * k))
     return (rng.integers(n, size=(min(block, resamples - start), n)) for start in range(0, resamples, block))

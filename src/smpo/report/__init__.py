@@ -1,1 +1,1 @@
-"""What people read: tables, figures, pages."""
+"""Tables, figures and pages made from comparisons."""

@@ -1,4 +1,4 @@
-"""Images of two sets side by side: the same prompt, the same seed, both scores."""
+"""Images of several sets side by side, of the same prompt and seed, with their scores."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,15 +10,15 @@ from smpo.sampling.image_set import ImageSet, SealedImage
 
 @dataclass(frozen=True)
 class BeforeAfter:
-    """One prompt and seed, painted by two models.
+    """The images that two models generated from one prompt and seed.
 
     Attributes:
-        index: of the image in both sets.
-        prompt: what was asked for.
-        seed: of the noise.
+        index: place of the images in both sets.
+        prompt: the prompt.
+        seed: seed of the noise.
         before: image file of the baseline.
         after: image file of the model.
-        scores: scorer -> (before, after).
+        scores: scorer -> (score before, score after).
     """
 
     index: int
@@ -37,7 +37,7 @@ class BeforeAfter:
 def before_after(
     before: tuple[ImageSet, ImageScores], after: tuple[ImageSet, ImageScores], *, limit: int = 48
 ) -> tuple[BeforeAfter, ...]:
-    """At most `limit` examples, spread evenly over the prompts: chosen by place, never by score.
+    """At most `limit` examples at equal distances in the set; scores play no part in the choice.
 
     Raises:
         DataError: the sets differ in prompts or seeds.
@@ -56,7 +56,7 @@ def before_after(
 
 @dataclass(frozen=True)
 class GridRow:
-    """One prompt and seed, painted by every model: model -> image file, model -> scorer -> score."""
+    """The images of all models from one prompt and seed: model -> image file, model -> scorer -> score."""
 
     prompt: str
     files: Mapping[str, SealedImage]
@@ -64,7 +64,7 @@ class GridRow:
 
 
 def grid_rows(sets: Mapping[str, tuple[ImageSet, ImageScores]], *, limit: int = 5) -> tuple[GridRow, ...]:
-    """At most `limit` rows, spread evenly over the images as `before_after` are."""
+    """At most `limit` rows at equal distances in the sets, chosen as in `before_after`."""
     first = next(iter(sets.values()))[0]
     return tuple(
         GridRow(

@@ -1,8 +1,8 @@
-"""A page to look through all prompts: every model's image side by side, sorted by score gap, filtered by category.
+"""A page over all prompts: the images of all models side by side, sorted by score gap, filtered by category.
 
-The page is one file. Thumbnails are WebP inside it (7 KB each for 1/f noise, which is harder than photographs: at most
-45 MB for 1,632 prompts x 3 models), rows are built as they come into view, and a click opens the image itself where the
-image set still lies beside the page.
+The page is one file with WebP thumbnails inside. A thumbnail of 1/f noise takes 7 KB, and photographs compress better:
+so 1,632 prompts x 3 models take at most 45 MB. Rows are built when they scroll into view. A click on a thumbnail opens
+the full image, as long as the image set is where it was.
 """
 
 import base64
@@ -34,14 +34,14 @@ def write_browser(
     path: Path, sets: Evaluated, *, baseline: str, model: str, categories: Sequence[str] = (),
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
-    """`path`, holding the page over all images of `sets`.
+    """Write the page over all images of `sets` to `path`; returns `path`.
 
     Args:
         path: an .html file.
         sets: two or more evaluated sets of the same prompts and seeds.
-        baseline: the set that gaps are measured against at first; the page can choose others.
+        baseline: the set that gaps are measured against at first; the page has a menu for others.
         model: the set whose gap is shown at first.
-        categories: of each image; empty where the prompts have none.
+        categories: category of each image; empty where the prompts have none.
         progress: called with (images done, images).
 
     Raises:
@@ -69,7 +69,7 @@ def write_browser(
 
 
 def _row(index: int, sets: Evaluated, categories: Sequence[str], page: Path) -> dict[str, Any]:
-    """What the page knows of one prompt and seed: `s` is model by model, scorer by scorer."""
+    """The page's data of one image: prompt, category, seed, files by model, scores by model and scorer."""
     first = next(iter(sets.values()))[0]
     return {
         "p": first.prompts[index], "c": categories[index] if categories else "", "e": first.seeds[index],
@@ -79,20 +79,20 @@ def _row(index: int, sets: Evaluated, categories: Sequence[str], page: Path) -> 
 
 
 def _thumbnails(sets: Evaluated, count: int, progress: Callable[[int, int], None] | None) -> list[list[str]]:
-    """Image by image, model by model: base64 of a WebP."""
-    found = []
+    """Thumbnails of each image, one per model: base64 of a WebP."""
+    thumbnails = []
     for index in range(count):
-        found.append([thumbnail(images.data(index)) for images, _ in sets.values()])
+        thumbnails.append([thumbnail(images.data(index)) for images, _ in sets.values()])
         if progress is not None:
             progress(index + 1, count)
-    return found
+    return thumbnails
 
 
 def thumbnail(data: SealedImage) -> str:
-    """Base64 of the image as WebP that fits THUMBNAIL_PX; lossless where it fits as it is."""
-    picture, buffer = read_image(data), io.BytesIO()
-    small = max(picture.size) <= THUMBNAIL_PX
+    """Base64 of the image as WebP of at most THUMBNAIL_PX a side; a smaller image is kept lossless."""
+    image, buffer = read_image(data), io.BytesIO()
+    small = max(image.size) <= THUMBNAIL_PX
     if not small:
-        picture.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX), Image.Resampling.LANCZOS)
-    picture.save(buffer, "WEBP", lossless=small, quality=QUALITY)
+        image.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX), Image.Resampling.LANCZOS)
+    image.save(buffer, "WEBP", lossless=small, quality=QUALITY)
     return base64.b64encode(buffer.getvalue()).decode()

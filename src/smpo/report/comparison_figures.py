@@ -39,15 +39,15 @@ def win_rate_chart(comparison: Comparison, *, theme: Theme = LIGHT) -> Figure:
 
 
 def _win_bar(ax: Axes, place: int, pairing: Pairing, theme: Theme) -> None:
-    shown = pairing.win_rate
+    result = pairing.win_rate
     left = 0.0
-    for count, colour in ((shown.wins, theme.win), (shown.ties, theme.tie), (shown.losses, theme.loss)):
-        ax.barh(place, 100 * count / shown.n, left=left, height=BAR, color=colour, linewidth=0)
-        left += 100 * count / shown.n
-    ax.plot([100 * shown.low, 100 * shown.high], [place, place], color=theme.ink, linewidth=1.6)
-    ax.plot([100 * shown.rate], [place], marker="o", markersize=4, color=theme.ink)
+    for count, colour in ((result.wins, theme.win), (result.ties, theme.tie), (result.losses, theme.loss)):
+        ax.barh(place, 100 * count / result.n, left=left, height=BAR, color=colour, linewidth=0)
+        left += 100 * count / result.n
+    ax.plot([100 * result.low, 100 * result.high], [place, place], color=theme.ink, linewidth=1.6)
+    ax.plot([100 * result.rate], [place], marker="o", markersize=4, color=theme.ink)
     ax.annotate(
-        f"{100 * shown.rate:.1f} %", (100, place), xytext=(6, 0), textcoords="offset points", va="center",
+        f"{100 * result.rate:.1f} %", (100, place), xytext=(6, 0), textcoords="offset points", va="center",
         fontsize=FONT_PT, color=theme.ink, fontweight="bold", annotation_clip=False,
     )
 
@@ -55,8 +55,8 @@ def _win_bar(ax: Axes, place: int, pairing: Pairing, theme: Theme) -> None:
 def change_chart(comparison: Comparison, *, theme: Theme = LIGHT) -> Figure:
     """Mean change of every score against the baseline in its standard deviations, with 95 % bootstrap intervals.
 
-    The training reward is a filled mark, independent scorers are hollow: a model that over-optimises shows the filled
-    mark right of zero and hollow ones left of it.
+    The training reward has a filled mark, other scorers have hollow marks. For an over-optimised model the filled mark
+    lies right of zero, and hollow ones lie left of it.
     """
     rows = _against_baseline(comparison)
     trained = {entry.training_reward for entry in comparison.over_optimisation}
@@ -115,13 +115,13 @@ def _accuracy_mark(ax: Axes, place: float, change: AttributeChange, i: int, them
 def before_after_grid(
     examples: Sequence[BeforeAfter], names: tuple[str, str], *, scorer: str, columns: int = 2, theme: Theme = LIGHT
 ) -> Figure:
-    """Pairs of images of the same prompt and seed, side by side: prompt above, both scores below.
+    """Pairs of images of the same prompt and seed, side by side, with the prompt above and both scores below.
 
     Args:
-        examples: what to show, in order.
-        names: of the models before and after.
-        scorer: whose scores are shown.
-        columns: pairs beside each other.
+        examples: the pairs, in order.
+        names: names of the models before and after.
+        scorer: scorer whose scores are shown.
+        columns: number of pairs in a row.
         theme: colours.
     """
     columns = min(columns, len(examples))
@@ -131,11 +131,11 @@ def before_after_grid(
         cell.set_facecolor(theme.page)
         cell.suptitle(shortened(example.prompt, 62), fontsize=FONT_PT, color=theme.ink)
         better = example.gap(scorer) > 0
-        for ax, name, path, score, strong in zip(
+        for ax, name, image, score, strong in zip(
             cell.subplots(1, 2), names, (example.before, example.after), example.scores[scorer],
             (False, better), strict=True,
         ):
-            _image(ax, path)
+            _image(ax, image)
             ax.set_xlabel(f"{name}  {score:.4g}", fontsize=FONT_PT - 1, color=theme.ink if strong else theme.muted,
                           fontweight="bold" if strong else "normal")
     return figure
@@ -179,7 +179,7 @@ def _row_name(comparison: Comparison, pairing: Pairing) -> str:
 
 
 def _row_labels(ax: Axes, labels: Sequence[str], theme: Theme) -> None:
-    """Label the rows 0, 1, ... from the top down."""
+    """Label rows 0, 1, ... from the top down."""
     ax.set_yticks(range(len(labels)), labels, fontsize=FONT_PT, color=theme.ink)
     ax.set_ylim(len(labels) - 0.4, -0.6)
 
@@ -195,5 +195,5 @@ def _mark(label: str, face: str, theme: Theme) -> Line2D:
 
 
 def _model_colour(place: int, theme: Theme) -> str:
-    """Grey for the baseline, which is model 0; then the series."""
+    """Grey for model 0, the baseline; then the series' colours."""
     return theme.baseline if place == 0 else theme.series[(place - 1) % len(theme.series)]

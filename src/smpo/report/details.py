@@ -1,4 +1,4 @@
-"""Tables of a report beyond the scores: categories, how images look, diversity, implicit accuracy."""
+"""Further tables of a report: categories, how images look, diversity, implicit accuracy."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from smpo.report.wording import decimals, interval_text, percent, win_interval_t
 
 @dataclass(frozen=True)
 class DetailTable:
-    """A table with one named row per entry of `rows`; `head` names the first column too."""
+    """A table: `head` names all columns; `rows` holds (name, entries)."""
 
     title: str
     caption: str
@@ -20,7 +20,7 @@ class DetailTable:
 
 
 def detail_tables(comparison: Comparison, model: str) -> Iterator[DetailTable]:
-    """The tables that `comparison` has numbers for; by category for `model` alone."""
+    """The tables that `comparison` has numbers for; the table of categories is about `model` only."""
     if comparison.categories:
         yield _categories(comparison, model)
     if comparison.drifts:
@@ -44,7 +44,7 @@ def _categories(comparison: Comparison, model: str) -> DetailTable:
         rows.append((f"{name} ({results[0].prompts:,})", tuple(entries)))
     return DetailTable(
         "By category", f"Percent of images by which {model} beats {comparison.baseline}, ties counting half, with 95 % "
-        "Wilson intervals; behind each category its number of prompts. Bold: significantly above 50, italic: below "
+        "Wilson intervals. In brackets: number of prompts. Bold: significantly above 50; italic: significantly below "
         "(exact sign test, Holm-adjusted over all categories, sets and scorers).",
         ("category", *comparison.units), tuple(rows),
     )
@@ -62,7 +62,7 @@ def _drifts(comparison: Comparison) -> DetailTable:
         "How the images look", f"Mean change against {comparison.baseline} in its standard deviations, with 95 % "
         "bootstrap intervals; bold: significant (Wilcoxon, Holm-adjusted). Brightness is the mean of L*, contrast its "
         "standard deviation, saturation the mean chroma, sharpness the standard deviation of the Laplacian of L*. "
-        "Over-optimised models tend to drift here.",
+        "Large changes are a sign of over-optimisation.",
         ("model", *measures), tuple(rows),
     )
 
@@ -70,16 +70,16 @@ def _drifts(comparison: Comparison) -> DetailTable:
 def _diversity(comparison: Comparison) -> DetailTable:
     spreads = [d.spread for d in comparison.diversity]
     digits, rows = decimals(spreads), []
-    for found in comparison.diversity:
-        shown = [_plain(found.spread, digits), _change(found.spread_change, digits=digits)]
-        if found.within is not None:
-            shown = [_plain(found.within, digits), _change(found.within_change, digits=digits), *shown]
-        rows.append((found.model, tuple(shown)))
+    for result in comparison.diversity:
+        entries = [_plain(result.spread, digits), _change(result.spread_change, digits=digits)]
+        if result.within is not None:
+            entries = [_plain(result.within, digits), _change(result.within_change, digits=digits), *entries]
+        rows.append((result.model, tuple(entries)))
     within = ("images of a prompt", "change") if comparison.diversity[0].within is not None else ()
     return DetailTable(
         "Diversity", "Mean distance of two images, as root mean square CIE76 colour difference of their 16 x 16 "
         f"thumbnails, with 95 % bootstrap intervals, and the change against {comparison.baseline} (bold: the interval "
-        "excludes zero). A model that paints ever the same image falls here.",
+        "excludes zero). It is low for a model whose images are all alike.",
         ("model", *within, "images of two prompts", "change"), tuple(rows),
     )
 
@@ -87,13 +87,14 @@ def _diversity(comparison: Comparison) -> DetailTable:
 def _implicit(comparison: Comparison) -> DetailTable:
     steps = [timestep for timestep, _ in comparison.implicit[0].by_timestep]
     rows = [
-        (found.model, tuple(_share(i) for i in (found.accuracy, *(interval for _, interval in found.by_timestep))))
-        for found in comparison.implicit
+        (result.model, tuple(_share(i) for i in (result.accuracy, *(share for _, share in result.by_timestep))))
+        for result in comparison.implicit
     ]
     return DetailTable(
-        "Implicit accuracy on held-out pairs", f"Percent of {comparison.implicit[0].pairs:,} held-out pairs whose "
-        "winner the model, more than its reference, denoises better than the loser; from the margin averaged over "
-        "timesteps, and at each alone. Shared fixed noise, 95 % Wilson intervals over the effective number of pairs.",
+        "Implicit accuracy on held-out pairs", f"Percent of {comparison.implicit[0].pairs:,} held-out pairs on which "
+        "the denoising loss of the model improved more on the winner than on the loser, compared with its reference: "
+        "from the margin averaged over timesteps, and at single timesteps. All models use the same noise. With 95 % "
+        "Wilson intervals over the effective number of pairs.",
         ("model", "all", *(f"t = {timestep}" for timestep in steps)), tuple(rows),
     )
 
@@ -103,7 +104,7 @@ def _plain(interval: Interval, digits: int) -> Entry:
 
 
 def _change(interval: Interval | None, *, digits: int, significant: bool | None = None) -> Entry:
-    """A signed change; bold where it is significant, by its interval unless said otherwise."""
+    """A signed change; bold where it is significant, by default where its interval excludes zero."""
     if interval is None:
         return Entry("-")
     strong = interval.excludes_zero if significant is None else significant

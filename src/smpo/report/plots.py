@@ -1,4 +1,4 @@
-"""Figures as files of a report, one per theme, and images inside a page."""
+"""Figures as files of a report, one per theme, and files as data URIs."""
 
 import base64
 import mimetypes
@@ -15,7 +15,7 @@ from smpo.report.theme import LIGHT, THEMES, Theme, save
 
 @dataclass(frozen=True)
 class Plot:
-    """A figure as files: one per theme, relative to the report."""
+    """A figure as files: theme -> path relative to the report; `width` is that of the page's image, px."""
 
     name: str
     title: str

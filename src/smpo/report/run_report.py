@@ -1,6 +1,6 @@
 """The report of a run: report.html, one file that works offline and on a phone, and report.md for a repository.
 
-Equal content gives equal bytes: nothing of the machine or the moment enters that the content does not carry.
+Equal content gives equal bytes: dates or facts of the machine appear only where the content has them.
 """
 
 import io
@@ -40,18 +40,18 @@ class ReportContent:
     """Everything that a report shows.
 
     Attributes:
-        title: of the page.
-        comparison: evaluated sets.
-        model: the set that the report is about.
-        facts: section -> name -> value; sections such as Data, Recipe, Time, Memory, Versions, Fingerprints.
+        title: title of the page.
+        comparison: comparison of the evaluated sets.
+        model: name of the set that the report is about.
+        facts: section -> name -> value; sections are, for instance, Method, Time, Memory, Versions.
         examples: images of `model` beside those of the baseline.
         metrics: metrics.jsonl of the training run.
         p_winner: smoothed label of each training pair.
         weight: loss weight of each training pair.
         recipe: resolved recipe as YAML text.
         note: a line below the title, for instance the date.
-        tables: in the paper's layout, see `tables.paper_tables`; by default those of `comparison` alone.
-        categories: of each image, for the page over all prompts.
+        tables: tables in the paper's layout, see `tables.paper_tables`; by default those of `comparison`.
+        categories: category of each image, for the page over all prompts.
         sets: images and scores of every set, for the page over all prompts and the grid of all models.
     """
 
@@ -71,14 +71,16 @@ class ReportContent:
 
     @property
     def scorer(self) -> str:
-        """The scorer that examples are ordered by: the training reward, or else the first."""
+        """The scorer whose scores stand below the examples: the training reward, or else the first."""
         known = self.comparison.over_optimisation
         return known[0].training_reward if known else next(iter(self.comparison.units))
 
 
 def write_report(out: Path, *, content: ReportContent) -> Path:
-    """The path of report.html in `out`; also writes report.md, figures/*.png, tables.md, .tex and .html,
-    comparison.json and, where the content has the sets, prompts.html.
+    """Write a report to `out`; returns the path of report.html.
+
+    The other files are report.md, figures/*.png, tables.md, tables.tex, tables.html, comparison.json and, where the
+    content has the sets, prompts.html.
 
     Raises:
         ConfigError: the model is not among those compared.
@@ -104,7 +106,7 @@ def write_report(out: Path, *, content: ReportContent) -> Path:
 
 
 def _view(content: ReportContent, plots: Sequence[Plot]) -> dict[str, Any]:
-    """What the templates read: texts and numbers, ready to print."""
+    """The variables of the templates: texts and numbers, ready to print."""
     comparison = content.comparison
     lead, *findings = headline(comparison, content.model)
     return {
@@ -125,47 +127,47 @@ def _tables(content: ReportContent) -> Sequence[Layout]:
 
 
 def _tiles(content: ReportContent) -> Iterator[dict[str, Any]]:
-    """One tile per scorer: the win-rate at a glance."""
+    """One tile per scorer, with the win-rate."""
     for scorer in content.comparison.units:
         pairing = content.comparison.pairing(content.model, scorer)
-        shown = pairing.win_rate
+        won = pairing.win_rate
         yield {
-            "scorer": scorer, "rate": percent(shown.rate), "verdict": pairing.verdict,
-            "interval": f"{100 * shown.low:.1f} to {100 * shown.high:.1f} %", "ties": shown.ties,
-            "wins_width": f"{100 * shown.share_won:.2f}", "ties_width": f"{100 * shown.ties / shown.n:.2f}",
+            "scorer": scorer, "rate": percent(won.rate), "verdict": pairing.verdict,
+            "interval": f"{100 * won.low:.1f} to {100 * won.high:.1f} %", "ties": won.ties,
+            "wins_width": f"{100 * won.share_won:.2f}", "ties_width": f"{100 * won.ties / won.n:.2f}",
         }
 
 
 def _plots(content: ReportContent, out: Path) -> list[Plot]:
-    """Draw and write every figure that the content has numbers for."""
+    """Write every figure that the content has numbers for."""
     comparison, model, baseline = content.comparison, content.model, content.comparison.baseline
     plots = [
         write_plot(
-            out, "win-rates", "Win-rates", "Share of images that win, tie and lose against the baseline; the thin "
-            "whisker is the 95 % Wilson interval of the win-rate, ties counting half; the dashed line is 50 %.",
+            out, "win-rates", "Win-rates", "Share of images that win, tie and lose against the baseline. The thin "
+            "line is the 95 % Wilson interval of the win-rate, ties counting half. The dashed line is at 50 %.",
             partial(win_rate_chart, comparison),
         ),
         write_plot(
-            out, "changes", "Change of every score", "Mean change in standard deviations of the baseline with 95 % "
-            "bootstrap intervals: reward hacking shows as the training reward right of zero and others left of it.",
+            out, "changes", "Change of every score", "Mean change in standard deviations of the baseline, with 95 % "
+            "bootstrap intervals. Over-optimisation: the training reward lies right of zero, other scorers left.",
             partial(change_chart, comparison),
         ),
     ]
     for scorer in dict.fromkeys(c.scorer for c in comparison.attributes):
         plots.append(write_plot(
-            out, f"attributes-{scorer}", f"What {scorer} finds right", "Share of images with each attribute right, "
+            out, f"attributes-{scorer}", f"Attributes by {scorer}", "Share of images with each attribute right, "
             "with 95 % Wilson intervals.", partial(attribute_chart, comparison, scorer),
         ))
     if content.metrics is not None:
         plots.append(write_plot(
             out, "training", "Training", "Logged values (faint) and their running mean. Implicit accuracy: share of "
-            "pairs whose winner the model prefers more than the reference does.",
+            "pairs on which the model prefers the winner more than the reference does.",
             partial(training_curves, content.metrics),
         ))
     if len(content.p_winner):
         plots.append(write_plot(
-            out, "labels", "Smoothed labels", "How sure the reward model is of the winners, and how strongly each "
-            "pair therefore counts; dashed: 5, 50 and 95 % quantiles.",
+            out, "labels", "Smoothed labels", "Probability that the winner is better, by the reward model, and the "
+            "weight that it gives to each pair. Dashed: 5, 50 and 95 % quantiles.",
             partial(label_distribution, content.p_winner, content.weight),
         ))
     if content.examples:
@@ -178,16 +180,16 @@ def _plots(content: ReportContent, out: Path) -> list[Plot]:
 
 
 def _has_grid(content: ReportContent) -> bool:
-    """Two models are side by side already, before and after."""
+    """Whether there are more than two models; two are side by side in "Before and after"."""
     return len(content.sets) > 2
 
 
 def _thumbnail(data: SealedImage) -> str:
-    """A data URI of an image: itself when small, else a JPEG that fits THUMBNAIL_PX."""
-    picture, buffer = read_image(data), io.BytesIO()
-    if max(picture.size) <= SMALL_PX:
-        picture.save(buffer, "PNG", optimize=True)
+    """A data URI of an image: a small image as it is, else a JPEG of at most THUMBNAIL_PX a side."""
+    image, buffer = read_image(data), io.BytesIO()
+    if max(image.size) <= SMALL_PX:
+        image.save(buffer, "PNG", optimize=True)
         return encoded("image/png", buffer.getvalue())
-    picture.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX), Image.Resampling.LANCZOS)
-    picture.save(buffer, "JPEG", quality=88)
+    image.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX), Image.Resampling.LANCZOS)
+    image.save(buffer, "JPEG", quality=88)
     return encoded("image/jpeg", buffer.getvalue())

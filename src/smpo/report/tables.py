@@ -1,6 +1,6 @@
 """Tables in the paper's layout: medians with win-rates (its Table 2), medians with means (its Tables 8 and 9).
 
-A `Layout` holds the finished texts; one template each turns it into Markdown, LaTeX (booktabs) and HTML.
+A `Layout` holds the finished texts. One template for each format writes it as Markdown, LaTeX (booktabs) or HTML.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,7 +26,7 @@ LATEX_MARKS = {
 
 @dataclass(frozen=True)
 class Entry:
-    """One number as text, with its interval below; `mark` is best, second, better, worse or empty."""
+    """One number as text, with its interval below it; `mark` is "best", "second", "better", "worse" or empty."""
 
     text: str = ""
     interval: str = ""
@@ -35,7 +35,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Row:
-    """A model's entries, two per scorer; `published` is the paper's row under it, empty where there is none."""
+    """A model's entries, two per scorer; `published` is the paper's row, shown below; empty where there is none."""
 
     name: str
     entries: tuple[Entry, ...]
@@ -53,15 +53,15 @@ class Block:
 
 @dataclass(frozen=True)
 class Layout:
-    """A table: per scorer two columns, named by `pair`.
+    """A table with two columns per scorer.
 
     Attributes:
-        name: of its label and files, without spaces.
-        title: short.
-        caption: what is shown and how it was tested.
-        scorers: (name, unit) over each pair of columns.
+        name: label of the table in LaTeX, without spaces.
+        title: short title.
+        caption: explanation of the numbers and tests.
+        scorers: (name, unit) above each pair of columns.
         pair: names of the two columns.
-        blocks: one per prompt set.
+        blocks: one block per prompt set.
     """
 
     name: str
@@ -75,12 +75,12 @@ class Layout:
 def paper_tables(
     comparisons: Mapping[str, Comparison], model: str, *, published: Mapping[str, PublishedNumbers] | None = None
 ) -> tuple[Layout, Layout]:
-    """The Table 2 layout and the Table 8 / 9 layout.
+    """The tables in the layouts of the paper's Table 2, and of its Tables 8 and 9.
 
     Args:
         comparisons: name of the prompt set -> comparison; all under the same scorers.
         model: the set whose win-rate over every other one is shown.
-        published: name of the prompt set -> which numbers of the paper stand beside ours.
+        published: name of the prompt set -> numbers of the paper to show.
 
     Raises:
         ConfigError: `model` is no set of a comparison, or `published` names something unknown.
@@ -113,7 +113,7 @@ def _scores_and_win_rates(parts: Parts, model: str) -> Layout:
     return Layout(
         "scores", f"Scores, and win-rates of {model}",
         "Score: median over the prompts with its 95 % bootstrap interval; bold: highest, underlined: second. WR: "
-        f"percent of images by which {model} beats the row's model, same prompt and seed, ties counting half, with its "
+        f"percent of images on which {model} beats the row's model, same prompt and seed, ties counting half, with its "
         "95 % Wilson interval; bold: significantly above 50, italic: significantly below (exact sign test over "
         "prompts, Holm-adjusted over the whole table).",
         _heads(parts), ("Score", "WR"), tuple(blocks),
@@ -169,7 +169,7 @@ def _block(
 
 
 def _entries(comparison: Comparison, statistic: str, published: PublishedNumbers | None) -> Entries:
-    """The statistic of every model and scorer, in the paper's scale where the scorer is one of the paper's."""
+    """The statistic of every model and scorer; in the paper's scale for a scorer that the paper uses."""
     entries = {}
     for scorer in comparison.units:
         scale = published.scale(scorer) if published else 1
@@ -177,13 +177,13 @@ def _entries(comparison: Comparison, statistic: str, published: PublishedNumbers
                   for model in comparison.models}
         digits, ranked = decimals(list(values.values())), ranks({m: i.value for m, i in values.items()})
         for model, interval in values.items():
-            shown = f"{interval.value:.{digits}f}"
-            entries[model, scorer] = Entry(shown, interval_text(interval, digits), ranked[model])
+            text = f"{interval.value:.{digits}f}"
+            entries[model, scorer] = Entry(text, interval_text(interval, digits), ranked[model])
     return entries
 
 
 def ranks(values: Mapping[str, float]) -> dict[str, str]:
-    """"best", "second" or "" of each; nothing is best where all are equal, nothing second where there are only two."""
+    """"best", "second" or "" of each model; no best where all values are equal, no second of only two values."""
     places = sorted(set(values.values()), reverse=True)
     names = {places[0]: "best"} if len(places) > 1 else {}
     if len(places) > 2:
@@ -196,7 +196,7 @@ def _scaled(interval: Interval, scale: int) -> Interval:
 
 
 def _heads(parts: Parts) -> tuple[tuple[str, str], ...]:
-    """Name and unit over each scorer's columns; a scale of the paper's is part of the unit."""
+    """Name and unit above each scorer's columns; the unit includes the paper's scale."""
     _, comparison, published = parts[0]
     scales = {scorer: published.scale(scorer) if published else 1 for scorer in comparison.units}
     return tuple((s, f"{unit} x {scales[s]}" if scales[s] != 1 else unit) for s, unit in comparison.units.items())
@@ -216,12 +216,12 @@ def markdown_escaped(text: str, length: int = 90) -> str:
 
 
 def template_environment(*, latex: bool = False) -> Environment:
-    """Jinja over the package's templates; text is escaped in .html files. LaTeX's templates have other brackets."""
+    """Jinja over the package's templates. Text is escaped in .html files; LaTeX templates use other brackets."""
     environment = Environment(
         loader=PackageLoader("smpo.report"), autoescape=lambda name: ".html" in (name or ""),
         undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
     )
-    if latex:  # to LaTeX, braces and percent signs mean something else
+    if latex:  # where braces and percent signs have a meaning of their own
         environment = environment.overlay(
             variable_start_string="<<", variable_end_string=">>", block_start_string="<%", block_end_string="%>",
             comment_start_string="<#", comment_end_string="#>",
@@ -231,7 +231,7 @@ def template_environment(*, latex: bool = False) -> Environment:
 
 
 def write_tables(out: Path, layouts: Sequence[Layout], *, title: str) -> list[Path]:
-    """The paths of tables.md, tables.tex and tables.html, written to `out`."""
+    """Write tables.md, tables.tex and tables.html to `out`; returns their paths."""
     view: dict[str, Any] = {"layouts": layouts, "title": title}
     paths = [out / f"tables.{kind}" for kind in ("md", "tex", "html")]
     for path in paths:

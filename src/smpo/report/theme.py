@@ -1,4 +1,4 @@
-"""The look that all figures share: two themes of one palette, and plain axes."""
+"""The style of all figures: a light and a dark theme, and plain axes."""
 
 import io
 from dataclasses import dataclass
@@ -16,15 +16,16 @@ FONT_PT = 9
 
 @dataclass(frozen=True)
 class Theme:
-    """Colours of one theme. Blue and orange differ for every common kind of colour vision, and in lightness.
+    """Colours of one theme. Blue and orange differ in lightness, and for every common kind of colour vision.
 
     Attributes:
+        name: "light" or "dark".
         page: background.
         ink: text.
         muted: secondary text and reference lines.
         line: grid and spines.
-        baseline: the model that others are measured against.
-        series: the other models, in order; the first is the one the report is about.
+        baseline: the baseline model.
+        series: the other models, in order; the first one belongs to the report's model.
         win: share of wins.
         tie: share of ties.
         loss: share of losses.
@@ -51,7 +52,7 @@ DARK = Theme(
     series=("#6cb0f2", "#f0a35e", "#5cc4ae", "#b895de"), win="#5aa2e6", tie="#3a4554", loss="#d98a3d",
 )
 THEMES = (LIGHT, DARK)
-MARKERS = ("o", "D", "s", "^")  # with the colours, so that no model is told by its colour alone
+MARKERS = ("o", "D", "s", "^")  # so that models differ not only by colour
 
 
 def new_figure(width: float, height: float, theme: Theme) -> Figure:
@@ -78,7 +79,7 @@ def heading(ax: Axes, text: str, theme: Theme) -> None:
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write `figure` as PNG; equal figures give equal bytes, so no software version is stored."""
+    """Write `figure` as PNG without software versions, so that equal figures give equal bytes."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", facecolor=figure.get_facecolor(), metadata={"Software": None})
     write_atomically(path, buffer.getvalue())

@@ -1,4 +1,4 @@
-"""Figures of a training run: its curves, and the smoothed labels that it learnt from."""
+"""Figures of a training run: its curves, and the smoothed labels."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -24,14 +24,14 @@ PANELS: Sequence[tuple[str, tuple[str, ...]]] = (
 )
 REFERENCE_LINES: Mapping[str, float] = {"implicit_accuracy": 0.5, "logit_mean": 0.0, "error_delta_w": 0.0}
 NAMES: Mapping[str, str] = {"error_delta_w": "winners", "error_delta_l": "losers"}
-SMOOTHED_FROM = 40  # points; shorter curves are drawn as they are
+SMOOTHED_FROM = 40  # points; shorter curves are not smoothed
 QUANTILES = (0.05, 0.5, 0.95)
 
 
 def read_metrics(path: Path) -> dict[str, np.ndarray]:
     """The columns of a metrics.jsonl, each of shape (rows,); NaN where a row lacks the key.
 
-    A step that was logged twice, before and after a resumption, counts once: its last row.
+    Where a step was logged twice, before and after a resumption, its last row counts.
 
     Raises:
         DataError: the file is missing, holds no rows, or a line is not a JSON object with a step.
@@ -53,10 +53,10 @@ def read_metrics(path: Path) -> dict[str, np.ndarray]:
 
 
 def training_curves(metrics: Path, *, theme: Theme = LIGHT) -> Figure:
-    """Small multiples of a training run over its steps; a panel without numbers is left out.
+    """Panels of the metrics of a training run over its steps; a panel without numbers is left out.
 
-    Faint lines are the logged values, strong lines their centred running mean; the band of the logit is +-1
-    standard deviation over the pairs of a step.
+    Faint lines are the logged values, strong lines their centred running mean. The band of the logit is +-1 standard
+    deviation over the pairs of a step.
     """
     columns = read_metrics(metrics)
     panels = [(title, keys) for title, keys in PANELS if all(k in columns for k in keys)]
@@ -84,9 +84,8 @@ def _curve(ax: Axes, columns: Mapping[str, np.ndarray], key: str, *, theme: Them
     if key in REFERENCE_LINES:
         ax.axhline(REFERENCE_LINES[key], color=theme.muted, linewidth=0.9, linestyle=(0, (4, 3)))
     if key == "logit_mean" and "logit_std" in columns:
-        spread = running_mean(columns["logit_std"])
-        middle = running_mean(values)
-        ax.fill_between(steps, middle - spread, middle + spread, color=colour, alpha=0.15, linewidth=0)
+        deviation, middle = running_mean(columns["logit_std"]), running_mean(values)
+        ax.fill_between(steps, middle - deviation, middle + deviation, color=colour, alpha=0.15, linewidth=0)
     smooth = len(values) >= SMOOTHED_FROM and key != "lr"
     if smooth:
         ax.plot(steps, values, color=colour, alpha=0.25, linewidth=0.7)
@@ -95,7 +94,7 @@ def _curve(ax: Axes, columns: Mapping[str, np.ndarray], key: str, *, theme: Them
 
 
 def running_mean(values: np.ndarray) -> np.ndarray:
-    """Centred mean over a twentieth of the points, same shape; NaN are left out, the window shrinks at both ends."""
+    """Centred mean over a twentieth of the points, same shape; it skips NaN, and its window shrinks at both ends."""
     if len(values) < SMOOTHED_FROM:
         return values
     window = np.ones(max(3, len(values) // 20 | 1))

@@ -1,4 +1,4 @@
-"""Numbers and sentences of a report, computed from a comparison; what got worse or stayed open is said first-hand."""
+"""Numbers and sentences of a report, computed from a comparison."""
 
 import math
 from collections.abc import Sequence
@@ -32,10 +32,10 @@ def interval_text(interval: Interval, digits: int) -> str:
     return f"[{interval.low:.{digits}f}, {interval.high:.{digits}f}]"
 
 
-def win_interval_text(shown: WinRate) -> str:
-    """The interval of a win-rate in percent, and its ties where there are some: "[58.0, 67.9], 4 ties"."""
-    ties = f", {shown.ties:,} tie{'s' if shown.ties > 1 else ''}" if shown.ties else ""
-    return f"[{100 * shown.low:.1f}, {100 * shown.high:.1f}]{ties}"
+def win_interval_text(won: WinRate) -> str:
+    """The interval of a win-rate in percent, and the number of ties if any: "[58.0, 67.9], 4 ties"."""
+    ties = f", {won.ties:,} tie{'s' if won.ties > 1 else ''}" if won.ties else ""
+    return f"[{100 * won.low:.1f}, {100 * won.high:.1f}]{ties}"
 
 
 def joined(words: Sequence[str]) -> str:
@@ -52,10 +52,10 @@ class Finding:
 
 
 def headline(comparison: Comparison, model: str) -> tuple[Finding, ...]:
-    """The findings about `model`: the lead, what improved, what fell, what is open, over-optimisation.
+    """The findings about `model`: the lead, improvements, declines, undecided scorers, signs of over-optimisation.
 
-    The lead is about the training reward where it is known, else about the first scorer. "Better" and "worse" are
-    sign tests, Holm-adjusted over all sets and scorers of the comparison.
+    The lead is about the training reward where it is known, else about the first scorer. "Better" and "worse" come
+    from sign tests, Holm-adjusted over all sets and scorers of the comparison.
     """
     pairings = [comparison.pairing(model, scorer) for scorer in comparison.units]
     trained = next((e for e in comparison.over_optimisation if e.model == model), None)
@@ -68,7 +68,7 @@ def headline(comparison: Comparison, model: str) -> tuple[Finding, ...]:
 
 
 def _looks(comparison: Comparison, model: str) -> list[Finding]:
-    """What happened to the look and the diversity of the model's images, where that was measured."""
+    """Changes of the look and the diversity of the model's images, where they were measured."""
     moved = [
         f"{d.measure} {d.shift.value:+.2f}" for d in comparison.drifts
         if d.model == model and d.p_holm < SIGNIFICANCE and abs(d.shift.value) >= NOTABLE_DRIFT
@@ -77,19 +77,19 @@ def _looks(comparison: Comparison, model: str) -> list[Finding]:
     if moved:
         text = f"The images look different, in standard deviations of {comparison.baseline}: {joined(moved)}."
         findings.append(Finding(text, "warning"))
-    for found in comparison.diversity:
+    for result in comparison.diversity:
         for name, value, change in (
-            ("Images of one prompt", found.within, found.within_change),
-            ("Images of different prompts", found.spread, found.spread_change),
+            ("Images of one prompt", result.within, result.within_change),
+            ("Images of different prompts", result.spread, result.spread_change),
         ):
-            if found.model == model and value and change and change.high < 0:
+            if result.model == model and value and change and change.high < 0:
                 lost = percent(-change.value / (value.value - change.value))
                 findings.append(Finding(f"{name} differ {lost} less than those of {comparison.baseline}.", "warning"))
     return findings
 
 
 def _lead(pairing: Pairing, baseline: str, *, is_trained: bool) -> str:
-    shown = pairing.win_rate
+    won = pairing.win_rate
     outcome = {
         "better": "a significant improvement",
         "worse": "significantly worse",
@@ -97,8 +97,8 @@ def _lead(pairing: Pairing, baseline: str, *, is_trained: bool) -> str:
     }[pairing.verdict]
     role = ", the reward it was trained on" if is_trained else ""
     return (
-        f"{pairing.model} beats {baseline} on {percent(shown.rate)} of {shown.n:,} images under {pairing.scorer}{role} "
-        f"(95 % interval {100 * shown.low:.1f} to {100 * shown.high:.1f} %): {outcome}."
+        f"{pairing.model} beats {baseline} on {percent(won.rate)} of {won.n:,} images under {pairing.scorer}{role} "
+        f"(95 % interval {100 * won.low:.1f} to {100 * won.high:.1f} %): {outcome}."
     )
 
 
@@ -106,22 +106,22 @@ def _by_verdict(pairings: Sequence[Pairing], baseline: str) -> list[Finding]:
     findings = []
     starts = {"better": "Better than", "worse": "Worse than", "undecided": "Not distinguishable from"}
     for verdict, start in starts.items():
-        found = [p for p in pairings if p.verdict == verdict]
-        if found:
-            named = joined([f"{p.scorer} ({_rate_note(p.win_rate)})" for p in found])
-            count = f"{len(found)} of {len(pairings)} scorers"
+        chosen = [p for p in pairings if p.verdict == verdict]
+        if chosen:
+            named = joined([f"{p.scorer} ({_rate_note(p.win_rate)})" for p in chosen])
+            count = f"{len(chosen)} of {len(pairings)} scorers"
             findings.append(Finding(f"{start} {baseline} under {count}: {named}.", verdict))
     return findings
 
 
-def _rate_note(shown: WinRate) -> str:
-    note = f"wins {percent(shown.rate)}"
-    if shown.ties > MANY_TIES * shown.n:  # a rate near 50 % may be all ties: show the counts
+def _rate_note(won: WinRate) -> str:
+    note = f"wins {percent(won.rate)}"
+    if won.ties > MANY_TIES * won.n:  # a rate near 50 % may come from ties
         return (
-            f"{note}: {percent(shown.share_won)} won, {percent(shown.losses / shown.n)} lost, "
-            f"{percent(shown.ties / shown.n)} tied"
+            f"{note}: {percent(won.share_won)} won, {percent(won.losses / won.n)} lost, "
+            f"{percent(won.ties / won.n)} tied"
         )
-    return note + (", interval includes 50 %" if shown.low <= 0.5 <= shown.high else "")
+    return note + (", interval includes 50 %" if won.low <= 0.5 <= won.high else "")
 
 
 def _over_optimisation_finding(entry: OverOptimisation) -> Finding:
@@ -131,4 +131,4 @@ def _over_optimisation_finding(entry: OverOptimisation) -> Finding:
         return Finding(f"Sign of over-optimisation: {reward} rises while {joined(falling)} {verb}.", "warning")
     if not entry.rises:
         return Finding(f"The training reward {reward} did not rise.", "warning")
-    return Finding(f"No sign of over-optimisation: {reward} rises, no independent scorer falls significantly.", "note")
+    return Finding(f"No sign of over-optimisation: {reward} rises, no other scorer falls significantly.", "note")

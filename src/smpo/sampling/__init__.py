@@ -1,6 +1,6 @@
-"""Images from pipelines and prompts: one PNG per prompt and seed, and a table that says which is which.
+"""Image generation: one PNG for each prompt and seed, and a table that lists them.
 
-The random numbers of an image depend on the seed, its prompt's index and its own index, and are drawn on the CPU;
-the images are made in batches that depend on their number alone. So neither the device, nor an interruption, nor the
-number of processes changes what an image shows, and the batch size does so by rounding only.
+The noise of an image depends on the seed, the index of its prompt and its own index. It is drawn on the CPU. How images
+are grouped into batches depends on their number alone. So an interruption, or another number of processes, does not
+change an image; another batch size or device changes it by rounding only.
 """

@@ -1,4 +1,4 @@
-"""Contact sheets: images side by side, each above a short label."""
+"""Contact sheets: images side by side, each with a short label below it."""
 
 import textwrap
 from collections.abc import Sequence
@@ -13,17 +13,17 @@ TEXT_PX = 38  # two lines
 
 
 def contact_sheet(tiles: Sequence[Image.Image], labels: Sequence[str], *, columns: int = 4) -> Image.Image:
-    """One RGB image with `tiles` of one size in rows of `columns`, each above its label, cut to two lines."""
+    """One RGB image with `tiles` of equal size in rows of `columns`; the label below each is cut to two lines."""
     columns, rows = min(columns, len(tiles)), -(-len(tiles) // columns)
     scale = max(1.0, CELL_PX / tiles[0].width)
     width, height = round(tiles[0].width * scale), round(tiles[0].height * scale)
     step_x, step_y = width + GAP_PX, height + TEXT_PX + GAP_PX
     font = ImageFont.load_default(FONT_PX)
     sheet = Image.new("RGB", (GAP_PX + columns * step_x, GAP_PX + rows * step_y), "white")
-    draw = ImageDraw.Draw(sheet)
+    canvas = ImageDraw.Draw(sheet)
     for i, (tile, label) in enumerate(zip(tiles, labels, strict=True)):
         left, top = GAP_PX + (i % columns) * step_x, GAP_PX + (i // columns) * step_y
         sheet.paste(tile.resize((width, height), Image.Resampling.BICUBIC), (left, top))
         lines = textwrap.wrap(label, width=int(width / CHARACTER_PX), max_lines=2, placeholder=" ...")
-        draw.multiline_text((left, top + height + 4), "\n".join(lines), fill="#333333", font=font)
+        canvas.multiline_text((left, top + height + 4), "\n".join(lines), fill="#333333", font=font)
     return sheet

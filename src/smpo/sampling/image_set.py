@@ -1,4 +1,4 @@
-"""Sets of generated images as they lie on disk: PNG files and a table of their prompts and seeds."""
+"""Sets of generated images on disk: PNG files and a table of their prompts and seeds."""
 
 import io
 import json
@@ -15,23 +15,23 @@ from smpo.core.seals import Seal, read_sealed
 STAGE = "generate"
 TABLE = "images.jsonl"
 PIXELS = "pixels_in"
-"""Note of a manifest: the folder, relative to its own, of the complete image set that holds the files."""
+"""Key of a manifest's notes: the folder of the image set that holds the files, relative to the manifest's folder."""
 
 
 @dataclass(frozen=True)
 class ImageSet:
-    """A complete folder of generated images, one entry of each tuple per image, in order.
+    """A complete folder of generated images; each tuple has one entry per image, in order.
 
     Attributes:
-        folder: what `files` are relative to: the artefact, or the stored set that it points to.
-        prompts: what each image was asked to show.
+        folder: folder of the files: the artefact itself, or the stored set that it points to.
+        prompts: prompt of each image.
         files: paths relative to `folder`.
         seeds: seed of each image's noise.
-        images_per_prompt: consecutive images that share a prompt.
-        fingerprint: of the settings, the weights and the pixels.
-        pixels: the artefact that holds the files, each of which is compared with its seal when it is read.
-        categories: of each image's prompt; None where it has none.
-        challenges: likewise.
+        images_per_prompt: how many consecutive images share a prompt.
+        fingerprint: hash of the settings, the weights and the pixels.
+        categories: category of each image's prompt; None where the prompt has none.
+        challenges: challenge of each image's prompt (PartiPrompts); None where the prompt has none.
+        pixels: the artefact that holds the files; every file is compared with its seal when it is read.
     """
 
     folder: Path
@@ -46,7 +46,7 @@ class ImageSet:
 
     @classmethod
     def open(cls, folder: Path) -> "ImageSet":
-        """The image set in `folder`; DataError when it, or what it points to, is missing, unfinished or other."""
+        """The image set in `folder`; DataError where it or its stored set is missing, unfinished or changed."""
         artefact = Artefact.open(folder, stage=STAGE)
         pixels = _pixels(artefact)
         rows = [json.loads(line) for line in artefact.read(TABLE).decode().splitlines()]
@@ -63,47 +63,47 @@ class ImageSet:
         return len(self.files)
 
     def images(self, start: int = 0, stop: int | None = None) -> list[Image.Image]:
-        """The RGB images `start` to `stop` (exclusive); DataError names a file that is not what was written."""
+        """The RGB images `start` to `stop` (exclusive); DataError names a file that was changed."""
         return [read_image(self.data(index)) for index in range(len(self))[start:stop]]
 
     def data(self, index: int) -> "SealedImage":
-        """What `read_image` reads as image `index`."""
+        """File and seal of image `index`, for `read_image`."""
         file = self.files[index]
         return SealedImage(self.folder / file, self.pixels.seal(file))
 
     def check(self) -> None:
-        """DataError names a file of the set that is not what was written; all files are read."""
+        """Read all files; DataError names one that was changed."""
         self.pixels.check()
 
 
 @dataclass(frozen=True)
 class SealedImage:
-    """An image file and what its bytes have to be; it travels to the processes that decode it."""
+    """An image file and the seal that its bytes must match; it is sent to the processes that decode images."""
 
     path: Path
     seal: Seal
 
 
 def _pixels(artefact: Artefact) -> Artefact:
-    """The artefact that holds the files of the set; DataError when other images, or none, lie there now."""
+    """The artefact that holds the files of the set; DataError where its folder is empty or holds other images now."""
     place = artefact.manifest["notes"].get(PIXELS)
     if place is None:
         return artefact
     stored = Path(os.path.normpath(artefact.folder / place))
-    found = Artefact.open(stored, stage=STAGE) if (stored / MANIFEST).exists() else None
-    if found is None or found.results != artefact.results:
+    pixels = Artefact.open(stored, stage=STAGE) if (stored / MANIFEST).exists() else None
+    if pixels is None or pixels.results != artefact.results:
         raise DataError(f"the images of {artefact.folder} are no longer in {stored}; run `smpo generate` again")
-    return found
+    return pixels
 
 
 def read_image(data: SealedImage) -> Image.Image:
-    """The RGB image of a file; DataError when the file is not what was written."""
-    again = "delete this file and run `smpo generate` again"
-    content, wrong = read_sealed(data.path, data.seal)
-    if wrong is not None:
-        raise DataError(f"{data.path} {wrong}; {again}")
+    """The RGB image of a file; DataError where the file was changed."""
+    cure = "delete this file and run `smpo generate` again"
+    content, problem = read_sealed(data.path, data.seal)
+    if problem is not None:
+        raise DataError(f"{data.path} {problem}; {cure}")
     try:
         with Image.open(io.BytesIO(content)) as image:
             return image.convert("RGB")
     except (OSError, SyntaxError) as error:
-        raise DataError(f"{data.path} cannot be read ({error}); {again}") from error
+        raise DataError(f"{data.path} cannot be read ({error}); {cure}") from error

@@ -1,4 +1,4 @@
-"""How images are made."""
+"""Options of image generation."""
 
 import inspect
 from dataclasses import dataclass, replace
@@ -12,14 +12,14 @@ DTYPES = ("float32", "float16", "bfloat16")
 
 @dataclass(frozen=True, kw_only=True)
 class GenerationOptions:
-    """How images are made. `batch_size` and `device` change the speed; everything else changes the pixels.
+    """Options of image generation. `batch_size` and `device` change the speed; all others change the pixels.
 
     Attributes:
-        num_inference_steps: steps of the pipeline's own scheduler; None is the pipeline's default, 50 for SD1.x and
+        num_inference_steps: steps of the pipeline's own scheduler. None is the pipeline's default: 50 for SD1.x and
             SDXL.
-        guidance_scale: classifier-free guidance, <= 1 switches it off; None is the pipeline's default: 7.5 for SD1.x
-            and 5 for SDXL, the values of the SmPO paper.
-        seed: with the prompt's and the image's index, determines the noise of each image.
+        guidance_scale: classifier-free guidance; <= 1 switches it off. None is the pipeline's default: 7.5 for SD1.x
+            and 5 for SDXL, as in the SmPO paper.
+        seed: the noise of an image depends on this seed, the index of its prompt and its own index.
         batch_size: images per call of the pipeline.
         dtype: float32, float16 or bfloat16.
         device: "auto" (CUDA where there is one, else Apple's MPS, else CPU) or a torch device.
@@ -45,22 +45,20 @@ class GenerationOptions:
             raise ConfigError(f"guidance_scale and seed must be >= 0, got {self.guidance_scale} and {self.seed}")
 
     def completed(self, pipeline: type) -> "GenerationOptions":
-        """These options with the defaults of the class `pipeline` for what they leave open.
+        """These options, with the defaults of the class `pipeline` in place of None.
 
         Raises:
             ConfigError: the pipeline has no such parameter.
         """
-        own = inspect.signature(pipeline.__call__).parameters
+        parameters, defaults = inspect.signature(pipeline.__call__).parameters, {}
         for name in ("num_inference_steps", "guidance_scale"):
-            if name not in own:
+            if name not in parameters:
                 raise ConfigError(f"{pipeline.__name__} takes no {name}; choose a text-to-image pipeline")
-        steps, guidance = self.num_inference_steps, self.guidance_scale
-        return replace(
-            self, num_inference_steps=own["num_inference_steps"].default if steps is None else steps,
-            guidance_scale=own["guidance_scale"].default if guidance is None else guidance,
-        )
+            if getattr(self, name) is None:
+                defaults[name] = parameters[name].default
+        return replace(self, **defaults)
 
     def decisive(self) -> dict[str, Any]:
-        """The options that determine pixels: what a folder of images is bound to."""
+        """The options that determine the pixels; the manifest of an image set records them."""
         names = ("num_inference_steps", "guidance_scale", "seed", "dtype", "images_per_prompt")
         return {name: getattr(self, name) for name in names}

@@ -1,4 +1,4 @@
-"""Which pipeline lies in a folder, and the pipeline itself."""
+"""Recognising and loading the pipeline in a folder."""
 
 from pathlib import Path
 from typing import Any
@@ -17,14 +17,17 @@ from smpo.sampling.options import GenerationOptions
 
 
 def pipeline_class(folder: Path) -> type:
-    """The class of the pipeline in `folder`; ConfigError where it is of no family."""
+    """The class of the pipeline in `folder`; ConfigError where it belongs to no family."""
     return getattr(diffusers, family_in(folder).pipeline_class)
 
 
 def load_pipeline(model: str, options: GenerationOptions) -> DiffusionPipeline:
-    """The pipeline of `model` on its device, with its own scheduler, without safety checker, watermark and bars.
+    """The pipeline of `model` on its device, with its own scheduler, without safety checker and watermark.
 
-    It is put together from parts that are proven when they are loaded, see `smpo.models.loading`.
+    Its parts are loaded and checked by `smpo.models.loading`.
+
+    Raises:
+        ConfigError: the model belongs to no family, or has fewer timesteps than `options` has inference steps.
     """
     family = family_in(local_pipeline(model))
     pipeline = family.pipeline(dtype=getattr(torch, options.dtype))
@@ -38,10 +41,10 @@ def load_pipeline(model: str, options: GenerationOptions) -> DiffusionPipeline:
 
 
 def family_in(folder: Path) -> Any:
-    """The family whose pipeline lies in `folder`; ConfigError where it is of none."""
-    found = index_of(folder)["_class_name"]
-    name = family_name(found)
+    """The family of the pipeline in `folder`; ConfigError where it belongs to none."""
+    class_name = index_of(folder)["_class_name"]
+    name = family_name(class_name)
     if name is None:
         known = ", ".join(FAMILIES.resolve(name).pipeline_class for name in FAMILIES)
-        raise Part(folder).error(f"it is a {found}; known: {known}", way_out="use another model")
+        raise Part(folder).error(f"it is a {class_name}; known: {known}", way_out="use another model")
     return FAMILIES.build({"name": name, "source": str(folder)})

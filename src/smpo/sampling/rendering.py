@@ -13,20 +13,27 @@ from smpo.core.precision import float32_products
 from smpo.sampling.contact_sheet import contact_sheet
 from smpo.sampling.options import GenerationOptions
 
-SMALLEST_PNG = 1024  # bytes, more than a PNG of one colour has beside its pixels
-BLACK_SHARE = 0.03  # bytes a pixel, ten times what zlib makes of three zeros a pixel
+SMALLEST_PNG = 1024  # bytes, more than the header and metadata of a PNG
+BLACK_SHARE = 0.03  # bytes a pixel, ten times the size of a black pixel that zlib compressed
+Pipeline = Any
+"""A text-to-image pipeline; diffusers has no common type that declares its call."""
 
 
 def image_seed(seed: int, prompt_index: int, image_index: int) -> int:
-    """The seed of one image's noise, in [0, 2^32): torch's CPU generator uses no more bits than these."""
+    """The seed of one image's noise, in [0, 2^32): torch's CPU generator uses 32 bits of a seed."""
     return int(np.random.SeedSequence([seed, prompt_index, image_index]).generate_state(1)[0])
 
 
 @float32_products(tf32=False)
-def render(pipeline: Any, prompts: Sequence[str], seeds: Sequence[int], *, options: GenerationOptions) -> np.ndarray:
-    """Pixels of one image per prompt and seed, shape (B, H, W, 3), uint8; DataError names one with NaN or infinities.
+def render(
+    pipeline: Pipeline, prompts: Sequence[str], seeds: Sequence[int], *, options: GenerationOptions
+) -> np.ndarray:
+    """Pixels of one image per prompt and seed, shape (B, H, W, 3), uint8.
 
-    An entirely black image is an image: `black_images` counts them.
+    An entirely black image is accepted here; `black_images` lists such images.
+
+    Raises:
+        DataError: an image has NaN or infinite pixels.
     """
     options = options.completed(type(pipeline))
     pipeline.set_progress_bar_config(disable=True)
@@ -43,26 +50,26 @@ def render(pipeline: Any, prompts: Sequence[str], seeds: Sequence[int], *, optio
 
 
 def black_images(folder: Path, files: Iterable[str]) -> list[str]:
-    """Those PNG files of `folder` that are entirely black: a model in half precision, or a prompt, may make one.
+    """The entirely black PNG files of `folder`. Half precision can cause them, and some prompts ask for black.
 
-    Only files that are small enough are opened: a black PNG has a thousandth of its pixels' bytes.
+    Only small files are decoded, because a black PNG has about a thousandth of its pixels' bytes.
     """
-    found = []
+    black = []
     for file in files:
-        with Image.open(folder / file) as image:  # reads the header alone
+        with Image.open(folder / file) as image:  # reads only the header
             width, height = image.size
-            may_be = (folder / file).stat().st_size < SMALLEST_PNG + width * height * BLACK_SHARE
-            if may_be and not np.asarray(image).any():
-                found.append(file)
-    return found
+            is_small = (folder / file).stat().st_size < SMALLEST_PNG + width * height * BLACK_SHARE
+            if is_small and not np.asarray(image).any():
+                black.append(file)
+    return black
 
 
 def sample_grid(
-    pipeline: Any, prompts: Sequence[str], *, options: GenerationOptions | None = None, columns: int = 4
+    pipeline: Pipeline, prompts: Sequence[str], *, options: GenerationOptions | None = None, columns: int = 4
 ) -> Image.Image:
-    """A contact sheet of one image per prompt with the prompt below it, made by a pipeline that is already built.
+    """A contact sheet of one image per prompt, with the prompt below it.
 
-    The images are those that `generate_images` would make; the pipeline's device and dtype are left as they are.
+    `generate_images` would make the same images. The pipeline keeps its device and dtype.
     """
     options = options or GenerationOptions(num_inference_steps=25)
     tiles = []

@@ -1,4 +1,4 @@
-"""Image sets: which images they hold, and making those that are not there yet, by one process or by many."""
+"""Generation of image sets, by one process or by many; images that exist are not generated again."""
 
 import importlib.metadata
 import io
@@ -33,16 +33,23 @@ from smpo.sampling.pipelines import load_pipeline, pipeline_class
 from smpo.sampling.rendering import black_images, image_seed, render
 
 BLACK = "black_images"
-"""Note of a manifest: the files of the set that are entirely black."""
+"""Key of a manifest's notes: the files of the set that are entirely black."""
 Progress = Callable[[int, int], None]
 """Called with (images done, images in all)."""
 
 
 @dataclass(frozen=True)
 class ImageSetReport:
-    """What was done: `num_made` of `num_images` by all processes in `seconds`; `skipped` says that all were there.
+    """What a call did.
 
-    `num_black` images are entirely black; the manifest's notes list them.
+    Attributes:
+        folder: folder of the image set.
+        num_images: images of the set.
+        num_made: images that this call generated, with all its processes.
+        skipped: whether the set was complete before.
+        seconds: duration of the call, s.
+        fingerprint: of the image set.
+        num_black: entirely black images; the manifest's notes list them.
     """
 
     folder: Path
@@ -55,13 +62,13 @@ class ImageSetReport:
 
     @property
     def black(self) -> str:
-        """What is to be said of the black images: ", 2 of them entirely black", or nothing."""
+        """A note on the black images: ", 2 of them entirely black", or empty text."""
         return f", {self.num_black} of them entirely black" if self.num_black else ""
 
 
 @dataclass(frozen=True)
 class ImageSetSpec:
-    """What is to be drawn: a model and which it is, prompts, and options without gaps."""
+    """What determines an image set: the model and the digests of its parts, the prompts, the completed options."""
 
     model: str
     identity: dict[str, str]
@@ -70,15 +77,15 @@ class ImageSetSpec:
 
     @classmethod
     def of(cls, model: str, prompts: Source, options: GenerationOptions) -> "ImageSetSpec":
-        """The drawing of `prompts`, with the pipeline's own defaults; errors as `generate_images`."""
-        found, folder = tuple(read_prompts(prompts)), local_pipeline(model)
+        """The image set of `prompts`, with the pipeline's own defaults; errors as `generate_images`."""
+        read, folder = tuple(read_prompts(prompts)), local_pipeline(model)
         if this_process().is_main:
             check_trained(folder)
-        return cls(model, pipeline_digests(folder), found, options.completed(pipeline_class(folder)))
+        return cls(model, pipeline_digests(folder), read, options.completed(pipeline_class(folder)))
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Everything that determines the set."""
+        """Everything that determines the set, for its manifest."""
         labelled = any(prompt.labels() for prompt in self.prompts)
         listed = [asdict(prompt) if labelled else prompt.text for prompt in self.prompts]
         return {
@@ -89,7 +96,7 @@ class ImageSetSpec:
 
     @cached_property
     def rows(self) -> list[dict[str, Any]]:
-        """One row of the table per image: prompts outside, images of a prompt inside."""
+        """One row of the table per image; the images of one prompt are consecutive."""
         places = ((p, i) for p in range(len(self.prompts)) for i in range(self.options.images_per_prompt))
         return [
             {"index": index, "prompt": self.prompts[p].text, **self.prompts[p].labels(), "prompt_index": p,
@@ -107,47 +114,49 @@ def generate_images(
     model: str, prompts: Source, out: Path, *, options: GenerationOptions,
     progress: Progress | None = None, verb: str = STAGE,
 ) -> ImageSetReport:
-    """The report of a complete image set in `out`; makes only the images that are not there yet.
+    """Generate the missing images of a set; the report of the complete set in `out`.
 
-    Several processes share the batches; each returns when the set is complete.
+    Several processes share the batches. Each returns when the set is complete.
 
     Args:
         model: diffusers pipeline folder, hub id (may end in `@revision`), `package://module/folder` or single file.
-        prompts: texts, prompts, or where they lie; see `smpo.prompts.read_prompts`.
+        prompts: texts, prompts, or a source of them; see `smpo.prompts.read_prompts`.
         out: folder of the image set.
-        options: how the images are made.
-        progress: called after every batch of this process, with the images of all.
-        verb: of the command line that makes this set, for messages.
+        options: options of the generation.
+        progress: called after every batch of this process, with the image count of all processes.
+        verb: the `smpo` command that makes this set, for messages.
 
     Raises:
         ConfigError: the model cannot be found.
         StaleError: `out` holds images of another model, other prompts or other options.
-        DataError: no prompts; an image is not what was written, or came out non-finite.
-        ProcessError: another process ended before its share was done.
+        DataError: there are no prompts, a file was changed, or an image has non-finite pixels.
+        ProcessError: another process ended before its share was complete.
     """
     return generate_set(ImageSetSpec.of(model, prompts, options), out, progress=progress, verb=verb)
 
 
 def generate_set(spec: ImageSetSpec, out: Path, *, progress: Progress | None, verb: str = STAGE) -> ImageSetReport:
-    """The report of the complete image set of `drawing` in `out`; see `generate_images`."""
+    """The report of the complete image set of `spec` in `out`; see `generate_images`."""
     started = time.monotonic()
     status = main_first("open the image set", lambda: begin(out, stage=STAGE, settings=spec.settings, inputs={}))
     made = 0
     if status is not Status.DONE:
         made = _make_missing(spec, out, progress)
     elif this_process().is_main:
-        Artefact.open(out, stage=STAGE).check(verb=verb)  # what is used again is what was made
-    print_of = fingerprint_of(out, stage=STAGE)
-    seconds, num_black = time.monotonic() - started, len(read_manifest(out, stage=STAGE)["notes"].get(BLACK, ()))
-    return ImageSetReport(out, len(spec.rows), made, status is Status.DONE, seconds, print_of, num_black)
+        Artefact.open(out, stage=STAGE).check(verb=verb)  # images that are used again must be unchanged
+    notes = read_manifest(out, stage=STAGE)["notes"]
+    return ImageSetReport(
+        out, len(spec.rows), made, skipped=status is Status.DONE, seconds=time.monotonic() - started,
+        fingerprint=fingerprint_of(out, stage=STAGE), num_black=len(notes.get(BLACK, ())),
+    )
 
 
 def _make_missing(spec: ImageSetSpec, out: Path, progress: Progress | None) -> int:
-    """Number of images that were not there; returns when every process has made its share and the set is complete."""
+    """Number of images that were missing; returns when every process has made its share and the set is complete."""
     if this_process().is_main:
         for leftover in (out / "images").glob("*.tmp-*"):  # of a killed run
             leftover.unlink(missing_ok=True)
-    parts = main_first("look at the images that are there", lambda: Parts.open(out))
+    parts = main_first("look for finished images", lambda: Parts.open(out))
     missing = {row["file"] for row in spec.rows if row["file"] not in parts}
     _make(spec, missing, parts, progress)
     wait_for_all("make their images")
@@ -166,8 +175,8 @@ def _make_missing(spec: ImageSetSpec, out: Path, progress: Progress | None) -> i
 def _make(spec: ImageSetSpec, missing: Collection[str], parts: Parts, progress: Progress | None) -> None:
     """Make this process's share of the missing files.
 
-    A batch is always made whole, so that each image has the same company, and the same pixels to the last bit, whenever
-    and by whichever process it is made.
+    A batch is always generated whole, so that an image is computed with the same neighbours every time. Then its pixels
+    are equal to the last bit, whichever process makes it and after any interruption.
     """
     size = spec.options.batch_size
     batches = [spec.rows[start : start + size] for start in range(0, len(spec.rows), size)]
@@ -187,12 +196,12 @@ def _make(spec: ImageSetSpec, missing: Collection[str], parts: Parts, progress: 
 
 
 def num_images_in(out: Path) -> int:
-    """Number of images that lie in the set's folder, whoever made them."""
+    """Number of images in the set's folder, of all processes and runs."""
     return sum(1 for _ in (out / "images").glob("*.png"))
 
 
 def _provenance(spec: ImageSetSpec, black: list[str]) -> dict[str, Any]:
-    """What a reader of the manifest wants to know, and what decides nothing."""
+    """Notes for readers of the manifest; they are no part of the fingerprint."""
     device = local_device() if spec.options.device == "auto" else spec.options.device
     versions = {name: importlib.metadata.version(name) for name in ("torch", "diffusers")}
     return {"source": spec.model, "device": device, **versions, **({BLACK: black} if black else {})}

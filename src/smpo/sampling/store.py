@@ -1,7 +1,7 @@
-"""The store of image sets: what the same weights have drawn before, from the same texts and options, is found.
+"""The store of image sets: the same weights, prompts and options are generated only once, whichever recipe asks.
 
-A set in the store lies in a folder whose name is the hash of all that; it knows nothing of categories. A recipe's own
-set is a small artefact that names its prompts with their categories and points to the pixels in the store.
+A stored set lies in a folder that is named by the hash of weights, prompts and options; it has no categories. A
+recipe's own set is a small artefact: it lists the prompts with their categories, and points to the stored pixels.
 """
 
 import os
@@ -31,16 +31,16 @@ def generate_shared(
     model: str, prompts: Source, out: Path, *, store: Path, options: GenerationOptions,
     progress: Progress | None = None,
 ) -> ImageSetReport:
-    """The report of a complete image set in `out`, the pixels of which lie in `store` for every recipe to find.
+    """The report of a complete image set in `out`; its pixels lie in `store`, which all recipes share.
 
-    Of two runs that want the same set at the same time one draws, the other waits and finds it.
+    When two runs need the same set at the same time, one generates it, and the other waits.
 
     Args:
         model: diffusers pipeline folder, hub id (may end in `@revision`), `package://module/folder` or single file.
-        prompts: texts, prompts, or where they lie; see `smpo.prompts.read_prompts`.
+        prompts: texts, prompts, or a source of them; see `smpo.prompts.read_prompts`.
         out: folder of the recipe's own set.
         store: folder of all stored sets.
-        options: how the images are made.
+        options: options of the generation.
         progress: called with (images done, images in all).
 
     Raises:
@@ -67,11 +67,11 @@ def generate_shared(
 
 
 def write_pointer(spec: ImageSetSpec, out: Path, folder: Path, status: Status) -> None:
-    """Write the recipe's set, unless it points to these very pixels already."""
+    """Write the recipe's set, unless it points to these pixels already."""
     stored, notes = read_manifest(folder, stage=STAGE), {PIXELS: os.path.relpath(folder, out)}
     if status is Status.DONE:
-        found = read_manifest(out, stage=STAGE)
-        if (found["results"], found.get("notes")) == (stored["results"], notes):
+        written = read_manifest(out, stage=STAGE)
+        if (written["results"], written.get("notes")) == (stored["results"], notes):
             return
     write_atomically(out / TABLE, spec.table)
     finish(out, stored["results"], files=[TABLE], notes=notes)

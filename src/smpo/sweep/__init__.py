@@ -1,1 +1,1 @@
-"""Sweeps: a grid over recipe keys x rows x seeds, run by several processes, resumable, one row of results a run."""
+"""Sweeps: many runs of a recipe (grid x rows x seeds) by several processes, with one row of results for each run."""

@@ -1,4 +1,4 @@
-"""Figures of a sweep: gains of every row, or curves over one setting; seeds, means, 95 % intervals from 3 seeds on."""
+"""Figures of a sweep: gains of every row, or curves over one setting, with seeds, means and 95 % intervals."""
 
 from collections.abc import Mapping, Sequence
 
@@ -9,19 +9,19 @@ from smpo.evaluation.statistics import Interval, mean_interval
 from smpo.report.theme import FONT_PT, LIGHT, MARKERS, Theme, heading, new_figure, style
 
 DASHED = (0, (4, 3))
-SEEDS_FOR_INTERVAL = 3  # of two seeds it would be thirteen standard errors wide and hide everything else
+SEEDS_FOR_INTERVAL = 3  # for two seeds it is +-13 standard errors, and would hide everything else
 Curves = Mapping[str, Mapping[str, Sequence[tuple[float, Sequence[float]]]]]
-"""Scorer -> series -> (x, one value a seed)."""
+"""Scorer -> series -> (x, one value per seed)."""
 
 
-def drawn(values: Sequence[float]) -> Interval:
-    """The mean over seeds with the interval that is drawn: none below SEEDS_FOR_INTERVAL values."""
-    found = mean_interval(values)
-    return found if len(values) >= SEEDS_FOR_INTERVAL else Interval(found.value, found.value, found.value)
+def plotted_interval(values: Sequence[float]) -> Interval:
+    """The mean over seeds with its 95 % interval; below SEEDS_FOR_INTERVAL values the interval is the mean itself."""
+    interval = mean_interval(values)
+    return interval if len(values) >= SEEDS_FOR_INTERVAL else Interval(*[interval.value] * 3)
 
 
 def dots(gains: Mapping[str, Mapping[str, Sequence[float]]], *, theme: Theme = LIGHT) -> Figure:
-    """One line per row, one panel per scorer; `gains` is row -> scorer -> one value a seed."""
+    """One line per row, one panel per scorer; `gains` is row -> scorer -> one value per seed."""
     scorers = list(next(iter(gains.values())))
     figure = new_figure(1.6 + 2.6 * len(scorers), 0.9 + 0.3 * len(gains), theme)
     axes = figure.subplots(1, len(scorers), sharey=True, squeeze=False)[0]
@@ -30,7 +30,7 @@ def dots(gains: Mapping[str, Mapping[str, Sequence[float]]], *, theme: Theme = L
         ax.axvline(0, color=theme.ink, linewidth=1.1, linestyle=DASHED)
         colour = theme.series[i % len(theme.series)]
         for place, row in enumerate(gains.values()):
-            values, mean = row[scorer], drawn(row[scorer])
+            values, mean = row[scorer], plotted_interval(row[scorer])
             ax.plot(values, [place] * len(values), linestyle="", marker="o", markersize=3, color=colour, alpha=0.45)
             ax.plot([mean.low, mean.high], [place, place], color=colour, linewidth=1.8)
             ax.plot([mean.value], [place], marker="o", markersize=6, color=colour)
@@ -48,9 +48,9 @@ def curves(points: Curves, *, xlabel: str, theme: Theme = LIGHT) -> Figure:
     for ax, (scorer, series) in zip(axes, points.items(), strict=True):
         style(ax, theme)
         ax.axhline(0, color=theme.ink, linewidth=1.1, linestyle=DASHED)
-        for i, (name, found) in enumerate(series.items()):
-            x, means = [place for place, _ in found], [drawn(values) for _, values in found]
-            for place, values in found:
+        for i, (name, curve) in enumerate(series.items()):
+            x, means = [place for place, _ in curve], [plotted_interval(values) for _, values in curve]
+            for place, values in curve:
                 ax.plot([place] * len(values), values, linestyle="", marker="o", markersize=3, alpha=0.45,
                         color=theme.series[i % len(theme.series)])
             ax.errorbar(

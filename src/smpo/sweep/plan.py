@@ -1,8 +1,8 @@
-"""A sweep file, and the runs that it stands for: every row at every point of the grid for every seed.
+"""A sweep file and its runs: every row at every point of the grid for every seed.
 
-Texts may name what belongs to a run: a varied name such as `{noise}`, `{seed}`, `{seed+1}`, `{seed_folder}` (shared by
-a seed's runs), `{folder}` (the run's own), `{row}` (its last part: the same row's in a sweep of another folder) and
-`{run:ROW}` (the folder of another row's run of this seed and point, which is then done before).
+Texts of the file may hold placeholders: `{seed}`, `{seed+1}`, a name of `vary` such as `{noise}`, `{seed_folder}` (of
+all runs of the seed), `{folder}` (of this run), `{row}` (the last part of that folder, which finds the same row in
+another sweep's folder) and `{run:ROW}` (folder of another row's run of the same seed and point, which runs before).
 """
 
 import itertools
@@ -25,15 +25,13 @@ from smpo.pipeline.reading import parse_override, read_mapping
 from smpo.pipeline.recipe_files import sweep_path
 
 ARTEFACTS = tuple(name for name in PathsSection.model_fields if name not in ("workdir", "store"))
-SEED = re.compile(r"\{seed(\+\d+)?\}")  # alone it is a number, not a text
-NAMES = re.compile(r"\{(seed\+(?P<offset>\d+)|run:(?P<row>[^{}]+)|(?P<name>[A-Za-z_]\w*))\}")
-
-
+SEED = re.compile(r"\{seed(\+\d+)?\}")  # when it is the whole text, the value is a number
+PLACEHOLDER = re.compile(r"\{(seed\+(?P<offset>\d+)|run:(?P<row>[^{}]+)|(?P<name>[A-Za-z_]\w*))\}")
 Commands = tuple[tuple[str | int | float, ...], ...]
 
 
 class RowSection(Section):
-    """One row of the table: what it changes, and what the paper prints for it."""
+    """One row of the table: the keys that it changes, and the paper's numbers for it."""
 
     recipe: str | None = Field(None, description="instead of the sweep's")
     set: dict[str, Any] = Field({}, description="recipe key -> value")
@@ -42,39 +40,48 @@ class RowSection(Section):
     seeds: tuple[int, ...] | None = Field(None, description="instead of the sweep's")
     grid: dict[str, tuple[Any, ...]] | None = Field(None, description="instead of the sweep's")
     vary: dict[str, tuple[Any, ...]] | None = Field(None, description="instead of the sweep's")
-    x: float | None = Field(None, description="its place on the x axis of the report's plot")
-    series: str | None = Field(None, description="its curve in that plot")
-    paper: dict[str, str] = Field({}, description="column -> what the paper prints for this row")
+    x: float | None = Field(None, description="place on the x axis of the report's plot")
+    series: str | None = Field(None, description="curve of the report's plot")
+    paper: dict[str, str] = Field({}, description="column -> the paper's number for this row")
 
 
 class SweepReportSection(Section):
-    """What the report shows and against what."""
+    """Contents of the report."""
 
-    title: str = Field("", description="of the page; empty is the sweep's name")
+    title: str = Field("", description="title of the page; by default the sweep's name")
     note: str = Field("", description="a paragraph under the title")
-    statistic: Literal["mean", "median"] = Field("mean", description="of a model's scores over the prompts")
-    beside: Literal["wins", "mean"] = Field("wins", description="second column of every scorer")
-    times_100: tuple[str, ...] = Field((), description="scorers that the table shows times 100, as the paper cosines")
-    paper: dict[str, str] = Field({}, description="column -> what the paper prints for the base")
-    ours: str | None = Field(None, description="row whose wins over the others are shown; None: theirs over the base")
-    x: str | None = Field(None, description="name of the rows' x, or the key of the grid that is one: draws curves")
+    statistic: Literal["mean", "median"] = Field("mean", description="statistic of a model's scores over the prompts")
+    beside: Literal["wins", "mean"] = Field("wins", description="second column of every scorer: win-rates, or means")
+    times_100: tuple[str, ...] = Field((), description="scorers shown times 100, as the paper does with cosines")
+    paper: dict[str, str] = Field({}, description="column -> the paper's number for the base")
+    wins_of: str | None = Field(
+        None, description="row whose win-rate over each other row is shown; by default each row's over the base"
+    )
+    x: str | None = Field(None, description="name of the rows' x, or a key of the grid: plots curves over it")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _old_key(cls, values: Any) -> Any:
+        if isinstance(values, Mapping) and "ours" in values:
+            raise ValueError("ours was renamed in 0.2.0; write wins_of")
+        return values
 
 
 class SweepFile(Section):
-    """A sweep as its file says it."""
+    """The content of a sweep file."""
 
     name: str
-    folder: str | None = Field(None, description="of all runs; sweeps with one folder share seeds and equal rows")
+    folder: str | None = Field(None, description="folder of all runs; sweeps of one folder share seeds and equal rows")
     recipe: str = Field(description="a recipe file, or the name of a shipped one")
     seeds: tuple[int, ...] = Field((0,), min_length=1)
     set: dict[str, Any] = Field({}, description="recipe key -> value, for every run")
     share: tuple[str, ...] = Field(
         ("sample", "pairs", "score", "cache"), description="artefacts that a seed's runs share"
     )
-    each_seed: Commands = Field((), description="commands run once for each seed, before its runs")
-    rows: dict[str, RowSection] = Field({}, description="name -> row; none is one row that changes nothing")
-    grid: dict[str, tuple[Any, ...]] = Field({}, description="recipe key -> values; every row takes every combination")
-    vary: dict[str, tuple[Any, ...]] = Field({}, description="name in texts -> values, like the grid")
+    each_seed: Commands = Field((), description="commands to run once for each seed, before its runs")
+    rows: dict[str, RowSection] = Field({}, description="name -> row; by default one row that changes nothing")
+    grid: dict[str, tuple[Any, ...]] = Field({}, description="recipe key -> values; rows run with all combinations")
+    vary: dict[str, tuple[Any, ...]] = Field({}, description="placeholder in texts -> values, combined like the grid")
     keep_checkpoints: bool = Field(False, description="of finished runs; they are three times as large as the models")
     report: SweepReportSection = SweepReportSection()
 
@@ -90,8 +97,8 @@ class SweepFile(Section):
         alike = [name for name in self.rows if slugs.count(slug(name).lower()) > 1]
         if alike:
             raise ConfigError(f"rows {', '.join(alike)} would share the folder {slug(alike[0])}; rename them")
-        if self.report.ours is not None:
-            check_known(self.report.ours, self.rows, what="row of report.ours")
+        if self.report.wins_of is not None:
+            check_known(self.report.wins_of, self.rows, what="row of report.wins_of")
         return self
 
 
@@ -100,15 +107,15 @@ class PlannedRun:
     """One run of a sweep.
 
     Attributes:
-        row: name of its row, with the grid's point.
-        seed: of the run.
-        folder: of its artefacts.
+        row: name of its row, with the point of the grid.
+        seed: seed of the run.
+        folder: folder of its artefacts.
         settings: recipe key -> value, where it differs from the recipe.
-        source: the recipe.
-        overrides: what the recipe is loaded with.
-        commands: to run before its stages.
-        after: folders of the runs that have to be done before.
-        curve: (series, x) in the report's plot.
+        source: file or name of the recipe.
+        overrides: overrides with which the recipe is loaded.
+        commands: commands to run before its stages.
+        after: folders of the runs that must be finished before.
+        curve: (series, x) in the report's plot; None where it has no place there.
     """
 
     row: str
@@ -128,18 +135,18 @@ class PlannedRun:
 
 @dataclass(frozen=True)
 class Sweep:
-    """A sweep and where its runs live."""
+    """A sweep and the folder of its runs."""
 
     file: SweepFile
     folder: Path
 
     @property
     def rows_path(self) -> Path:
-        """One JSON object a finished run."""
+        """The file of results: one JSON object for each finished run."""
         return self.folder / f"{self.file.name}.jsonl"
 
     def seed_folder(self, seed: int) -> Path:
-        """Where the artefacts lie that the runs of a seed share."""
+        """Folder of the artefacts that the runs of a seed share."""
         return self.folder / f"seed-{seed}"
 
     def runs(self) -> list[PlannedRun]:
@@ -152,7 +159,7 @@ class Sweep:
         ]
 
     def each_seed(self, seed: int) -> tuple[tuple[str, ...], ...]:
-        """The commands that prepare a seed."""
+        """The commands to run once for a seed."""
         names = {"seed": seed, "seed_folder": self.seed_folder(seed), "run": {}}
         return tuple(tuple(str(filled(part, names)[0]) for part in command) for command in self.file.each_seed)
 
@@ -173,7 +180,7 @@ class Sweep:
             values[key], used = filled(value, names)
             needed |= used
         homes = {a: shared if a in self.file.share and a not in row.own else folder for a in ARTEFACTS}
-        if homes["invert"] == folder:  # its default; not named, so that runs from before there was one stay current
+        if homes["invert"] == folder:  # the default; left out so that results of 0.1.0 stay valid
             del homes["invert"]
         paths = {f"paths.{a}": str(home / a) for a, home in homes.items()}
         paths |= {"paths.workdir": str(folder), "paths.store": str(shared / "store"), "name": slug(full)}
@@ -181,20 +188,20 @@ class Sweep:
         commands = tuple(tuple(str(filled(part, names)[0]) for part in command) for command in row.commands)
         after = tuple(Path(others[row]) for row in sorted(needed))
         return PlannedRun(full, seed, folder, settings, row.recipe or self.file.recipe, overrides, commands, after,
-                       self._curve(name, row, point))
+                          self._curve(name, row, point))
 
     def _axes(self, row: RowSection) -> dict[str, tuple[Any, ...]]:
         return {**_either(row.grid, self.file.grid), **_either(row.vary, self.file.vary)}
 
     def _others(self, point: Mapping[str, Any], seed: int) -> dict[str, str]:
-        """Row -> folder of its run of this seed at this point, as far as it has the point's axes; not every row has."""
-        found = {}
+        """Row -> folder of its run of this seed at this point; an axis that a row lacks is ignored."""
+        folders = {}
         for name, row in self._rows.items():
             axes = self._axes(row)
             own = {key: value for key, value in point.items() if key in axes}
             if seed in (row.seeds or self.file.seeds) and own in points_of(axes):
-                found[name] = str(self.seed_folder(seed) / slug(self._full_name(name, own)))
-        return found
+                folders[name] = str(self.seed_folder(seed) / slug(self._full_name(name, own)))
+        return folders
 
     def _full_name(self, row: str, point: Mapping[str, Any]) -> str:
         return ", ".join([*([row] if self.file.rows or not point else []), *point_name(point)])
@@ -229,7 +236,7 @@ def load_sweep(source: str, out: Path | None = None, changes: Sequence[str] = ()
 
 
 def filled(value: Any, names: Mapping[str, Any]) -> tuple[Any, set[str]]:
-    """`value` with every name in its texts replaced, and the rows that it names."""
+    """`value` with every placeholder in its texts replaced, and the rows whose runs it names."""
     rows: set[str] = set()
 
     def replace(match: re.Match[str]) -> str:
@@ -239,12 +246,12 @@ def filled(value: Any, names: Mapping[str, Any]) -> tuple[Any, set[str]]:
             return names["run"][match["row"]]
         if match["offset"]:
             return str(names["seed"] + int(match["offset"]))
-        check_known(match["name"], names, what="name in braces")
+        check_known(match["name"], names, what="placeholder")
         return str(names[match["name"]])
 
     def walk(part: Any) -> Any:
         if isinstance(part, str):
-            text = NAMES.sub(replace, part)
+            text = PLACEHOLDER.sub(replace, part)
             return int(text) if SEED.fullmatch(part) else text
         if isinstance(part, Mapping):
             return {key: walk(item) for key, item in part.items()}
@@ -258,7 +265,7 @@ def _either(own: Mapping[str, Any] | None, common: Mapping[str, Any]) -> Mapping
 
 
 def points_of(grid: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
-    """Every combination of the grid's values; one that changes nothing of an empty grid."""
+    """Every combination of the grid's values; an empty grid has one point, which changes nothing."""
     for values in itertools.product(*grid.values()):
         yield dict(zip(grid, values, strict=True))
 

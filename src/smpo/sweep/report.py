@@ -1,4 +1,4 @@
-"""The report of a sweep: the paper's layout with intervals over seeds, what each row cost, and a plot."""
+"""The report of a sweep: a table in the paper's layout with intervals over seeds, the work of each row, a plot."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
@@ -19,52 +19,52 @@ from smpo.sweep.plan import SweepFile
 
 Rows = Sequence[Mapping[str, Any]]
 WORK = {  # metric of training -> head of its column
-    "pairs": "pairs seen", "nfe_grad": "trained evaluations", "nfe_no_grad": "free evaluations",
+    "pairs": "pairs seen", "nfe_grad": "evaluations with gradient", "nfe_no_grad": "evaluations without",
     "implicit_accuracy": "implicit accuracy", "error_delta_w": "winners' error change",
 }
 
 
 def by_row(rows: Rows) -> dict[str, Rows]:
     """Row name -> its results, in the order of the sweep."""
-    found: dict[str, list[Mapping[str, Any]]] = {}
+    grouped: dict[str, list[Mapping[str, Any]]] = {}
     for row in rows:
-        found.setdefault(row["row"], []).append(row)
-    return dict(found)
+        grouped.setdefault(row["row"], []).append(row)
+    return dict(grouped)
 
 
 def gains(rows: Rows, scorer: str) -> list[float]:
-    """Mean score of the trained model less that of the base, for each seed."""
+    """Mean score of the trained model minus that of the base, for each seed."""
     return [row["scores"][scorer]["mean"] - row["scores"][scorer]["base_mean"] for row in rows]
 
 
 def averages(file: SweepFile, rows: Rows, statistic: str) -> dict[str, dict[str, Interval]]:
-    """Scorer -> row, the base first -> its statistic over the seeds, in the table's scale."""
-    grouped, found = by_row(rows), {}
+    """Scorer -> row, the base first -> mean over seeds of the statistic, in the table's scale."""
+    grouped, table = by_row(rows), {}
     for scorer in rows[0]["scores"]:
         scale = 100 if scorer in file.report.times_100 else 1
         values = {BASE: [row["scores"][scorer][f"base_{statistic}"] for row in one_per_seed(rows)]} | {
             name: [row["scores"][scorer][statistic] for row in own] for name, own in grouped.items()
         }
-        found[scorer] = {name: mean_interval([scale * value for value in own]) for name, own in values.items()}
-    return found
+        table[scorer] = {name: mean_interval([scale * value for value in own]) for name, own in values.items()}
+    return table
 
 
 def score_table(file: SweepFile, rows: Rows) -> Layout:
-    """Every row's scores and win-rates or means, averaged over its seeds, the paper's numbers below."""
+    """Scores and win-rates or means of every row, averaged over its seeds, with the paper's numbers below."""
     grouped, report = by_row(rows), file.report
     scores, means = averages(file, rows, report.statistic), averages(file, rows, "mean")
     entries: dict[str, list[Entry]] = {name: [] for name in (BASE, *grouped)}
     for scorer, values in scores.items():
         first, second = _ranked(values), _ranked(means[scorer])
         if report.beside == "wins":
-            second = {name: _wins(grouped.get(name, []), scorer, report.ours, rows) for name in entries}
+            second = {name: _wins(grouped.get(name, []), scorer, report.wins_of, rows) for name in entries}
         for name in entries:
             entries[name] += [first[name], second[name]]
     title, pair = "Scores and win-rates", ("Score", "WR")
     if report.beside == "mean":
         title, pair = "Scores", (report.statistic.capitalize(), "Mean")
     heads = tuple((scorer, "x 100" if scorer in report.times_100 else "") for scorer in scores)
-    table = tuple(Row(name, tuple(found), *_published(file, name, tuple(scores))) for name, found in entries.items())
+    table = tuple(Row(name, tuple(cells), *_published(file, name, tuple(scores))) for name, cells in entries.items())
     return Layout("scores", title, _caption(file), heads, pair, (Block(seeds_text(rows), table),))
 
 
@@ -75,13 +75,13 @@ def _caption(file: SweepFile) -> str:
               "highest, underlined: second.")
     if report.beside == "mean":
         return scores
-    wins = f"of {report.ours} over the row's model" if report.ours else "of the row's model over the base"
+    wins = f"of {report.wins_of} over the row's model" if report.wins_of else "of the row's model over the base"
     return (f"{scores} WR: win-rate {wins} in percent, same prompts and seeds, ties half, averaged over seeds; bold "
             "where its interval lies above 50, italic where below.")
 
 
 def one_per_seed(rows: Rows) -> Rows:
-    """A row of every seed: all of them hold that seed's base."""
+    """One row of every seed; all rows of a seed hold the scores of its base."""
     return list({row["seed"]: row for row in rows}.values())
 
 
@@ -94,14 +94,14 @@ def _ranked(values: Mapping[str, Interval]) -> dict[str, Entry]:
     }
 
 
-def _wins(own: Rows, scorer: str, ours: str | None, rows: Rows) -> Entry:
-    """Win-rate of `ours` over these rows, or of these rows over the base where no row is ours."""
-    if ours is None:
+def _wins(own: Rows, scorer: str, wins_of: str | None, rows: Rows) -> Entry:
+    """Win-rate of row `wins_of` over the rows `own`, or of `own` over the base where `wins_of` is None."""
+    if wins_of is None:
         rates = [row["scores"][scorer]["win_rate"] for row in own]
     elif own:
-        rates = [row["ours_wins"][scorer] for row in own if "ours_wins" in row]
+        rates = [row["wins_of"][scorer] for row in own if "wins_of" in row]
     else:  # the base
-        rates = [row["scores"][scorer]["win_rate"] for row in rows if row["row"] == ours]
+        rates = [row["scores"][scorer]["win_rate"] for row in rows if row["row"] == wins_of]
     if not rates:
         return Entry("-")
     rate = mean_interval([100 * value for value in rates])
@@ -111,7 +111,7 @@ def _wins(own: Rows, scorer: str, ours: str | None, rows: Rows) -> Entry:
 
 
 def _published(file: SweepFile, name: str, scorers: Sequence[str]) -> tuple[tuple[str, ...], str]:
-    """What the paper prints in the cells of row `name`, and a name for its line; what has no column stands there."""
+    """The paper's numbers for row `name`, and a name for their line, which includes numbers that have no column."""
     printed = file.report.paper if name == BASE else file.rows[name].paper if name in file.rows else {}
     if not printed:
         return (), ""
@@ -122,17 +122,17 @@ def _published(file: SweepFile, name: str, scorers: Sequence[str]) -> tuple[tupl
 
 
 def seeds_text(rows: Rows) -> str:
-    """How many runs and seeds there are."""
+    """Number of runs, and their seeds."""
     return f"{len(rows)} runs, seeds {', '.join(str(s) for s in sorted({row['seed'] for row in rows}))}"
 
 
 def training_seconds(row: Mapping[str, Any]) -> float:
-    """Time of all steps, s, from that of the last ones: a stage that was resumed knows its last call alone."""
+    """Time of all steps, s, by the mean of the last ones, because a resumed run measures only its last call."""
     return row["training"]["seconds"] * row["training"]["steps"]
 
 
 def work_table(rows: Rows) -> tuple[list[str], list[list[str]]]:
-    """Head and lines: what each row's training did and took, averaged over its seeds."""
+    """Head and lines of a table: work and time of each row's training, averaged over its seeds."""
     kept = [key for key in WORK if any(key in row["training"] for row in rows)]
     lines = []
     for name, own in by_row(rows).items():
@@ -143,10 +143,12 @@ def work_table(rows: Rows) -> tuple[list[str], list[list[str]]]:
 
 
 def write_sweep_report(out: Path, file: SweepFile, rows: Rows) -> Path:
-    """The path of report.html in `out`; also report.md, tables.md, .tex and .html, and the figures.
+    """Write the report of a sweep to `out`; returns the path of report.html.
+
+    The other files are report.md, tables.md, tables.tex, tables.html and figures/*.png.
 
     Raises:
-        DataError: there is no finished run.
+        DataError: no run is finished.
     """
     if not rows:
         raise DataError(f"no run of sweep '{file.name}' is finished; nothing to report")
@@ -162,14 +164,17 @@ def write_sweep_report(out: Path, file: SweepFile, rows: Rows) -> Path:
 
 
 def gains_plot(out: Path, name: str, file: SweepFile, rows: Rows) -> Plot:
-    """Gains over the base of every row, or as curves over the report's x, written to `out`/figures."""
+    """The gain of every row over the base, or curves of it over the report's x, written to `out`/figures."""
     scorers, grouped, x = list(rows[0]["scores"]), by_row(rows), file.report.x
-    caption = "Mean score less that of the base: every seed (small marks), their mean, its 95 % interval from three on."
+    caption = (
+        "Mean score minus that of the base: all seeds (small marks), their mean and, from three seeds on, its 95 % "
+        "interval."
+    )
     if x is None:
-        found = {row: {s: gains(own, s) for s in scorers} for row, own in grouped.items()}
-        return write_plot(out, name, "Gain over the base", caption, partial(dots, found))
-    points, label = curve_points(grouped.values(), scorers), x.rsplit(".", 1)[-1]
-    return write_plot(out, name, f"Gain over the base by {label}", caption, partial(curves, points, xlabel=label))
+        points = {row: {s: gains(own, s) for s in scorers} for row, own in grouped.items()}
+        return write_plot(out, name, "Gain over the base", caption, partial(dots, points))
+    lines, label = curve_points(grouped.values(), scorers), x.rsplit(".", 1)[-1]
+    return write_plot(out, name, f"Gain over the base by {label}", caption, partial(curves, lines, xlabel=label))
 
 
 def curve_points(groups: Iterable[Rows], scorers: Sequence[str]) -> Curves:
@@ -180,4 +185,4 @@ def curve_points(groups: Iterable[Rows], scorers: Sequence[str]) -> Curves:
             series, x = own[0]["curve"]
             for scorer in scorers:
                 points[scorer].setdefault(series, []).append((x, gains(own, scorer)))
-    return {s: {name: sorted(found) for name, found in series.items()} for s, series in points.items()}
+    return {s: {name: sorted(curve) for name, curve in series.items()} for s, series in points.items()}

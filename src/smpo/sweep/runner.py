@@ -1,4 +1,4 @@
-"""Runs a sweep: what is done is left alone, the rest is shared by worker processes; a failed run stops no other."""
+"""Runs a sweep: finished runs are kept, worker processes share the others, and a failed run does not stop them."""
 
 import json
 import os
@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
+from multiprocessing.queues import Queue
 from pathlib import Path
 from typing import Any
 
@@ -32,35 +33,36 @@ from smpo.training.trainer import forget_precision
 RESULT = "row.json"
 PREPARED = "prepared.json"
 TRACE = "error.txt"
-Said = Callable[[str], None]
+Say = Callable[[str], None]
+"""Called with a line for every finished run."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a sweep went: rows that are there now, of which `computed` were made by this call; what failed, and why."""
+    """The rows of a sweep, the number that this call computed, and failed runs: folder -> reason."""
 
     rows: tuple[dict[str, Any], ...]
     computed: int
     failed: dict[str, str]
 
 
-def run_sweep(sweep: Sweep, *, jobs: int = 1, say: Said = print) -> Outcome:
-    """Do every run that has no result yet, `jobs` at a time, and write their rows.
+def run_sweep(sweep: Sweep, *, jobs: int = 1, say: Say = print) -> Outcome:
+    """Run everything that has no result yet, `jobs` runs at a time, and write the rows.
 
-    What several runs share, one makes while the others wait for it. With GPUs, worker i uses GPU i modulo their number;
-    on CPUs the cores are divided among the workers.
+    An artefact that several runs share is made by one of them, while the others wait. With GPUs, worker i uses GPU i
+    modulo their number. Without, the cores are divided among the workers.
 
     Args:
         sweep: the sweep.
         jobs: worker processes, > 0.
-        say: gets a line for every finished run.
+        say: called with a line for every finished run.
     """
     runs = sweep.runs()
     done = {run.folder for run in runs if finished_row(run) is not None}
     before = len(done)
     failed: dict[str, str] = {}
     with worker_pool(jobs, settle) as pool:
-        working: dict[Future, PlannedRun] = {}
+        working: dict[Future[str], PlannedRun] = {}
         while True:
             for run in ready(runs, done, failed, [run.folder for run in working.values()]):
                 if len(working) < jobs:
@@ -84,7 +86,7 @@ def run_sweep(sweep: Sweep, *, jobs: int = 1, say: Said = print) -> Outcome:
             write_rows(sweep, runs)
     for run in runs:
         if run.folder not in done and str(run.folder) not in failed:
-            failed[str(run.folder)] = "not run: a run that it needs failed"
+            failed[str(run.folder)] = "not run, because a run that it needs failed"
     rows = write_rows(sweep, runs)
     return Outcome(rows, len(done) - before, failed)
 
@@ -92,25 +94,25 @@ def run_sweep(sweep: Sweep, *, jobs: int = 1, say: Said = print) -> Outcome:
 def ready(
     runs: Sequence[PlannedRun], done: set[Path], failed: dict[str, str], working: Sequence[Path]
 ) -> list[PlannedRun]:
-    """The runs that can start now: not begun, and what they start from is done."""
-    begun = {*done, *working, *map(Path, failed)}
-    return [run for run in runs if run.folder not in begun and done.issuperset(run.after)]
+    """The runs that can start now: they have not started, and the runs that they need are done."""
+    started = {*done, *working, *map(Path, failed)}
+    return [run for run in runs if run.folder not in started and done.issuperset(run.after)]
 
 
 def finished_row(run: PlannedRun) -> dict[str, Any] | None:
-    """The result of `run`, if it is there and was made from these very settings; another sweep may have made it."""
+    """The result of `run`, if it exists and was made from the same settings, by this sweep or another one."""
     path = run.folder / RESULT
     row = json.loads(path.read_text()) if path.exists() else None
     return {**row, **named(run)} if row and row["plan"] == plan_of(run) else None
 
 
 def plan_of(run: PlannedRun) -> str:
-    """What decides a run's result, as a fingerprint."""
+    """Hash of everything that determines a run's result."""
     return fingerprint([run.source, sorted(run.overrides), run.commands])
 
 
-def settle(places: Any, jobs: int) -> None:
-    """Give this worker its GPU, or its share of the cores; called before anything is computed."""
+def settle(places: "Queue[int]", jobs: int) -> None:
+    """Give this worker process its GPU, or its share of the cores, before it computes anything."""
     place, gpus = places.get(), torch.cuda.device_count()
     if gpus:
         os.environ["CUDA_VISIBLE_DEVICES"] = str(place % gpus)
@@ -119,7 +121,7 @@ def settle(places: Any, jobs: int) -> None:
 
 
 def do_run(sweep: Sweep, run: PlannedRun) -> str:
-    """All stages of one run; what to say of it. A signal ends it where what is done stays."""
+    """Run all stages of one run; returns a line about it. On a signal it stops where it can be resumed."""
     with stopping():
         return _done_run(sweep, run)
 
@@ -152,7 +154,7 @@ def _progress(stage: str, run: PlannedRun) -> ProgressLines:
 
 @contextmanager
 def _turns(stage: str, recipe: Recipe, run: PlannedRun) -> Iterator[None]:
-    """Nobody else makes meanwhile what `stage` makes, as far as it is not the run's own; a score table goes alone."""
+    """Lock the artefacts of `stage` that several runs share; each score table has a lock of its own."""
     with ExitStack() as turns:
         for place in places_of(stage, recipe):
             if not place.is_relative_to(run.folder):
@@ -162,11 +164,11 @@ def _turns(stage: str, recipe: Recipe, run: PlannedRun) -> Iterator[None]:
 
 def _prepare_seed(sweep: Sweep, seed: int) -> None:
     commands, stamp = sweep.each_seed(seed), sweep.seed_folder(seed) / PREPARED
-    wanted = json.dumps(commands)
+    text = json.dumps(commands)
     with exclusive(stamp) if commands else nullcontext():
-        if commands and not (stamp.exists() and stamp.read_text() == wanted):
+        if commands and not (stamp.exists() and stamp.read_text() == text):
             _commands(commands)
-            write_atomically(stamp, wanted)
+            write_atomically(stamp, text)
 
 
 def _commands(commands: Sequence[Sequence[str]]) -> None:
@@ -179,12 +181,12 @@ def _commands(commands: Sequence[Sequence[str]]) -> None:
 
 
 def write_rows(sweep: Sweep, runs: Sequence[PlannedRun]) -> tuple[dict[str, Any], ...]:
-    """The results so far, written to `rows_path` in the order of the plan."""
-    found = [(run, row) for run in runs if (row := finished_row(run)) is not None]
-    ours = {run.seed: run.folder for run, _ in found if run.row == sweep.file.report.ours}
+    """Write the results so far to `rows_path`, in the order of the plan; returns them."""
+    finished = [(run, row) for run in runs if (row := finished_row(run)) is not None]
+    winners = {run.seed: run.folder for run, _ in finished if run.row == sweep.file.report.wins_of}
     rows = tuple(
-        {**row, "ours_wins": wins_of(ours[run.seed], run.folder)} if run.folder != ours.get(run.seed, run.folder)
-        else row for run, row in found
+        {**row, "wins_of": wins_of(winners[run.seed], run.folder)} if run.folder != winners.get(run.seed, run.folder)
+        else row for run, row in finished
     )
     write_atomically(sweep.rows_path, "".join(json.dumps(row) + "\n" for row in rows))
     return rows

@@ -1,20 +1,24 @@
-"""The processes of a sweep: started deaf to Ctrl-C, which is the sweep's own to handle, and ended with it."""
+"""The worker processes of a sweep: they ignore Ctrl-C, which the sweep handles, and end with the sweep."""
 
 import multiprocessing
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
-from typing import Any
+from multiprocessing.queues import Queue
+from typing import ParamSpec, TypeVar
 
 from smpo.core.errors import Stopped
 from smpo.core.signals import interrupts_ignored
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
 
 @contextmanager
-def worker_pool(jobs: int, settle: Callable[[Any, int], None]) -> Iterator[ProcessPoolExecutor]:
-    """`jobs` spawned processes, each of which first calls settle(its places, jobs).
+def worker_pool(jobs: int, settle: Callable[["Queue[int]", int], None]) -> Iterator[ProcessPoolExecutor]:
+    """`jobs` spawned processes; each first calls settle(queue of the workers' numbers, jobs).
 
-    On `Stopped` they are asked to end: a training saves first. On a second one they are killed.
+    On `Stopped` they are terminated, and a training saves a checkpoint first. On a second `Stopped` they are killed.
     """
     context = multiprocessing.get_context("spawn")
     places = context.Queue()
@@ -34,7 +38,7 @@ def worker_pool(jobs: int, settle: Callable[[Any, int], None]) -> Iterator[Proce
         raise
 
 
-def submitted(pool: ProcessPoolExecutor, call: Callable[..., Any], *arguments: Any) -> Future:
-    """The call, submitted; the first starts all processes, which ignore Ctrl-C from their birth on."""
+def submitted(pool: ProcessPoolExecutor, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+    """The submitted call. The first call starts all processes, so that they ignore Ctrl-C from the start."""
     with interrupts_ignored():
-        return pool.submit(call, *arguments)
+        return pool.submit(call, *args, **kwargs)
