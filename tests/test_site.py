@@ -21,7 +21,7 @@ OWN_PAIRS = (DOCS / "tutorials" / "own-pairs.md").read_text()
 FREE_BELOW = ("scoring.also.", "evaluation.scorers.", "generation.models.", "report.published.")
 NO_KEYS = ("report.html", "report.md", "model.safetensors", "labels.parquet")  # files
 MODULES = tuple(  # "labels.votes": a module of smpo below a section's name
-    ".".join(path.relative_to(ROOT / "src" / "smpo").with_suffix("").parts)
+    ".".join(path.relative_to(ROOT / "src" / "smpo").with_suffix("").parts) + "."
     for path in (ROOT / "src" / "smpo").rglob("*.py") if path.stem != "__init__"
 )
 FENCE = re.compile(r"^```.*?^```[^\n]*$", re.MULTILINE | re.DOTALL)
@@ -71,7 +71,8 @@ def test_every_recipe_key_that_a_page_names_exists(reference, path):
     known = reference.all_keys()
     sections = "|".join(Recipe.model_fields)
     named = re.findall(rf"(?<![\w./])(?:{sections})(?:\.[a-z_]+)+(?=[=`:, ])", PYTHON.sub("", path.read_text()))
-    assert [key for key in named if key not in known and not key.startswith(FREE_BELOW + NO_KEYS + MODULES)] == []
+    others = FREE_BELOW + NO_KEYS + MODULES
+    assert [key for key in named if key not in known and not f"{key}.".startswith(others)] == []
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(DOCS)))
