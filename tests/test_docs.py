@@ -19,9 +19,8 @@ EQUATIONS = (ROOT / "docs" / "equations.md").read_text()
 COMMANDS = (ROOT / "docs" / "command-line.md").read_text()
 DESIGN = (ROOT / "docs" / "design.md").read_text()
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-LATER = ("cost.md", "distributed.md")  # wait for the end of ZeRO
 PROSE = [
-    *(path for path in PAGES if path.name not in LATER),
+    *PAGES,
     *(ROOT / name for name in ("CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md")),
 ]
 BLOCK = re.compile(r"^ *```(\w*)\n(.*?)^ *```", re.MULTILINE | re.DOTALL)

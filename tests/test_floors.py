@@ -18,7 +18,7 @@ QUICK = [
     "generation.prompts=prompts.txt", "paths.workdir=run", "training.single_file=float16",
 ]
 NAMES = {"PIL": "pillow", "yaml": "pyyaml"}  # of packages whose import has another name
-OPTIONAL = {"datasets", "deepspeed", "bitsandbytes"}
+OPTIONAL = {"datasets", "bitsandbytes"}
 
 
 def lower_bounds() -> dict[str, str]:

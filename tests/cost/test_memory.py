@@ -16,7 +16,7 @@ from smpo.cost.allocation import activation_bytes
 from smpo.cost.architecture import architecture_of, unet_inputs
 from smpo.cost.estimate import OVERHEAD_GIB
 from smpo.cost.memory import Memory, state_bytes, training_memory
-from smpo.cost.parallel import Spread, bytes_of
+from smpo.cost.parallel import Parallel, bytes_of
 from smpo.pipeline.config import load_recipe
 from smpo.training.options import OptimizerOptions, TrainingOptions
 from smpo.training.policy.optimizers import build_optimizer, optimizer_tensors
@@ -112,7 +112,7 @@ def test_what_is_not_held_is_not_counted() -> None:
         options = TrainingOptions(steps=1, batch_size=2, optimizer={"lr": 1.0}, **training)
         inputs = {name: value.to("meta") for name, value in unet_call(2, 8).items()}
         unet = tiny_unet().to("meta")
-        return training_memory(unet, inputs, options, has_reference=has_reference, parallel=Spread(num_processes))
+        return training_memory(unet, inputs, options, has_reference=has_reference, parallel=Parallel(num_processes))
 
     least, most = parts(False, 1), parts(True, 2, ema_decay=0.9)
     assert (least.reference, least.average, least.buckets) == (0, 0, 0)

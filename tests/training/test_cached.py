@@ -26,8 +26,8 @@ from smpo.training.trainer import forget_precision, train
 from tests.tiny_pipelines import save_random_sd
 from tests.training.faults import PowerCut
 from tests.training.outcomes import die, exit_code, metrics_of, outcome
+from tests.training.parallel.processes import on_processes
 from tests.training.runs import make_run
-from tests.training.test_distributed import on_processes
 from tests.training.test_non_finite import DamagedCache, row_at
 from tests.training.test_trajectories import GENTLE, KTO, assert_same_trajectory
 

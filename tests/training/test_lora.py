@@ -22,8 +22,8 @@ from smpo.training.policy.lora import AdaptersOff, add_adapters, trained_paramet
 from smpo.training.run import Run
 from smpo.training.trainer import train
 from tests.training.outcomes import exit_code, metrics_of, outcome
+from tests.training.parallel.processes import on_processes
 from tests.training.runs import make_run
-from tests.training.test_distributed import on_processes
 from tests.training.test_resume import train_and_die
 from tests.training.test_step import batch_of, parts_of, stepped
 from tests.training.test_trajectories import GENTLE, assert_same_trajectory

@@ -201,7 +201,7 @@ def cost(  # noqa: PLR0913 -- one parameter a flag
     overrides: Overrides = None,
     utilisation: Annotated[float | None, typer.Option(help="Share of the peak rate; default: the paper's.")] = None,
     processes: Annotated[int, typer.Option(min=1, help="GPUs that train together.")] = 1,
-    split: Annotated[str, typer.Option(help="What of it they split: ddp (nothing), fsdp2, zero2, zero3.")] = "ddp",
+    split: Annotated[str, typer.Option(help="What of it they split: ddp (nothing), fsdp2, fsdp2-offload.")] = "ddp",
     data: Annotated[tuple[int, int] | None, typer.Option(
         metavar="PAIRS PROMPTS", help="Pairs and unique prompts to cache; default: those of the pairs folder.")] = None,
     measured: Annotated[Path | None, typer.Option(

@@ -16,9 +16,11 @@ MEMORY_PARTS = {
     "policy": "policy, weights", "reference": "reference, weights", "average": "moving average",
     "gradients": "gradients", "buckets": "gradients being exchanged", "optimizer": "optimizer state",
     "kept": "activations, kept for the backward", "temporary": "activations, passing",
-    "update": "optimizer's step, in place of activations", "copied": "weights as ZeRO updates them",
+    "update": "optimizer's step, in place of activations",
     "gathered": "gathered meanwhile", "inverting": "inverting network, whole, in place of activations",
 }
+
+ON_HOST = {MEMORY_PARTS[name] for name in ("policy", "reference", "average", "gradients", "optimizer", "update")}
 
 
 def as_json(found: Estimate, measured: MeasuredHours | None = None) -> str:
@@ -26,7 +28,7 @@ def as_json(found: Estimate, measured: MeasuredHours | None = None) -> str:
     content = dataclasses.asdict(found)
     if measured is not None:
         content["measured"] = dataclasses.asdict(measured)
-    content["memory"]["peak"] = found.memory.peak
+    content["memory"] |= {"peak": found.memory.peak, "host": found.memory.host}
     content["example"]["free"] = found.example.free
     return json.dumps(content, indent=1) + "\n"
 
@@ -79,7 +81,10 @@ def _work(found: Estimate) -> list[str]:
 
 
 def _memory(memory: Memory) -> list[str]:
-    sizes = {text: getattr(memory, name) for name, text in MEMORY_PARTS.items()} | {"peak": memory.peak}
+    sizes = {text: getattr(memory, name) for name, text in MEMORY_PARTS.items()}
+    if memory.offloaded:
+        sizes = {f"{text} (host memory)" if text in ON_HOST else text: size for text, size in sizes.items()}
+    sizes |= {"peak": memory.peak, "peak in host memory": memory.host}
     return _rows({text: f"{size / GIB:8.2f}" for text, size in sizes.items() if size})
 
 

@@ -58,7 +58,7 @@ DAMAGED = (("safetensors", "SafetensorError"), ("pyarrow", "Arrow"), ("json.deco
            ("_pickle", "UnpicklingError"), ("pickle", "UnpicklingError"), ("zipfile", "BadZipFile"), ("zlib", "error"),
            ("zstandard", "ZstdError"), ("PIL", "UnidentifiedImageError"))
 NETWORK = ("huggingface_hub", "requests", "urllib3", "httpx", "httpcore", "httpx2", "httpcore2", "urllib", "socket")
-EXTRAS = {"datasets": "'smpo[hf]'", "bitsandbytes": "'smpo[8bit]'", "deepspeed": "'smpo[deepspeed]'"}
+EXTRAS = {"datasets": "'smpo[hf]'", "bitsandbytes": "'smpo[8bit]'"}
 PARSERS = re.compile(r"[/\\](json|yaml|pyarrow|safetensors|PIL)[/\\]")
 FILES = (".safetensors", ".json", ".jsonl", ".parquet", ".bin", ".pt", ".ckpt", ".npy", ".arrow", ".yaml", ".csv")
 FORWARDED = re.compile(r"^Caught (\w+) in .*worker process|^Caught (\w+) in replica")

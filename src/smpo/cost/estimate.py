@@ -12,7 +12,7 @@ from smpo.cost.examples import VisitCost, storing_cost, visit_cost
 from smpo.cost.flops import Forwards, forward_flops, visit_flops
 from smpo.cost.gpus import GPU, GPUS
 from smpo.cost.memory import Memory, state_bytes, training_memory
-from smpo.cost.parallel import Spread, bytes_of
+from smpo.cost.parallel import Parallel, bytes_of
 from smpo.data.pair_set import PairSet
 from smpo.noising import NOISINGS
 from smpo.objectives import OBJECTIVES, needs_reference_model
@@ -100,7 +100,7 @@ class Estimate:
         counts: pairs and prompts.
         memory: of each training process.
         num_processes: of the training.
-        split: what of the training is split over them (`Spread`).
+        split: what of the training is split over them (`Parallel`).
         disk: caches and checkpoints.
         utilisation: share of the peak rate that `hours` take for granted.
         hours: by GPU.
@@ -139,7 +139,7 @@ def estimate(
         ConfigError: a share outside (0, 1], a batch that the processes cannot share, a split that training would
             refuse, a folder without configurations.
     """
-    parallel = Spread(num_processes, split)
+    parallel = Parallel(num_processes, split)
     share = UTILISATION[recipe.model["name"]] if utilisation is None else utilisation
     check_positive(utilisation=share)
     check_fraction(utilisation=share)

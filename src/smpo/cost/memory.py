@@ -8,17 +8,17 @@ from typing import Any
 from torch import Tensor, nn
 
 from smpo.cost.allocation import activation_bytes
-from smpo.cost.parallel import HALVES, Spread
+from smpo.cost.parallel import HALVES, Parallel
 from smpo.training.options import OptimizerOptions, TrainingOptions
 from smpo.training.policy.lora import trained_parameters
 
 SMALL = 4096  # bitsandbytes' min_8bit_size
-ALONE = Spread()
+ALONE = Parallel()
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes of one process, its libraries and the allocator's losses apart; its part of what is split.
+    """Bytes of one process, without its libraries and the allocator's losses; of tensors that are split, its part.
 
     Attributes:
         policy: weights.
@@ -30,9 +30,9 @@ class Memory:
         kept: activations that the forward leaves to the backward.
         temporary: the most that comes and goes beside them.
         update: the most that the optimizer's step needs, when no activations are left.
-        copied: ZeRO's own copy of the trained weights that this process updates.
-        gathered: what is whole for a while in forward and backward, where weights are split.
+        gathered: tensors that are whole for a while in forward and backward, where weights are split.
         inverting: the network that is whole while it inverts, where weights are split.
+        offloaded: whether weights, gradients and optimizer state lie in host memory, where the optimizer steps.
     """
 
     policy: int
@@ -44,61 +44,68 @@ class Memory:
     kept: int
     temporary: int
     update: int
-    copied: int = 0
     gathered: int = 0
     inverting: int = 0
+    offloaded: bool = False
 
     @property
     def peak(self) -> int:
-        """The most that is alive at once, with accumulated gradients: as one trains, inverts or updates."""
-        lasting = (
-            self.policy + self.reference + self.average + self.gradients + self.buckets + self.optimizer + self.copied
-        )
+        """The most that the device holds at once, with accumulated gradients: as one trains, inverts or updates."""
         training, inverting = self.kept + self.temporary + self.gathered, self.inverting + self.temporary
-        return lasting + max(training, inverting, self.update)
+        if self.offloaded:
+            return max(training, inverting)
+        return self._lasting + max(training, inverting, self.update)
+
+    @property
+    def host(self) -> int:
+        """The most that host memory holds at once of tensors that would otherwise be on the device."""
+        return self._lasting + self.update if self.offloaded else 0
+
+    @property
+    def _lasting(self) -> int:
+        return self.policy + self.reference + self.average + self.gradients + self.buckets + self.optimizer
 
 
 def training_memory(
-    unet: nn.Module, inputs: dict[str, Any], options: TrainingOptions, *, has_reference: bool, inverts: bool = True,
-    parallel: Spread = ALONE,
+    denoiser: nn.Module, inputs: dict[str, Any], options: TrainingOptions, *, has_reference: bool, inverts: bool = True,
+    parallel: Parallel = ALONE,
 ) -> Memory:
     """The memory of a training process.
 
     Args:
-        unet: on the meta device, in the type of its weights.
+        denoiser: on the meta device, in the type of its weights.
         inputs: keyword arguments of its call on a micro-batch, on the meta device.
         options: how it is trained.
-        has_reference: whether a second UNet is held.
-        inverts: whether a network makes passes that no backward follows, any number of them.
+        has_reference: whether a second denoiser is held.
+        inverts: whether a network makes any number of passes without a backward.
         parallel: the processes that train together.
 
     Raises:
-        ConfigError: training so parallel refuses the optimizer.
+        ConfigError: this way of training in parallel refuses the optimizer.
     """
     parallel.check(options)
-    every, trained, name = list(unet.parameters()), trained_parameters(unet), options.optimizer.name
+    every, trained, name = list(denoiser.parameters()), trained_parameters(denoiser), options.optimizer.name
     kept, temporary = activation_bytes(
-        _as_gathered(unet, options, parallel), inputs, half=HALVES[options.mixed_precision],
+        _as_gathered(denoiser, options, parallel), inputs, half=HALVES[options.mixed_precision],
         checkpointing=options.gradient_checkpointing,
     )
-    size = parallel.share(trained)
     return Memory(
-        policy=parallel.weights(every), reference=parallel.weights(every) if has_reference else 0,
-        average=0 if options.ema_decay is None else parallel.weights(trained), gradients=size,
+        policy=parallel.share(every), reference=parallel.share(every) if has_reference else 0,
+        average=0 if options.ema_decay is None else parallel.share(trained), gradients=parallel.share(trained),
         buckets=parallel.exchanged(trained), optimizer=state_bytes(trained, name, parallel), kept=kept,
-        temporary=temporary, update=update_bytes(trained, options.optimizer, parallel), copied=size if parallel.split in
-        ("zero2", "zero3") else 0, gathered=parallel.gathered(unet, options), inverting=parallel.inverting(unet,
-        options) if inverts else 0,
+        temporary=temporary, update=update_bytes(trained, options.optimizer, parallel),
+        gathered=parallel.gathered(denoiser, options),
+        inverting=parallel.inverting(denoiser, options) if inverts else 0, offloaded=parallel.offloads,
     )
 
 
-def _as_gathered(unet: nn.Module, options: TrainingOptions, parallel: Spread) -> nn.Module:
-    """`unet` with the weights that a forward meets; gathered ones, being given back, are no activations."""
-    dtype = parallel.gathered_as(options)
-    return unet if dtype is None else nn.Module.to(copy.deepcopy(unet), dtype)
+def _as_gathered(denoiser: nn.Module, options: TrainingOptions, parallel: Parallel) -> nn.Module:
+    """`denoiser` with the weights that a forward meets; gathered ones, being given back, are no activations."""
+    dtype = parallel.param_dtype(options)
+    return denoiser if dtype is None else nn.Module.to(copy.deepcopy(denoiser), dtype)
 
 
-def state_bytes(trained: Sequence[Tensor], optimizer: str, parallel: Spread = ALONE) -> int:
+def state_bytes(trained: Sequence[Tensor], optimizer: str, parallel: Parallel = ALONE) -> int:
     """Bytes of the optimizer's tensors.
 
     AdamW keeps two moments in the type of the weights, of this process's part of them. In 8 bits each takes a byte a
@@ -117,15 +124,16 @@ def state_bytes(trained: Sequence[Tensor], optimizer: str, parallel: Spread = AL
     )
 
 
-def update_bytes(trained: Sequence[Tensor], optimizer: OptimizerOptions, parallel: Spread = ALONE) -> int:
+def update_bytes(trained: Sequence[Tensor], optimizer: OptimizerOptions, parallel: Parallel = ALONE) -> int:
     """Bytes that come and go in the optimizer's step.
 
     AdamW on a GPU updates all weights at once and holds a copy of them (PyTorch's note on `foreach`), unless it is
-    fused; that of 8 bits updates in place; Adafactor goes through the weights one by one, with five float32 tensors as
-    large as the weight, and where they are split with the whole weight and its whole gradient.
+    fused; on a CPU it goes through the weights one by one, with two float32 tensors as large as its rows. AdamW of 8
+    bits updates in place. Adafactor goes through the weights one by one, with five float32 tensors as large as the
+    weight, and where they are split with the whole weight and its whole gradient.
     """
-    if optimizer.name == "adamw":
-        return parallel.update(trained, fused=optimizer.fused)
-    if optimizer.name == "adamw_8bit":
+    if optimizer.name == "adamw_8bit" or optimizer.fused:
         return 0
-    return (5 + 2 * parallel.divides_weights) * 4 * max(p.numel() for p in trained)
+    if optimizer.name == "adamw":
+        return 2 * max(parallel.share([p]) for p in trained) if parallel.offloads else parallel.share(trained)
+    return (5 + 2 * parallel.splits_weights) * 4 * max(p.numel() for p in trained)

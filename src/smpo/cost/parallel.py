@@ -1,9 +1,9 @@
-"""How a run's tensors lie over its processes, in bytes: DDP, FSDP2, DeepSpeed's ZeRO (docs/distributed.md).
+"""Bytes that each process of a training holds, by the way it is split: DDP, FSDP2, FSDP2 with offloading.
 
-Told is what the first process holds, which nowhere has less than another.
+The numbers are those of the first process, which never holds less than another (docs/distributed.md).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -12,17 +12,17 @@ from torch import Tensor, nn
 from smpo.core.checks import check_known, check_positive
 from smpo.core.errors import ConfigError
 from smpo.training.options import TrainingOptions
-from smpo.training.parallel import fsdp2, partition
+from smpo.training.parallel.environment import FSDP2_OPTIMIZERS
+from smpo.training.parallel.fsdp2 import blocks_of
 
-SPLITS = ("ddp", "fsdp2", "zero2", "zero3")
-ZERO_LIVE = 1_000_000_000
-"""Weights of a network that ZeRO-3 may keep gathered until they are needed again (stage3_max_live_parameters)."""
+OFFLOAD = "fsdp2-offload"
+SPLITS = ("ddp", "fsdp2", OFFLOAD)
 HALVES = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
-class Spread:
-    """How many processes train together, and what each holds a part of.
+class Parallel:
+    """How many processes train together, and how tensors are split over them.
 
     Attributes:
         num_processes: each on its device.
@@ -34,81 +34,73 @@ class Spread:
 
     def __post_init__(self) -> None:
         check_positive(num_processes=self.num_processes)
+        if self.split in ("zero2", "zero3"):
+            raise ConfigError(f"{self.split} is not supported any more; use fsdp2, or {OFFLOAD}")
         check_known(self.split, SPLITS, what="way to split")
-        if self.split != "ddp" and self.num_processes == 1:
-            raise ConfigError(f"{self.split} splits over several processes, got one; name them by --processes")
+        if self.split == "fsdp2" and self.num_processes == 1:
+            raise ConfigError(f"fsdp2 splits over several processes, got one; set --processes, or use {OFFLOAD}")
 
     def check(self, options: TrainingOptions) -> None:
         """ConfigError where training would refuse the optimizer."""
         name = options.optimizer.name
-        supported = {"fsdp2": fsdp2.OPTIMIZERS, "zero2": partition.OPTIMIZERS, "zero3": partition.OPTIMIZERS}
-        if name not in supported.get(self.split, (name,)):
-            choices = ", ".join(supported[self.split])
+        if self.splits_weights and name not in FSDP2_OPTIMIZERS:
+            choices = ", ".join(FSDP2_OPTIMIZERS)
             raise ConfigError(
                 f"{self.split} runs refuse training.optimizer.name={name}; choose {choices} or another split"
             )
 
     @property
-    def divides_weights(self) -> bool:
-        """Whether each process keeps a part of every weight."""
-        return self.split in ("fsdp2", "zero3")
+    def splits_weights(self) -> bool:
+        """Whether each process keeps its rows of every tensor."""
+        return self.split != "ddp"
+
+    @property
+    def offloads(self) -> bool:
+        """Whether these rows lie in host memory."""
+        return self.split == OFFLOAD
 
     def share(self, tensors: Iterable[Tensor]) -> int:
-        """Bytes of this process's part: of rows under FSDP2, of numbers under ZeRO; rounded up for each tensor."""
-        if self.split == "ddp":
+        """Bytes of this process's part of these tensors: whole, or of each its rows, rounded up."""
+        if not self.splits_weights:
             return bytes_of(tensors)
-        if self.split == "fsdp2":
-            return sum(self._part(p.shape[0]) * (p.numel() // p.shape[0]) * p.element_size() for p in tensors)
-        return sum(self._part(p.numel()) * p.element_size() for p in tensors)
+        return sum(
+            -(-p.shape[0] // self.num_processes) * (p.numel() // p.shape[0]) * p.element_size() for p in tensors
+        )
 
-    def weights(self, tensors: Iterable[Tensor]) -> int:
-        """Bytes of a network's weights, or of their average, as they lie."""
-        return self.share(tensors) if self.divides_weights else bytes_of(tensors)
+    def exchanged(self, trained: Iterable[Tensor]) -> int:
+        """Bytes of the copies in which DDP sends gradients."""
+        return 0 if self.num_processes == 1 or self.splits_weights else bytes_of(trained)
 
-    def update(self, trained: Sequence[Tensor], *, fused: bool) -> int:
-        """Bytes that AdamW's step needs: a copy of the weights unless it is fused, and ZeRO-3's of the gradients."""
-        return self.share(trained) * ((not fused) + (self.split == "zero3"))
+    def param_dtype(self, options: TrainingOptions) -> torch.dtype | None:
+        """The type in which FSDP2 gathers weights; None is their own."""
+        stored = options.cached_inversion_epochs is not None  # the policy must round as the reference did (METHODS D37)
+        return HALVES[options.mixed_precision] if self.splits_weights and not stored else None
 
-    def exchanged(self, trained: Sequence[Tensor]) -> int:
-        """Bytes in which gradients wait to be sent: DDP's copies of all, ZeRO's buffer."""
-        if self.num_processes == 1 or self.split == "fsdp2":
-            return 0
-        return bytes_of(trained) if self.split == "ddp" else partition.BUCKET * trained[0].element_size()
-
-    def gathered_as(self, options: TrainingOptions) -> torch.dtype | None:
-        """The type in which FSDP2 gathers weights where it is not their own."""
-        stored = options.cached_inversion_epochs is not None  # its policy must round as the reference did (METHODS D37)
-        return HALVES[options.mixed_precision] if self.split == "fsdp2" and not stored else None
-
-    def gathered(self, unet: nn.Module, options: TrainingOptions) -> int:
+    def gathered(self, denoiser: nn.Module, options: TrainingOptions) -> int:
         """Bytes of weights and gradients that are whole for a while in forward and backward.
 
-        FSDP2: the root's own weights, those of a unit, and those of the next, which are fetched meanwhile; in the
-        backward also the gradients of root and unit, and a float32 copy that is being averaged. ZeRO-3: as many
-        weights as it may keep.
+        They are the root's own weights, those of a block, and those of the next, which are gathered meanwhile; in the
+        backward also the gradients of root and block, and a float32 copy that is being averaged. Where rows lie in host
+        memory, those of a block are on the device besides, in float32, before they are gathered.
         """
-        if self.split == "zero3":
-            return 4 * min(sum(weight.numel() for weight in unet.parameters()), ZERO_LIVE)
-        if self.split != "fsdp2":
+        if not self.splits_weights:
             return 0
-        size = (self.gathered_as(options) or torch.float32).itemsize
-        units = [list(unit.parameters()) for unit in unet.modules() if isinstance(unit, fsdp2.GATHERED_TOGETHER)]
-        inside = {id(p) for unit in units for p in unit}
-        root = [p for p in unet.parameters() if id(p) not in inside]
-        every = [sum(p.numel() for p in unit) for unit in (root, *units)]
-        trained = [sum(p.numel() for p in unit if p.requires_grad) for unit in (root, *units)]
+        size = (self.param_dtype(options) or torch.float32).itemsize
+        blocks = [list(block.parameters()) for block in blocks_of(denoiser)]
+        inside = {id(p) for block in blocks for p in block}
+        root = [p for p in denoiser.parameters() if id(p) not in inside]
+        every = [sum(p.numel() for p in block) for block in (root, *blocks)]
+        trained = [sum(p.numel() for p in block if p.requires_grad) for block in (root, *blocks)]
         weights, gradients = every[0] + 2 * max(every[1:]), trained[0] + max(trained[1:])
-        return size * (weights + gradients) + 4 * max(trained)
+        copied = max(self.share(block) for block in (root, *blocks)) if self.offloads else 0
+        return size * (weights + gradients) + 4 * max(trained) + copied
 
-    def inverting(self, unet: nn.Module, options: TrainingOptions) -> int:
-        """Bytes of a network that is whole while it inverts, beyond its part; ZeRO gathers float32."""
-        if not self.divides_weights:
+    def inverting(self, denoiser: nn.Module, options: TrainingOptions) -> int:
+        """Bytes of a network that is whole while it inverts, beyond its part."""
+        if not self.splits_weights:
             return 0
-        size = (self.gathered_as(options) or torch.float32).itemsize
-        return size * sum(p.numel() for p in unet.parameters())
-
-    def _part(self, count: int) -> int:
-        return -(-count // self.num_processes)
+        size = (self.param_dtype(options) or torch.float32).itemsize
+        return size * sum(p.numel() for p in denoiser.parameters())
 
 
 def bytes_of(tensors: Iterable[Tensor]) -> int:

@@ -172,7 +172,6 @@ class Trainer:
         if self.ema:
             self.ema.shadow_params = list(self.parallel.shard_like(state.tensors["ema"], self._shadows()).values())
             self.ema.optimization_step = state.step
-            self.ema.to(self.accelerator.device)
         if self.accelerator.scaler is not None and state.scalars.get("scaler"):
             self.accelerator.scaler.load_state_dict(state.scalars["scaler"])
         self.progress = Progress(state.step, state.scalars["skipped"], state.scalars["skipped_in_a_row"])

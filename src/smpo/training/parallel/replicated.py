@@ -1,11 +1,11 @@
-"""The plain way to lie over processes, and the seam that the others fill: everything whole, on each of them."""
+"""Everything whole on every process, gradients averaged by DDP; the base class of other ways to train in parallel."""
 
 import contextlib
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from typing import Any
 
 from accelerate import Accelerator
-from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -17,12 +17,13 @@ from smpo.training.policy.optimizers import build_optimizer, optimizer_tensors, 
 class Replicated:
     """Each process keeps policy, gradient, optimizer state and reference; DDP averages the gradients of several.
 
-    `place_policy` first, then all else. What says that it is a collective is for all processes to call together.
+    Call `place_policy` before all other methods. All processes must call together what is marked as a collective.
 
     Attributes:
-        whole_policy: the policy, as it lies, is an ordinary UNet.
-        shares_checkpoints: every process writes its rows into a checkpoint, not the main process all.
-        policy: what is called with gradient; the placed UNet or a wrapper of it.
+        whole_policy: whether the placed policy is an ordinary denoiser, with whole weights.
+        shares_checkpoints: whether every process writes its rows into a checkpoint; otherwise the main process writes
+            everything.
+        policy: the network to call with gradient: the placed denoiser or a wrapper of it.
         optimizer: of the policy; its learning rate may be set at any time.
     """
 
@@ -34,14 +35,14 @@ class Replicated:
     def __init__(self, accelerator: Accelerator) -> None:
         self.accelerator = accelerator
 
-    def place_policy(self, unet: UNet2DConditionModel, options: OptimizerOptions) -> None:
-        """Put `unet`, in place, and an optimizer of what it trains where they belong. A collective."""
-        self.policy = self._placed(unet)
-        self.optimizer = build_optimizer(trained_parameters(unet), options)
+    def place_policy(self, denoiser: nn.Module, options: OptimizerOptions) -> None:
+        """Put `denoiser` where it belongs, in place, and make an optimizer of its trained parameters. A collective."""
+        self.policy = self._place(denoiser)
+        self.optimizer = build_optimizer(trained_parameters(denoiser), options)
         self.scaled_optimizer = self.accelerator.prepare_optimizer(self.optimizer)
 
-    def place_reference(self, reference: UNet2DConditionModel) -> nn.Module:
-        """What is called as the reference. A collective."""
+    def place_reference(self, reference: nn.Module) -> nn.Module:
+        """The network to call as the reference: `reference` where it belongs. A collective."""
         return reference.to(self.accelerator.device)
 
     def autocast(self) -> AbstractContextManager[None]:
@@ -51,16 +52,16 @@ class Replicated:
     def no_backward(
         self, other: nn.Module | None = None, *, gathered: nn.Module | None
     ) -> AbstractContextManager[None]:
-        """A stretch of forward passes that no backward follows; a collective where networks are split.
+        """A context of forward passes that no backward follows; a collective where networks are split.
 
         Args:
-            other: a network that makes as many passes as on every other process, one at least.
-            gathered: the network that makes any number of passes.
+            other: a network that makes the same number of passes on every process, at least one.
+            gathered: a network that may make another number of passes on each process.
         """
         return contextlib.nullcontext()
 
     def accumulating(self, *, last: bool) -> AbstractContextManager[None]:
-        """Around forward and backward of a micro-batch; DDP sends gradients in the step's last."""
+        """The context of a micro-batch's forward and backward; DDP sends gradients in the `last` one of a step."""
         return contextlib.nullcontext() if last else self.accelerator.no_sync(self.policy)
 
     def backward(self, loss: Tensor) -> None:
@@ -68,44 +69,48 @@ class Replicated:
         self.accelerator.backward(loss)
 
     def clip(self, max_norm: float) -> Tensor:
-        """The norm of the averaged gradient, shape (), on some device; makes it at most `max_norm`. A collective."""
+        """Scale the averaged gradient to a norm of at most `max_norm`. A collective.
+
+        Returns:
+            The norm before, shape (), on any device.
+        """
         return self.accelerator.clip_grad_norm_(self.policy.parameters(), max_norm)
 
     def step(self) -> None:
-        """The optimizer step; the gradient is forgotten."""
+        """The optimizer step; the gradient is cleared."""
         self.scaled_optimizer.step()
         self.scaled_optimizer.zero_grad()
 
-    def weights(self, unet: nn.Module) -> dict[str, Tensor]:
-        """The trained tensors of the placed policy, by name, in full; {} but on the main process. A collective."""
-        return self._kept(trained_tensors(unet))
+    def weights(self, denoiser: nn.Module) -> dict[str, Tensor]:
+        """The trained tensors of the placed policy, by name, in full; {} on all but the main process. A collective."""
+        return self._to_save(trained_tensors(denoiser))
 
     def saved(
-        self, unet: nn.Module, averages: Mapping[str, Mapping[str, Tensor]]
-    ) -> tuple[dict[str, dict[str, Tensor]], dict[str, dict]]:
-        """What this process writes into a checkpoint. A collective.
+        self, denoiser: nn.Module, averages: Mapping[str, Mapping[str, Tensor]]
+    ) -> tuple[dict[str, dict[str, Tensor]], dict[str, dict[str, Any]]]:
+        """The tensors that this process writes into a checkpoint. A collective.
 
         Args:
-            unet: the placed policy.
-            averages: what follows it, by file stem and name, as it lies.
+            denoiser: the placed policy.
+            averages: moving averages, by file stem and name, split as the policy is.
 
         Returns:
             File stem -> name -> tensor, and the optimizer's scalars.
         """
         moments, scalars = optimizer_tensors(self.optimizer)
-        parts = {"unet": trained_tensors(unet), "optimizer": moments, **averages}
-        return {stem: self._kept(tensors) for stem, tensors in parts.items()}, scalars
+        parts = {"unet": trained_tensors(denoiser), "optimizer": moments, **averages}
+        return {stem: self._to_save(tensors) for stem, tensors in parts.items()}, scalars
 
-    def restore_optimizer(self, tensors: Mapping[str, Tensor], scalars: dict[str, dict]) -> None:
-        """Put back the optimizer's whole tensors and its scalars, by whichever processes they were saved."""
+    def restore_optimizer(self, tensors: Mapping[str, Tensor], scalars: dict[str, dict[str, Any]]) -> None:
+        """Put back the optimizer's whole tensors and its scalars, whichever processes saved them."""
         restore_optimizer(self.optimizer, tensors, scalars)
 
     def shard_like(self, tensors: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The full tensor of each name in `like` as that lies on this process."""
-        return {name: tensors[name] for name in like}
+        """Of each full tensor that has a name in `like`, the part that this process keeps, on the device of `like`."""
+        return {name: tensors[name].to(model.device) for name, model in like.items()}
 
-    def _kept(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def _to_save(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return dict(tensors) if self.accelerator.is_main_process else {}
 
-    def _placed(self, unet: UNet2DConditionModel) -> nn.Module:
-        return self.accelerator.prepare(unet)
+    def _place(self, network: nn.Module) -> nn.Module:
+        return self.accelerator.prepare(network)

@@ -4,7 +4,6 @@ import math
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,31 +13,34 @@ import torch
 from accelerate import Accelerator, FullyShardedDataParallelPlugin
 from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import DistributedType
-from diffusers import UNet2DConditionModel
+from diffusers import SD3Transformer2DModel, UNet2DConditionModel
+from diffusers.models.attention import BasicTransformerBlock
+from diffusers.models.resnet import ResnetBlock2D
 from PIL import Image
 from safetensors.torch import load_file
 from torch.distributed.tensor import DTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from smpo.core.errors import ConfigError
 from smpo.training.checkpoint import checkpoints, load_checkpoint
 from smpo.training.invert import cache_inversions, with_cached_inversions
 from smpo.training.joining import join_processes
-from smpo.training.options import OptimizerOptions, TrainingOptions
-from smpo.training.parallel.fsdp2 import FSDP2, GATHERED_TOGETHER, Sharding, laid_out, sharding_asked, whole
+from smpo.training.options import OptimizerOptions
+from smpo.training.parallel.fsdp2 import FSDP2, FSDP2Options, blocks_of, full_tensor, shard_tensor_like
 from smpo.training.run import Run
 from smpo.training.trainer import forget_precision, train
 from tests.ranks import free_port
-from tests.training.outcomes import exit_code, metrics_of
+from tests.tiny_pipelines import unet
+from tests.training.outcomes import die, exit_code, metrics_of
+from tests.training.parallel.processes import in_shell, on_processes
 from tests.training.runs import make_run
-from tests.training.test_distributed import in_shell, on_processes
 from tests.training.test_trajectories import GENTLE, KTO, assert_same_trajectory, weights
 
 MakeRun = Callable[..., Run]
 SMPO = {**GENTLE, "noising": {"name": "renoise", "inversion_steps": 5, "grid": "fixed_stride"}, "micro_batch_size": 1}
 """Inversions of one to five steps: the two processes make unequally many passes."""
 FSDP2_ENV = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
-LAUNCH = Path(__file__).parents[2] / "launch"
+OFFLOAD = {"FSDP_OFFLOAD_PARAMS": "true"}
+LAUNCH = Path(__file__).parents[3] / "launch"
 
 
 def sharded(work: Callable[[], Any], **fsdp: str) -> Callable[[], Any]:
@@ -59,8 +61,13 @@ def assert_same_state(run: Run, other: Run, *stems: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("optimizer", "reshard"), [("adamw", "true"), ("adafactor", "false")])
-def test_two_sharded_processes_train_what_one_trains(new_run: MakeRun, optimizer: str, reshard: str) -> None:
+@pytest.mark.parametrize(("optimizer", "reshard", "offload"), [
+    ("adamw", "true", "false"), ("adafactor", "false", "false"),
+    ("adamw", "true", "true"), ("adafactor", "false", "true"),
+])
+def test_two_sharded_processes_train_what_one_trains(
+    new_run: MakeRun, optimizer: str, reshard: str, offload: str
+) -> None:
     """Two accumulated pairs on each process against four on one, weights kept from forward to backward or not.
 
     The sharded blocks are gathered a third time where their activations are computed anew.
@@ -68,7 +75,8 @@ def test_two_sharded_processes_train_what_one_trains(new_run: MakeRun, optimizer
     settings = {**SMPO, "optimizer": {**GENTLE["optimizer"], "name": optimizer}}
     one, two = new_run("one", **settings), new_run("two", **settings, gradient_checkpointing=reshard == "true")
     train(one)
-    assert on_processes(sharded(lambda: train(two), FSDP_RESHARD_AFTER_FORWARD=reshard)) == [0, 0]
+    asked_for = {"FSDP_RESHARD_AFTER_FORWARD": reshard, "FSDP_OFFLOAD_PARAMS": offload}
+    assert on_processes(sharded(lambda: train(two), **asked_for)) == [0, 0]
     assert_same_trajectory(two, one)
     for run in (one, two):
         assert len({line["nfe_no_grad"] for line in metrics_of(run)}) > 1  # inversions of other lengths
@@ -84,8 +92,39 @@ def test_the_reference_point_goes_over_all_sharded_processes(new_run: MakeRun) -
     assert max(line["reference_point"] for line in metrics_of(one)) > 1e-5
 
 
+def test_blocks_are_gathered_by_the_names_that_the_model_gives() -> None:
+    """A UNet's up blocks are named, too, and contain its residual and transformer blocks; SD3 names one class."""
+    network = unet()
+    expected = [module for module in network.modules() if isinstance(module, BasicTransformerBlock | ResnetBlock2D)]
+    assert blocks_of(network) == expected and len(expected) > 10
+    sd3 = SD3Transformer2DModel(
+        sample_size=8, patch_size=2, in_channels=4, num_layers=3, attention_head_dim=4, num_attention_heads=2,
+        joint_attention_dim=8, caption_projection_dim=8, pooled_projection_dim=8, out_channels=4, pos_embed_max_size=4,
+    )
+    assert blocks_of(sd3) == list(sd3.transformer_blocks)
+    assert blocks_of(torch.nn.Linear(1, 1)) == []
+
+
 @pytest.mark.slow
-def test_averages_samples_and_the_result_are_those_of_one_process(new_run: MakeRun) -> None:
+def test_one_process_may_offload(new_run: MakeRun) -> None:
+    """No launcher, averages, a reference that inverts; the run is resumed without FSDP2."""
+    settings = {**SMPO, "steps": 4, "ema_decay": 0.9, "reference_ema_decay": 0.5,
+                "optimizer": {**GENTLE["optimizer"], "fused": True},
+                "noising": {**SMPO["noising"], "network": "reference"}}
+    straight, offloaded = new_run("straight", **settings), new_run("offloaded", **settings)
+    train(straight)
+    for step in (2, 4):  # the second one resumes
+        stop = lambda metrics, step=step: die() if metrics["step"] == step else None  # noqa: E731
+        assert exit_code(sharded(lambda stop=stop: train(offloaded, report=stop), **OFFLOAD)) == -9
+    assert list(offloaded.checkpoints.glob("step-00000003/unet-00001-of-00001.safetensors"))  # FSDP2 wrote it
+    assert train(offloaded).resumed_from == 3
+    assert_same_trajectory(offloaded, straight)
+    assert_same_state(offloaded, straight, "ema", "reference", "optimizer")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("offload", ["false", "true"])
+def test_averages_samples_and_the_result_are_those_of_one_process(new_run: MakeRun, offload: str) -> None:
     """The moving average of the weights, a reference that moves and inverts, the grid, and the model folder."""
     settings = {
         **SMPO, "ema_decay": 0.9, "reference_ema_decay": 0.5, "noising": {**SMPO["noising"], "network": "reference"},
@@ -93,7 +132,7 @@ def test_averages_samples_and_the_result_are_those_of_one_process(new_run: MakeR
     }
     one, two = new_run("one", **settings), new_run("two", **settings)
     train(one)
-    assert on_processes(sharded(lambda: train(two))) == [0, 0]
+    assert on_processes(sharded(lambda: train(two), FSDP_OFFLOAD_PARAMS=offload)) == [0, 0]
     assert_same_trajectory(two, one)
     assert_same_state(two, one, "ema", "reference", "optimizer")
     rows = [load_file(checkpoints(two.checkpoints)[0] / f"ema-0000{n}-of-00002.safetensors") for n in (1, 2)]
@@ -199,10 +238,9 @@ def test_any_number_of_passes_in_one_gathering(random_sdxl: Path, tmp_path: Path
         accelerator = Accelerator(mixed_precision="bf16")
         plain, split = (UNet2DConditionModel.from_pretrained(random_sdxl, subfolder="unet") for _ in range(2))
         assert not torch.equal(passes(plain), passes(plain, 1024.0))
-        sharding = Sharding(reshard_after_forward=True, gathered_as=torch.bfloat16, whole_updates=False)
-        parallel = FSDP2(accelerator, sharding)
+        parallel = FSDP2(accelerator, FSDP2Options(param_dtype=torch.bfloat16))
         parallel.place_policy(split, OptimizerOptions(lr=1.0))
-        groups = 1 + sum(isinstance(part, GATHERED_TOGETHER) for part in split.modules())
+        groups = 1 + len(blocks_of(plain))
         mine = sum(parameter.to_local().numel() for parameter in split.parameters())
         assert mine < 0.6 * sum(parameter.numel() for parameter in plain.parameters())
         with torch.no_grad():
@@ -223,8 +261,8 @@ def test_any_number_of_passes_in_one_gathering(random_sdxl: Path, tmp_path: Path
         for parameter in split.parameters():
             parameter.grad /= 2  # the same gradient once more
         for ours, theirs in zip(split.parameters(), plain.parameters(), strict=True):
-            torch.testing.assert_close(whole(ours.grad), theirs.grad, atol=1e-3, rtol=2e-2)
-            again = laid_out(theirs.detach(), ours)
+            torch.testing.assert_close(full_tensor(ours.grad), theirs.grad, atol=1e-3, rtol=2e-2)
+            again = shard_tensor_like(theirs.detach(), ours)
             assert isinstance(again, DTensor) and torch.equal(again.to_local(), ours.to_local())
             assert again.to_local().untyped_storage().nbytes() <= again.to_local().nbytes
         (tmp_path / f"{accelerator.process_index}").touch()
@@ -259,7 +297,7 @@ def launcher(name: str, port: int) -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["ddp", "fsdp2"])
+@pytest.mark.parametrize("name", ["ddp", "fsdp2", "fsdp2-offload"])
 def test_accelerate_launches_the_shipped_configs(
     name: str, new_run: MakeRun, sd_artefacts: Path, random_sd: Path
 ) -> None:
@@ -268,44 +306,3 @@ def test_accelerate_launches_the_shipped_configs(
     train(one)
     assert in_shell(launcher(name, free_port()), sd_artefacts, two, random_sd, SMPO) == 0
     assert_same_trajectory(two, one)
-
-
-@pytest.mark.parametrize(("environment", "options", "message"), [
-    ({**FSDP2_ENV, "FSDP_VERSION": "1"}, {}, "fsdp_version must be 2, got 1; see launch/fsdp2.yaml"),
-    ({**FSDP2_ENV, "FSDP_OFFLOAD_PARAMS": "true"}, {}, "fsdp_offload_params is not supported; set it to false$"),
-    ({**FSDP2_ENV, "FSDP_CPU_RAM_EFFICIENT_LOADING": "True"}, {}, "fsdp_cpu_ram_efficient_loading is not supported"),
-    ({**FSDP2_ENV, "FSDP_ACTIVATION_CHECKPOINTING": "true"}, {},
-     "not supported; .*training.gradient_checkpointing=true"),
-    ({**FSDP2_ENV, "FSDP_RESHARD_AFTER_FORWARD": "FULL_SHARD"}, {}, "must be true or false, got full_shard"),
-    (FSDP2_ENV, {"mixed_precision": "fp16"}, "mixed_precision=fp16 is not supported by FSDP2 runs; set bf16 or no"),
-    (FSDP2_ENV, {"compile": True},
-     "training.compile=true was never tried in FSDP2 runs, which refuse it; leave it out"),
-    (FSDP2_ENV, {"channels_last": True},
-     "training.channels_last=true was never tried in FSDP2 runs"),
-    (FSDP2_ENV, {"optimizer": {"name": "adamw_8bit", "lr": 1.0}},
-     "optimizer.name=adamw_8bit was never tried in FSDP2"),
-])
-def test_what_training_does_not_do_is_refused_in_one_line(
-    monkeypatch: pytest.MonkeyPatch, environment: dict, options: dict, message: str
-) -> None:
-    for variable, value in {**environment, "WORLD_SIZE": "2", "RANK": "0"}.items():
-        monkeypatch.setenv(variable, value)
-    with pytest.raises(ConfigError, match=message) as error:
-        sharding_asked(TrainingOptions(**{"steps": 1, "batch_size": 2, "optimizer": {"lr": 1.0}, **options}))
-    assert "\n" not in str(error.value)
-
-
-def test_one_process_and_ddp_shard_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    options = TrainingOptions(steps=1, batch_size=2, optimizer={"lr": 1.0})
-    assert sharding_asked(options) is None
-    for variable, value in {**FSDP2_ENV, "WORLD_SIZE": "1", "RANK": "0"}.items():
-        monkeypatch.setenv(variable, value)
-    assert sharding_asked(options) is None
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    plain = Sharding(reshard_after_forward=True, gathered_as=None, whole_updates=False)
-    assert sharding_asked(options) == plain
-    half = options.model_copy(update={"mixed_precision": "bf16"})
-    assert sharding_asked(half) == replace(plain, gathered_as=torch.bfloat16)
-    assert sharding_asked(half, stored=True) == plain
-    monkeypatch.setenv("ACCELERATE_USE_FSDP", "false")
-    assert sharding_asked(options) is None

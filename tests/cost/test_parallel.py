@@ -1,4 +1,4 @@
-"""What each of several processes holds: by hand, by the names of a UNet's parts, and counted in real processes."""
+"""The memory of each of several processes: by hand, by the names of a UNet's parts, and counted in real processes."""
 
 import gc
 import json
@@ -18,20 +18,19 @@ from smpo.core.errors import ConfigError
 from smpo.cost.architecture import architecture_of, unet_inputs
 from smpo.cost.estimate import Counts, estimate
 from smpo.cost.memory import Memory, training_memory
-from smpo.cost.parallel import SPLITS, Spread
+from smpo.cost.parallel import SPLITS, Parallel
 from smpo.pipeline.config import load_recipe
 from smpo.training.options import TrainingOptions
 from smpo.training.run import Run
 from smpo.training.trainer import train
 from tests.tiny_pipelines import unet as tiny_unet
+from tests.training.parallel.processes import on_processes
+from tests.training.parallel.test_fsdp2 import FSDP2_ENV, OFFLOAD
 from tests.training.runs import make_run
-from tests.training.test_distributed import on_processes
-from tests.training.test_sharded import FSDP2
-from tests.training.test_zero import splitting_all
 
 COUNTS = Counts(10, 5, "")
-LAUNCHED = {"ddp": {}, "fsdp2": FSDP2, **{f"zero{stage}": splitting_all(stage) for stage in (2, 3)}}
-"""What a launcher puts into the environment, but that ZeRO-3 splits the smallest weights as well."""
+LAUNCHED = {"ddp": {}, "fsdp2": FSDP2_ENV, "fsdp2-offload": {**FSDP2_ENV, **OFFLOAD}}
+"""The variables that a launcher sets."""
 
 
 def options(**changes) -> TrainingOptions:
@@ -39,17 +38,14 @@ def options(**changes) -> TrainingOptions:
 
 
 def test_the_parts_of_two_tensors_by_hand() -> None:
-    """15 and 4 numbers over two processes: 3 of 5 rows and 2 of 4; 8 of 15 and 2 of 4; float32."""
+    """15 and 4 numbers over two processes: 3 of 5 rows and 2 of 4; float32."""
     tensors = [torch.zeros(5, 3), torch.zeros(4)]
-    found = {split: Spread(2, split).share(tensors) for split in SPLITS}
-    assert found == {"ddp": 76, "fsdp2": 4 * (9 + 2), "zero2": 4 * (8 + 2), "zero3": 4 * (8 + 2)}
-    weights = {split: Spread(2, split).weights(tensors) for split in SPLITS}
-    assert weights == {"ddp": 76, "fsdp2": 44, "zero2": 76, "zero3": 40}
-    exchanged = {split: Spread(2, split).exchanged(tensors) for split in SPLITS}
-    assert exchanged == {"ddp": 76, "fsdp2": 0, "zero2": 2 * 10**8, "zero3": 2 * 10**8}
-    updates = {split: Spread(2, split).update(tensors, fused=True) for split in SPLITS}
-    assert updates == {"ddp": 0, "fsdp2": 0, "zero2": 0, "zero3": 40}
-    assert Spread().share(tensors) == 76 and Spread().exchanged(tensors) == 0
+    assert {split: Parallel(2, split).share(tensors) for split in SPLITS} == {
+        "ddp": 76, "fsdp2": 44, "fsdp2-offload": 44
+    }
+    assert [Parallel(2, split).exchanged(tensors) for split in SPLITS] == [76, 0, 0]
+    assert Parallel().share(tensors) == 76 and Parallel().exchanged(tensors) == 0
+    assert Parallel(1, "fsdp2-offload").share(tensors) == 76
 
 
 @pytest.mark.parametrize(("precision", "size"), [("no", 4), ("bf16", 2)])
@@ -62,13 +58,15 @@ def test_what_fsdp2_gathers_at_a_time(precision: str, size: int) -> None:
         unit = "root" if cut is None else ".".join(parts[: cut + 2])
         counts[unit] = counts.get(unit, 0) + parameter.numel()
     root, largest = counts.pop("root"), max(counts.values())
-    parallel = Spread(2, "fsdp2")
+    parallel = Parallel(2, "fsdp2")
     gathered = parallel.gathered(unet, options(mixed_precision=precision))
     assert gathered == size * (root + 2 * largest + root + largest) + 4 * max(root, largest)
     total = root + sum(counts.values())
     assert parallel.inverting(unet, options(mixed_precision=precision)) == size * total
     assert parallel.inverting(unet, options(mixed_precision=precision, cached_inversion_epochs=1)) == 4 * total
-    assert Spread(2).gathered(unet, options()) == Spread(2, "zero2").inverting(unet, options()) == 0
+    assert Parallel(2).gathered(unet, options()) == Parallel(2).inverting(unet, options()) == 0
+    offloading = Parallel(1, "fsdp2-offload").gathered(unet, options(mixed_precision=precision))
+    assert offloading == gathered + 4 * max(root, largest)
 
 
 def test_sd15_on_eight_gpus() -> None:
@@ -79,7 +77,7 @@ def test_sd15_on_eight_gpus() -> None:
     for part in ("policy", "reference", "gradients"):
         assert getattr(split.memory, part) == pytest.approx(whole * 4 / 8, rel=1e-3)
     assert split.memory.optimizer == alone.memory.optimizer  # Adafactor's is whole everywhere
-    assert split.memory.inverting == 2 * whole and split.memory.buckets == split.memory.copied == 0
+    assert split.memory.inverting == 2 * whole and split.memory.buckets == split.memory.host == 0
     assert split.memory.kept < alone.memory.kept  # autocast has no weights to cast
     assert split.disk == alone.disk
     dpo = load_recipe("sd15-dpo", changes)
@@ -89,22 +87,37 @@ def test_sd15_on_eight_gpus() -> None:
     assert re.search(r"inverting network, whole, in place of activations +1\.60\n", text)
 
 
+def test_offloading_moves_what_lasts_into_host_memory() -> None:
+    """One GPU, SD1.5: 859,520,964 weights of policy, reference, gradients and two moments, float32."""
+    recipe = load_recipe("sd15-smpo", ["training.micro_batch_size=1", "training.optimizer.name=adamw"])
+    alone, split = (estimate(recipe, COUNTS, split=how).memory for how in ("ddp", "fsdp2-offload"))
+    assert split.host == 5 * 4 * 859_520_964 + split.update and split.update < alone.update / 10
+    assert split.peak == max(split.kept + split.temporary + split.gathered, split.inverting + split.temporary)
+    assert split.peak < alone.peak - split.host + split.inverting + split.gathered
+    text = as_text(estimate(recipe, COUNTS, split="fsdp2-offload"))
+    assert re.search(r"optimizer state \(host memory\) +6\.40\n", text) and "peak in host memory" in text
+
+
 def test_what_training_refuses_is_refused() -> None:
-    with pytest.raises(ConfigError, match="fsdp2 splits over several processes, got one; name them by --processes"):
-        Spread(1, "fsdp2")
+    with pytest.raises(ConfigError, match="over several processes, got one; set --processes, or use fsdp2-offload"):
+        Parallel(1, "fsdp2")
+    with pytest.raises(ConfigError, match="zero3 is not supported any more; use fsdp2, or fsdp2-offload"):
+        Parallel(2, "zero3")
     with pytest.raises(ConfigError, match=r"unknown way to split 'fsdp'; .*Did you mean 'fsdp2'"):
-        Spread(2, "fsdp")
-    for split, optimizer in (("fsdp2", "adamw_8bit"), ("zero2", "adafactor"), ("zero3", "adamw_8bit")):
-        with pytest.raises(ConfigError, match=f"{split} runs refuse training.optimizer.name={optimizer}; choose adamw"):
-            Spread(2, split).check(options(optimizer={"lr": 1.0, "name": optimizer}))
+        Parallel(2, "fsdp")
+    for split in ("fsdp2", "fsdp2-offload"):
+        with pytest.raises(ConfigError, match=f"{split} runs refuse training.optimizer.name=adamw_8bit; choose adamw"):
+            Parallel(2, split).check(options(optimizer={"lr": 1.0, "name": "adamw_8bit"}))
 
 
 def test_the_peak_is_of_one_of_three_moments() -> None:
     """By hand: 40 bytes stay; 5 + 1 + 3 as it trains, 7 + 1 as it inverts, 6 as it updates."""
-    lasting = {"policy": 10, "reference": 10, "average": 0, "gradients": 5, "buckets": 0, "optimizer": 10, "copied": 5}
+    lasting = {"policy": 10, "reference": 10, "average": 5, "gradients": 5, "buckets": 0, "optimizer": 10}
     assert Memory(**lasting, kept=5, temporary=1, update=6, gathered=3, inverting=7).peak == 40 + 9
     assert Memory(**lasting, kept=5, temporary=1, update=6, gathered=3, inverting=9).peak == 40 + 10
     assert Memory(**lasting, kept=5, temporary=1, update=16, gathered=3, inverting=9).peak == 40 + 16
+    offloaded = Memory(**lasting, kept=5, temporary=1, update=16, gathered=3, inverting=7, offloaded=True)
+    assert (offloaded.peak, offloaded.host) == (9, 40 + 16)
 
 
 def alive() -> int:
@@ -155,22 +168,19 @@ def whole(make) -> dict[str, int]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("split", LAUNCHED)
-def test_two_real_processes_hold_what_is_told(split: str, make, whole, random_sd) -> None:
+def test_two_real_processes_hold_the_estimated_bytes(split: str, make, whole, random_sd) -> None:
     """Against DDP, whose batches and caches are the same: to a hundredth of all weights."""
-    if split.startswith("zero"):
-        pytest.importorskip("deepspeed")
     architecture = architecture_of({"name": "sd", "source": str(random_sd)})
     base, memory = (training_memory(
         architecture.unet(), unet_inputs(architecture, 4, 32), make("told").options, has_reference=True,
-        parallel=Spread(2, how),
+        parallel=Parallel(2, how),
     ) for how in ("ddp", split))
     real = whole if split == "ddp" else counted(make(split), split)
-    in_update = memory.buckets + memory.copied if split == "zero3" else 0  # its buffer, and gradients to step by
-    difference = lasting(memory) + in_update - lasting(base)
+    difference = lasting(memory) - lasting(base)
     assert real["lasting"] - whole["lasting"] == pytest.approx(difference, abs=base.policy // 100)
     assert real["inverting"] == (memory.inverting or base.policy)
 
 
 def lasting(memory: Memory) -> int:
     """Bytes that tensors of Python take all the time."""
-    return memory.policy + memory.reference + memory.gradients + memory.optimizer + memory.copied
+    return memory.policy + memory.reference + memory.gradients + memory.optimizer

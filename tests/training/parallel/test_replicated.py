@@ -1,10 +1,8 @@
 """Two processes (gloo) do what one does; a run may change their number whenever it resumes."""
 
-import json
 import os
 import re
 import signal
-import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,43 +11,18 @@ from typing import Any
 
 import pytest
 import torch
-from accelerate.state import AcceleratorState, GradientState
 
 from smpo.core.errors import NonFiniteError
 from smpo.training.checkpoint import checkpoints, damage, load_checkpoint
 from smpo.training.run import Run
 from smpo.training.trainer import train
 from tests.ranks import free_port
-from tests.training.outcomes import QUICK, die, exit_code, metrics_of, outcome, start_child
+from tests.training.outcomes import die, exit_code, metrics_of, outcome
+from tests.training.parallel.processes import in_shell, on_processes
 from tests.training.test_non_finite import DamagedCache, row_at
 from tests.training.test_trajectories import GENTLE, KTO, assert_same_trajectory
 
 MakeRun = Callable[..., Run]
-ROOT = Path(__file__).parents[2]
-
-
-def on_processes(work: Callable[[], Any], *, timeout: float = 120, processes: int = 2) -> list[int]:
-    """The exit codes of two ranks, or as many as said, that do `work`."""
-    size = str(processes)
-    place = {"WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
-
-    def start(rank: int) -> Any:
-        def ranked() -> None:
-            os.environ.update(place, RANK=str(rank), LOCAL_RANK=str(rank), ACCELERATE_USE_CPU="true")
-            AcceleratorState._reset_state(reset_partial_state=True)
-            GradientState._reset_state()
-            work()
-
-        return start_child(ranked)
-
-    children = [start(rank) for rank in range(processes)]
-    for child in children:
-        child.join(timeout=timeout)
-    hanging = [child for child in children if child.is_alive()]
-    for child in hanging:
-        child.kill()
-    assert not hanging, "a process hangs"
-    return [child.exitcode for child in children]
 
 
 @pytest.mark.slow
@@ -157,14 +130,3 @@ def test_the_launcher_and_a_killed_process_of_its_own(
     assert in_shell([sys.executable, "-m"], sd_artefacts, shell, random_sd, settings) == 0
     assert_same_trajectory(shell, straight)
     assert outcome(shell)["metrics"][-1]["step"] == 3
-
-
-def in_shell(
-    launcher: list[str], artefacts: Path, run: Run, model: Path, settings: dict, kill_after: int | None = None
-) -> int:
-    """The exit code of `tests.training.worker` under `launcher`."""
-    task = json.dumps({"artefacts": str(artefacts), "folder": str(run.folder), "model": str(model),
-                       "settings": {**QUICK, **settings}, "kill_after": kill_after})
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}", "OMP_NUM_THREADS": "1"}
-    command = [*launcher, "tests.training.worker", task]
-    return subprocess.run(command, env=environment, cwd=ROOT, timeout=300, check=False).returncode
