@@ -76,7 +76,7 @@ def change_chart(comparison: Comparison, *, theme: Theme = LIGHT) -> Figure:
                   fontsize=FONT_PT - 1, color=theme.muted)
     _row_labels(ax, [_row_name(comparison, p) for p in rows], theme)
     if trained:
-        marks = (("training reward", theme.muted), ("independent", theme.page))
+        marks = (("training reward", theme.muted), ("other scorers", theme.page))
         _legend(ax, [_mark(label, face, theme) for label, face in marks], theme)
     heading(ax, f"Against {comparison.baseline}", theme)
     return figure

@@ -2,13 +2,13 @@
 const data = JSON.parse(document.getElementById("data").textContent);
 const field = id => document.getElementById(id);
 const list = field("rows"), end = field("end"), PAGE = 24;
-let shown = [], drawn = 0;
+let matching = [], built = 0;
 
 const element = (tag, name, text) => {
-  const made = document.createElement(tag);
-  if (name) made.className = name;
-  if (text !== undefined) made.textContent = text;
-  return made;
+  const node = document.createElement(tag);
+  if (name) node.className = name;
+  if (text !== undefined) node.textContent = text;
+  return node;
 };
 const gap = row => row.s[+field("model").value][+field("scorer").value] - row.s[+field("other").value][+field("scorer").value];
 const signed = value => (value > 0 ? "+" : value < 0 ? "\u2212" : "\u00b1") + Math.abs(value).toPrecision(3);
@@ -41,22 +41,22 @@ function article(index) {
 }
 
 function more() {
-  const next = shown.slice(drawn, drawn + PAGE);
-  drawn += next.length;
+  const next = matching.slice(built, built + PAGE);
+  built += next.length;
   list.append(...next.map(article));
 }
 
 function refresh() {
-  const category = field("category") ? field("category").value : "", wanted = field("search").value.toLowerCase();
-  shown = data.rows.map((_, i) => i).filter(i => (!category || data.rows[i].c === category) && data.rows[i].p.toLowerCase().includes(wanted));
+  const category = field("category") ? field("category").value : "", text = field("search").value.toLowerCase();
+  matching = data.rows.map((_, i) => i).filter(i => (!category || data.rows[i].c === category) && data.rows[i].p.toLowerCase().includes(text));
   const key = { gain: i => -gap(data.rows[i]), loss: i => gap(data.rows[i]), size: i => -Math.abs(gap(data.rows[i])) }[field("order").value];
-  if (key) shown.sort((a, b) => key(a) - key(b) || a - b);
-  const wins = shown.filter(i => gap(data.rows[i]) > 0).length, losses = shown.filter(i => gap(data.rows[i]) < 0).length;
-  field("count").textContent = `${shown.length.toLocaleString("en")} images: ${wins} won, ${losses} lost, ${shown.length - wins - losses} tied`;
+  if (key) matching.sort((a, b) => key(a) - key(b) || a - b);
+  const wins = matching.filter(i => gap(data.rows[i]) > 0).length, losses = matching.filter(i => gap(data.rows[i]) < 0).length;
+  field("count").textContent = `${matching.length.toLocaleString("en")} images: ${wins} won, ${losses} lost, ${matching.length - wins - losses} tied`;
   list.replaceChildren();
-  drawn = 0;
+  built = 0;
   more();
-  if (!shown.length) list.append(element("p", "caption", "No prompt fits; widen the category or the search."));
+  if (!matching.length) list.append(element("p", "caption", "No prompt matches; choose another category or search text."));
 }
 
 for (const control of ["scorer", "model", "other", "order", "category"]) if (field(control)) field(control).onchange = refresh;
