@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from smpo.data.layouts import Readings
+from smpo.data.layouts import LayoutFinder
 from smpo.data.row_images import ImageFiles
 from smpo.data.rows import raw_pair
 from smpo.data.values import Unreadable
@@ -117,8 +117,8 @@ def test_any_python_value(folder: Path):
     found = []
     for number, (field, name) in enumerate(CASES):
         values = row_with(field, VALUES[name], number)
-        reading = Readings().required(values, source="here")
-        pair = check_pair(raw_pair(number, values, reading, ImageFiles(folder), place="here"), ANY)
+        mapping = LayoutFinder().required(values, source="here")
+        pair = check_pair(raw_pair(number, values, mapping, ImageFiles(folder), place="here"), ANY)
         assert len(pair.detail) < 400 and pair.detail.isprintable() and pair.raw.row == number
         found.append(pair.reason or K)
     compare(CASES, found)

@@ -1,4 +1,4 @@
-"""The rows of text tables (.jsonl, .json, .csv, .tsv) and of parquet metadata, one by one, with their places."""
+"""The rows of text tables (.jsonl, .json, .csv, .tsv) and of parquet tables without images, each with its place."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -18,9 +18,9 @@ class Entry:
     """One row of a table.
 
     Attributes:
-        place: where it is, for people.
-        values: its columns; None where `problem` says why it has none.
-        problem: what is wrong with it.
+        place: file and line or row, for people.
+        values: column -> value; None if the row cannot be read.
+        problem: what is wrong with a row that cannot be read.
     """
 
     place: str
@@ -29,43 +29,43 @@ class Entry:
 
 
 def jsonl_entries(path: Path) -> Iterator[Entry]:
-    """A JSON object a line; blank lines are none."""
+    """The rows of a file with a JSON object per line; blank lines are skipped."""
     yield from _of_lines(path, read_text(path, strict=False))
 
 
 def json_entries(path: Path) -> Iterator[Entry]:
-    """A JSON list of objects. JSON lines are accepted as well: many a .json of a hub is that.
+    """The rows of a JSON list of objects, or of JSON lines: many .json files of the hub hold lines.
 
     Raises:
         DataError: it is neither.
     """
     text = read_text(path, strict=False)
     try:
-        found = parse_json(text)
+        rows = parse_json(text)
     except ValueError as error:
         lines = text_lines(text)
         if len(lines) > 1 and lines[0][1].lstrip().startswith("{") and lines[0][1].rstrip().endswith("}"):
             yield from _of_lines(path, text)
             return
         raise DataError(f"{path} is not valid JSON ({error}); correct it") from error
-    if not isinstance(found, list):
-        raise DataError(f"{path} holds {type(found).__name__}, expected a JSON list of objects, one a pair; correct it")
-    for number, values in enumerate(found, start=1):
+    if not isinstance(rows, list):
+        raise DataError(f"{path} holds {type(rows).__name__}, expected a JSON list of objects, one a pair; correct it")
+    for number, values in enumerate(rows, start=1):
         yield _entry(values, f"{path.name} entry {number}")
 
 
 def cell_entries(path: Path) -> Iterator[Entry]:
-    """A row of a .csv or .tsv table each; all values are text."""
+    """The rows of a .csv or .tsv table; all values are text."""
     for line, row, surplus in read_cells(path, strict=False):
         place = f"{path.name} line {line}"
         yield Entry(place, None, "more cells than columns; quote the prompt") if surplus else Entry(place, row)
 
 
 def parquet_entries(path: Path) -> Iterator[Entry]:
-    """A row of a parquet table of metadata each.
+    """The rows of a parquet table that names image files.
 
     Raises:
-        DataError: it holds images: all its rows would be in memory.
+        DataError: a column holds bytes: the images of all rows would be in memory at once.
     """
     with open_parquet(path) as file:
         if binary := [field.name for field in file.schema_arrow if _holds_bytes(field.type)]:
@@ -83,14 +83,14 @@ def _holds_bytes(kind: pa.DataType) -> bool:
 
 
 def cells_of(batch: pa.RecordBatch, index: int) -> dict[str, Any]:
-    """Row `index` of `batch`; a value that cannot be decoded is Unreadable."""
+    """Column -> value of row `index` of `batch`; a value that cannot be decoded is Unreadable."""
     return {name: _cell(batch.column(position), index) for position, name in enumerate(batch.schema.names)}
 
 
 def _cell(column: pa.Array, index: int) -> Any:
     try:
         return column[index].as_py()
-    except (ValueError, OverflowError, TypeError) as error:  # no UTF-8, no date of Python's calendar, a key twice
+    except (ValueError, OverflowError, TypeError) as error:  # not UTF-8, a date that Python cannot hold, a key twice
         return Unreadable(str(error).partition("\n")[0])
 
 
@@ -98,7 +98,7 @@ ENTRIES: dict[str, Callable[[Path], Iterator[Entry]]] = {
     ".jsonl": jsonl_entries, ".ndjson": jsonl_entries, ".json": json_entries, ".csv": cell_entries,
     ".tsv": cell_entries, ".parquet": parquet_entries,
 }
-"""Ending of a table's name -> what reads its rows."""
+"""Suffix of a table's file name -> function that reads its rows."""
 
 
 def _of_lines(path: Path, text: str) -> Iterator[Entry]:

@@ -1,4 +1,4 @@
-"""Format `folders`: pairs told by folders (`win/`, `lose/`) or by the ends of names (`cat_w.png`, `cat_l.png`)."""
+"""Format `folders`: two folders (`win/`, `lose/`) or the ends of file names (`cat_w.png`, `cat_l.png`) make pairs."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from smpo.data.entries import ENTRIES
 from smpo.data.files import fingerprint_files
 from smpo.data.image_text import prompt_in
 from smpo.data.images import content_uid
-from smpo.data.layouts import NAMES, Readings
+from smpo.data.layouts import NAMES, LayoutFinder
 from smpo.data.records import RawPair, SourceOptions, broken_row
 from smpo.data.text import read_text
 from smpo.data.values import RowProblem, as_text, shown
@@ -26,12 +26,12 @@ Images = dict[str, Path]
 
 @dataclass(frozen=True)
 class FolderPairs:
-    """Two sub-folders with equally named images, the preferred ones in the first, or one folder with names in pairs.
+    """Two sub-folders whose images have equal names, with the preferred images in the first; or one folder of both.
 
-    The sub-folders are those of `SIDES`, the ends of names those of `ENDS`; case does not matter. The prompt of
-    `win/a.png` is the text of `a.txt` or `a.caption` in `win` or in the folder itself, or else stands in one of
-    `PROMPT_FILES` there, as file_name and prompt (or caption, or text). Where there is none, it is what AUTOMATIC1111
-    or ComfyUI wrote into the images.
+    `SIDES` lists the names of the sub-folders, `ENDS` the ends of file names in one folder; case does not matter. The
+    prompt of `win/a.png` is the text of `a.txt` or `a.caption` in `win` or in the folder itself. Without these it is
+    read from one of `PROMPT_FILES` there, from columns file_name and prompt (or caption, or text), and without that
+    from the texts that AUTOMATIC1111 or ComfyUI write into images.
 
     Attributes:
         source: path of the folder.
@@ -45,50 +45,47 @@ class FolderPairs:
         self.options.refuse_split("folder")
         if self.options.columns:
             raise DataError("format folders has no columns to rename; leave data.columns out")
-        if self._place is None:
-            raise DataError(f"{self.source} has no two sub-folders of images ({_listed(SIDES, '/')}) and no images in "
-                            f"pairs by the ends of their names ({_listed(ENDS, '.png')})")
         if not self._names:
-            raise DataError(f"{self.source} holds no images in {_listed([self._place], '/')}; "
+            raise DataError(f"{self.source} holds no images in {_listed([self._sides], '/')}; "
                             f"accepted: {' '.join(IMAGE_SUFFIXES)}")
 
     has_labels = True
 
     @cached_property
-    def _place(self) -> tuple[str, str] | None:
-        """The names of the two sub-folders, or the two ends of names."""
-        return sides_of(Path(self.source)) or ends_of(Path(self.source))
+    def _sides(self) -> tuple[str, str]:
+        """The names of the two sub-folders, or the two ends of file names."""
+        sides = sides_of(Path(self.source)) or ends_of(Path(self.source))
+        if sides is None:
+            raise DataError(f"{self.source} has no two sub-folders of images ({_listed(SIDES, '/')}) and no images in "
+                            f"pairs by the ends of their names ({_listed(ENDS, '.png')})")
+        return sides
 
     @cached_property
-    def _folders(self) -> tuple[Path, Path] | None:
-        """The two sub-folders, where the pairs are told by them."""
-        found = sides_of(Path(self.source))
-        return (Path(self.source) / found[0], Path(self.source) / found[1]) if found else None
+    def _folders(self) -> list[Path]:
+        """The two sub-folders; none if the ends of names make the pairs."""
+        return [Path(self.source) / side for side in sides_of(Path(self.source)) or ()]
 
     @cached_property
-    def _files(self) -> tuple[Images, Images]:
-        """Name of the pair -> image, for the preferred and for the others."""
+    def _files(self) -> list[Images]:
+        """Name of the pair -> image, of the preferred images and of the others."""
+        ends = self._sides
         if self._folders:
-            winners, losers = (images_by_stem(folder) for folder in self._folders)
-            return winners, losers
-        assert self._place is not None
+            return [images_by_stem(folder) for folder in self._folders]
         stems = images_by_stem(Path(self.source))
-        winners, losers = ({stem[:-len(end)]: path for stem, path in stems.items() if stem.casefold().endswith(end)}
-                           for end in self._place)
-        return winners, losers
+        return [{stem[:-len(end)]: path for stem, path in stems.items() if stem.casefold().endswith(end)}
+                for end in ends]
 
     @cached_property
     def _names(self) -> list[str]:
-        winners, losers = self._files
-        return sorted({*winners, *losers})
+        return sorted({name for by_name in self._files for name in by_name})
 
     @property
     def _prompt_folders(self) -> list[Path]:
-        return [Path(self.source), *([self._folders[0]] if self._folders else [])]
+        return [Path(self.source), *self._folders[:1]]
 
     @cached_property
     def _prompts(self) -> dict[str, str]:
-        """File name without its ending -> prompt, from the prompt files."""
+        """File name without suffix -> prompt, from the prompt files."""
         prompts: dict[str, str] = {}
         for file in self._prompt_files():
             prompts |= _read_prompts(file)
@@ -101,11 +98,9 @@ class FolderPairs:
         return len(self._names)
 
     def describe(self) -> str:
-        """What tells the sides, and which names of prompt files were found."""
-        assert self._place is not None
-        text = _listed([self._place], "/") if self._folders else f"names that end in {_listed([self._place], '')}"
-        found = [file.name for file in self._prompt_files()]
-        return f"{text}; prompts beside the images{''.join(f', in {name}' for name in found)}"
+        """The folders or ends of names that make the pairs, and the prompt files, for people."""
+        text = _listed([self._sides], "/") if self._folders else f"names that end in {_listed([self._sides], '')}"
+        return f"{text}; prompts beside the images{''.join(f', in {file.name}' for file in self._prompt_files())}"
 
     def fingerprint(self) -> str:
         """Digest of the names and contents of prompt files and images."""
@@ -117,14 +112,13 @@ class FolderPairs:
         return fingerprint_files([*texts, *images], root=root)
 
     def read(self, rows: Sequence[int]) -> Iterator[RawPair]:
-        """The pairs at the ascending positions `rows`, in the order of their names."""
+        """The pairs at the ascending positions `rows`; pairs are ordered by name."""
         return (self._raw_pair(row) for row in rows)
 
     def _raw_pair(self, row: int) -> RawPair:
         name = self._names[row]
-        assert self._place is not None
         joined = "{}/{}" if self._folders else "{1}{0}"
-        places = [joined.format(side, name) for side in self._place]
+        places = [joined.format(side, name) for side in self._sides]
         try:
             for place, by_name in zip(places, self._files, strict=True):
                 if name not in by_name:
@@ -141,9 +135,9 @@ class FolderPairs:
                        place=places[0], caption_from_image=embedded)
 
     def _prompt(self, name: str) -> str:
-        assert self._place is not None
-        stems = [name] if self._folders else [name, *(path.stem for by_name in self._files
-                                                      if (path := by_name.get(name)))]
+        stems = [name]
+        if not self._folders:
+            stems += [by_name[name].stem for by_name in self._files if name in by_name]
         for folder in reversed(self._prompt_folders):
             for file in (folder / f"{stem}{suffix}" for stem in stems for suffix in CAPTION_SUFFIXES):
                 if file.is_file():
@@ -155,28 +149,28 @@ class FolderPairs:
 
 
 def sides_of(folder: Path) -> tuple[str, str] | None:
-    """The names, as they are spelt there, of two sub-folders that hold the sides of pairs."""
-    found = {path.name.casefold(): path.name for path in sorted(folder.iterdir()) if path.is_dir()}
-    return next(((found[first], found[second]) for first, second in SIDES if {first, second} <= set(found)), None)
+    """The names of two sub-folders of `folder` that make pairs, in the case that they have; None without such."""
+    names = {path.name.casefold(): path.name for path in sorted(folder.iterdir()) if path.is_dir()}
+    return next(((names[first], names[second]) for first, second in SIDES if {first, second} <= set(names)), None)
 
 
 def ends_of(folder: Path) -> tuple[str, str] | None:
-    """Two ends of names with which some image of `folder` has both sides."""
+    """The two ends of file names that make pairs in `folder`: those with which at least one pair is complete."""
     stems = {path.stem.casefold() for path in folder.iterdir() if is_image(path)}
     return next(((first, second) for first, second in ENDS if any(
         stem.endswith(first) and f"{stem[:-len(first)]}{second}" in stems for stem in stems)), None)
 
 
 def is_image(path: Path) -> bool:
-    """Whether a name is that of an image; hidden files, such as macOS's ._a.png, are none."""
+    """Whether `path` has the name of an image; hidden files, such as macOS's ._a.png, do not count."""
     return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
 
 
 def images_by_stem(folder: Path) -> Images:
-    """Name without its ending -> image of `folder`.
+    """File name without suffix -> image of `folder`.
 
     Raises:
-        DataError: two images differ in their ending alone.
+        DataError: two names differ only in the suffix.
     """
     images: Images = {}
     for path in sorted(filter(is_image, folder.iterdir())):
@@ -200,20 +194,20 @@ def _read(path: Path) -> bytes:
 
 
 def _embedded(image_0: bytes, image_1: bytes) -> tuple[str, bool]:
-    """(the prompt that was written into the images, True), or ("", False)."""
-    found = [prompt for data in (image_0, image_1) if (prompt := prompt_in(data))]
-    if len(set(found)) > 1:
-        raise RowProblem("malformed_row", f"the images were made with two prompts: {shown(found[0])} and "
-                         f"{shown(found[1])}; write the pair's into a .txt file")
-    return (as_text(found[0], name="the image's prompt"), True) if found else ("", False)
+    """(the prompt in the images' own texts, True), or ("", False) if there is none."""
+    prompts = [prompt for data in (image_0, image_1) if (prompt := prompt_in(data))]
+    if len(set(prompts)) > 1:
+        raise RowProblem("malformed_row", f"the images were made with two prompts: {shown(prompts[0])} and "
+                         f"{shown(prompts[1])}; write the pair's into a .txt file")
+    return (as_text(prompts[0], name="the image's prompt"), True) if prompts else ("", False)
 
 
 def _read_prompts(file: Path) -> dict[str, str]:
-    """File name without its ending -> prompt, of a table of prompts."""
+    """File name without suffix -> prompt, of a table of prompts."""
     prompts = {}
     entries = list(ENTRIES[file.suffix](file))
-    if entries and all(entry.values and Readings().of(entry.values) for entry in entries):
-        return {}  # a table of pairs, of datasets' imagefolder
+    if entries and all(entry.values and LayoutFinder().of(entry.values) for entry in entries):
+        return {}  # a table of pairs, as datasets' imagefolder has it
     for entry in entries:
         values = entry.values or {}
         name = values.get("file_name")

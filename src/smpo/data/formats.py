@@ -1,4 +1,4 @@
-"""Which formats a pair set may have, and how the format of a path is recognised."""
+"""The formats of pair sets, and how the format of a path is recognised."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -9,7 +9,7 @@ from smpo.core.errors import DataError
 from smpo.data import FORMATS, TABLES
 from smpo.data.entries import ENTRIES
 from smpo.data.folders import ends_of, sides_of
-from smpo.data.layouts import Readings
+from smpo.data.layouts import LayoutFinder
 from smpo.data.parquet_files import files_below, open_parquet
 from smpo.data.rankings import ranks_images
 from smpo.data.records import PairSource, SourceOptions
@@ -21,10 +21,10 @@ ACCEPTED = ("a .parquet file or a folder of them (parquet), a folder from datase
 
 
 def detect_format(source: str) -> tuple[str, str]:
-    """The format of `source` and what it was recognised by.
+    """The format of `source`, and by what it was recognised.
 
     Raises:
-        DataError: nothing matches; the message lists what is accepted.
+        DataError: no format fits; the message lists all.
     """
     path = Path(os.path.expanduser(source))
     if os.path.isdir(path):  # unlike pathlib's, it takes any text
@@ -64,18 +64,18 @@ def _detect_folder(path: Path) -> tuple[str, str]:
 def _names_pairs(table: Path) -> bool:
     """Whether the first row of a table names both images of a pair."""
     values = next((entry.values for entry in ENTRIES[table.suffix](table) if entry.values), {})
-    return Readings().of(values) is not None
+    return LayoutFinder().of(values) is not None
 
 
 def _is_metadata(file: Path) -> bool:
-    """Whether a parquet file ranks images that lie elsewhere."""
+    """Whether a parquet file ranks images that are files of their own."""
     with open_parquet(file) as parquet:
         return ranks_images(parquet.schema_arrow.names)
 
 
 def open_source(source: str, *, format: str, split: str | None = None, columns: Mapping[str, str] | None = None,
                 image_root: str | None = None) -> PairSource:
-    """The reader of `source` in `format`; no image is read yet. See `SourceOptions`.
+    """The reader of `source` in `format`; no image is read yet. The arguments are those of `SourceOptions`.
 
     Raises:
         ConfigError: unknown format.
@@ -90,7 +90,7 @@ def open_source(source: str, *, format: str, split: str | None = None, columns: 
 
 
 def is_hub_id(source: str) -> bool:
-    """Whether `source` reads like owner/name and is no path."""
+    """Whether `source` has the form owner/name and is no path."""
     if not os.path.lexists(source) and max(map(len, source.split("/"))) > 96:  # the hub's limit
         return False
     path = Path(source)
@@ -105,7 +105,7 @@ def is_saved_dataset(folder: Path) -> bool:
 
 @contextmanager
 def datasets_needed() -> Iterator[None]:
-    """Turns the lack of the optional package datasets into a DataError that says how to install it."""
+    """Inside, a missing package datasets, which is optional, raises a DataError that says how to install it."""
     try:
         yield
     except ModuleNotFoundError as error:

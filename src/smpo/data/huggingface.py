@@ -1,4 +1,4 @@
-"""Format `hf`: a Hugging Face dataset of any layout, from a saved folder or from the hub."""
+"""Format `hf`: a Hugging Face dataset of any layout, from a folder or from the hub."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ import datasets
 from smpo.core.errors import DataError
 from smpo.data.entries import cells_of
 from smpo.data.files import fingerprint_files
-from smpo.data.layouts import Reading, Readings
+from smpo.data.layouts import ColumnMap, LayoutFinder
 from smpo.data.parquet import BATCH_ROWS
 from smpo.data.records import RawPair, SourceOptions
 from smpo.data.rows import raw_pair
@@ -29,26 +29,26 @@ class HuggingFacePairs:
     options: SourceOptions
 
     def __post_init__(self) -> None:
-        _ = self._dataset  # a source that cannot be read is refused here
+        _ = self._dataset  # raises if the source cannot be read
 
     @cached_property
     def _whole(self) -> datasets.Dataset:
         return open_dataset(self.source, self.options.split)
 
     @cached_property
-    def _readings(self) -> Readings:
-        return Readings(self.options.columns)
+    def _layouts(self) -> LayoutFinder:
+        return LayoutFinder(self.options.columns)
 
     @cached_property
-    def _reading(self) -> Reading:
-        return self._readings.required(self._whole.column_names, source=self.source)
+    def _mapping(self) -> ColumnMap:
+        return self._layouts.required(self._whole.column_names, source=self.source)
 
     @cached_property
     def _dataset(self) -> datasets.Dataset:
         """The needed columns, memory-mapped; images stay encoded."""
-        loaded = self._whole.select_columns(list(self._reading.columns.values()))
+        loaded = self._whole.select_columns(list(self._mapping.columns.values()))
         for side in ("image_0", "image_1"):
-            name = self._reading.columns[side]
+            name = self._mapping.columns[side]
             if isinstance(loaded.features.get(name), datasets.Image):
                 loaded = loaded.cast_column(name, datasets.Image(decode=False))
         return loaded
@@ -56,14 +56,14 @@ class HuggingFacePairs:
     @property
     def has_labels(self) -> bool:
         """Whether there are columns of labels or votes."""
-        return self._reading.has_labels
+        return self._mapping.has_labels
 
     def __len__(self) -> int:
         return len(self._dataset)
 
     def describe(self) -> str:
         """The layout of the columns."""
-        return self._readings.describe()
+        return self._layouts.describe()
 
     def fingerprint(self) -> str:
         """Digest of the names and contents of the arrow files."""
@@ -74,20 +74,20 @@ class HuggingFacePairs:
         """The pairs at the ascending positions `rows`; the rows before the first are not touched."""
         if not rows:
             return
-        wanted = rows if isinstance(rows, range) else frozenset(rows)
+        chosen = rows if isinstance(rows, range) else frozenset(rows)
         positions = range(rows[0], rows[-1] + 1)
         table = self._dataset.select(positions).with_format("arrow")
         images = self.options.images(Path(self.source))
         for start in range(0, len(positions), BATCH_ROWS):
             batch = table[start:start + BATCH_ROWS].combine_chunks().to_batches()[0]
             for index, row in enumerate(positions[start:start + BATCH_ROWS]):
-                if row in wanted:
+                if row in chosen:
                     place = f"row {row + 1} of the dataset"
-                    yield raw_pair(row, cells_of(batch, index), self._reading, images, place=place)
+                    yield raw_pair(row, cells_of(batch, index), self._mapping, images, place=place)
 
 
 def open_dataset(source: str, split: str | None) -> datasets.Dataset:
-    """A dataset saved in the folder `source`, or the hub's of that id; memory-mapped.
+    """The dataset in the folder `source`, or with that id on the hub; memory-mapped.
 
     Raises:
         DataError: there is none, or it has several splits and `split` names none of them.
@@ -100,7 +100,7 @@ def _load(source: str, split: str | None) -> datasets.Dataset | datasets.Dataset
         if Path(source).is_dir():
             return datasets.load_from_disk(source)
         return datasets.load_dataset(source, split=split)
-    except (OSError, ValueError, KeyError, TypeError) as error:  # not found, unreachable, no such split; damaged JSON
+    except (OSError, ValueError, KeyError, TypeError) as error:  # not there, unreachable, no such split, damaged JSON
         reason = str(error).partition("\n")[0]
         raise DataError(f"'{source}' is neither a saved dataset nor one the hub delivers ({reason}); "
                         "correct the path, id or split") from error
@@ -112,6 +112,6 @@ def _choose_split(loaded: datasets.Dataset | datasets.DatasetDict, split: str | 
     if split is None and len(loaded) == 1:
         return next(iter(loaded.values()))
     if split not in loaded:
-        wanted = "choose one with split" if split is None else f"there is no split '{split}'"
-        raise DataError(f"{source} holds the splits {', '.join(loaded)}; {wanted}")
+        advice = "choose one with split" if split is None else f"there is no split '{split}'"
+        raise DataError(f"{source} holds the splits {', '.join(loaded)}; {advice}")
     return loaded[split]

@@ -1,7 +1,8 @@
-"""Text in PNG files: set aside before decoding, for a workflow may be megabytes long, and searched for a prompt.
+"""Texts in PNG files: removed before decoding, because a workflow may be megabytes long, and searched for a prompt.
 
-AUTOMATIC1111 and Forge write `parameters`: the prompt, then lines "Negative prompt: ..." and "Steps: ...". ComfyUI
-writes `prompt`: its graph as JSON, {node id: {"class_type": ..., "inputs": {name: value, or [node id, output]}}}.
+AUTOMATIC1111 and Forge write the text `parameters`: the prompt, then lines "Negative prompt: ..." and "Steps: ...".
+ComfyUI writes the text `prompt`: its graph as JSON, {node id: {"class_type": ..., "inputs": {name: value, or [node id,
+output]}}}.
 """
 
 import json
@@ -13,16 +14,16 @@ from typing import Any
 
 PNG_MARK = b"\x89PNG\r\n\x1a\n"
 TEXT_CHUNKS = (b"tEXt", b"zTXt", b"iTXt")
-NEEDED = (b"XML:com.adobe.xmp\0", b"Raw profile type exif\0", b"exif\0")  # texts that may hold the orientation
-MAX_TEXT_BYTES = 16 << 20  # of one text after decompression; larger ones are not searched
+NEEDED = (b"XML:com.adobe.xmp\0", b"Raw profile type exif\0", b"exif\0")  # texts that may hold the image's orientation
+MAX_TEXT_BYTES = 16 << 20  # of one text after decompression; larger texts are not searched
 END_OF_PROMPT = re.compile(r"^(Negative prompt:|Steps: \d)", re.MULTILINE)
-MAX_NODES = 50  # between a sampler and the text that it is given
+MAX_NODES = 50  # between a sampler and its text
 
 
 def without_text(data: bytes) -> bytes:
-    """`data` without the texts of a PNG that say nothing about its pixels; other files as they are.
+    """A PNG without the texts that say nothing about its pixels; the bytes of another file unchanged.
 
-    Pillow refuses a PNG with a compressed text of more than 1 MB, or texts of 64 MB.
+    Pillow refuses a PNG with a compressed text above 1 MB, or with texts above 64 MB together.
     """
     drop = [(start, stop) for kind, start, stop in _chunks(data)
             if kind in TEXT_CHUNKS and not data.startswith(NEEDED, start + 8)]
@@ -34,7 +35,7 @@ def without_text(data: bytes) -> bytes:
 
 
 def prompt_in(data: bytes) -> str | None:
-    """The prompt that AUTOMATIC1111 or ComfyUI wrote into the PNG `data`; None where there are none or several."""
+    """The prompt that AUTOMATIC1111 or ComfyUI wrote into the PNG `data`; None if there is none, or several."""
     texts = _texts(data)
     if "parameters" in texts:
         prompt = END_OF_PROMPT.split(texts["parameters"], maxsplit=1)[0].strip()
@@ -61,17 +62,17 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
 
 
 def _texts(data: bytes) -> dict[str, str]:
-    """Keyword -> text of a PNG; what cannot be decoded is left out."""
-    found = {}
+    """Keyword -> text of a PNG, without the texts that cannot be decoded."""
+    texts = {}
     for kind, start, stop in _chunks(data):
         if kind not in TEXT_CHUNKS:
             continue
         keyword, _, rest = data[start + 8:stop - 4].partition(b"\0")
         try:
-            found[keyword.decode("latin-1")] = _text_of(kind, rest)
-        except (ValueError, zlib.error):  # no UTF-8, too long, damaged
+            texts[keyword.decode("latin-1")] = _text_of(kind, rest)
+        except (ValueError, zlib.error):  # not UTF-8, too long, damaged
             continue
-    return found
+    return texts
 
 
 def _text_of(kind: bytes, rest: bytes) -> str:
@@ -86,14 +87,14 @@ def _text_of(kind: bytes, rest: bytes) -> str:
 
 def _inflate(data: bytes) -> bytes:
     inflater = zlib.decompressobj()
-    found = inflater.decompress(data, MAX_TEXT_BYTES)
+    text = inflater.decompress(data, MAX_TEXT_BYTES)
     if inflater.unconsumed_tail:
         raise ValueError("text is too long")
-    return found
+    return text
 
 
 def _prompt_of_graph(graph: dict[str, Any]) -> str | None:
-    """The one text that all samplers of a ComfyUI graph have as `positive`."""
+    """The input `positive` of the samplers of a ComfyUI graph as text; None unless all have the same."""
     links = [inputs["positive"] for inputs in map(_inputs, graph.values()) if "positive" in inputs]
     texts = {text for link in links for text in [_follow(graph, link)] if text}
     return texts.pop() if len(texts) == 1 else None
@@ -105,7 +106,7 @@ def _inputs(node: Any) -> dict[str, Any]:
 
 
 def _follow(graph: dict[str, Any], value: Any) -> str | None:
-    """The text at the end of a chain of links [node id, output]; a node hands on its text or its only conditioning."""
+    """The text at the end of a chain of links [node id, output]; each node passes on its text or its conditioning."""
     for _ in range(MAX_NODES):
         if isinstance(value, str):
             return value.strip() or None

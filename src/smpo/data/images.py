@@ -1,4 +1,4 @@
-"""From encoded bytes to an RGB image, with every defect named."""
+"""Decodes images to RGB, and names the defect of an image that cannot be used."""
 
 import hashlib
 import io
@@ -10,12 +10,12 @@ from PIL import Image, ImageOps
 from smpo.core.errors import DataError
 from smpo.data.image_text import without_text
 
-MAX_PIXELS = 89_478_485  # pillow's own limit against decompression bombs (256 MiB of RGB), here an error, not a warning
-KINDS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")  # pillow knows 40 more, one of which runs Ghostscript
+MAX_PIXELS = 89_478_485  # pillow's limit against decompression bombs (256 MiB of RGB), where it only warns
+KINDS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")  # pillow has 40 more; one of them runs Ghostscript
 
 
 class ImageError(DataError):
-    """An image that cannot be used; `reason` is the code under which its pair is dropped."""
+    """An image that cannot be used; `reason` is the code with which its pair is dropped."""
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
@@ -28,10 +28,10 @@ def content_uid(data: bytes) -> str:
 
 
 def decode_image(data: bytes) -> Image.Image:
-    """The image of `data`, as `upright_rgb` gives it. Animations give their first frame.
+    """The image in the encoded bytes `data`, converted by `upright_rgb`; of an animation the first frame.
 
     Raises:
-        ImageError: the bytes are no image, are truncated, or have more than MAX_PIXELS pixels.
+        ImageError: the bytes are no image or are truncated, or the image has more than MAX_PIXELS pixels.
     """
     return upright_rgb(_open(data))
 
@@ -39,11 +39,11 @@ def decode_image(data: bytes) -> Image.Image:
 def upright_rgb(image: Image.Image) -> Image.Image:
     """The image in mode RGB, upright.
 
-    The EXIF orientation is applied. Transparent pixels are composited on white. Palette, grey, CMYK and 16-bit
-    images are converted; 16-bit grey is divided by 257, so that 65535 becomes 255.
+    The EXIF orientation is applied and transparent pixels are put on white. Palette, grey, CMYK and 16-bit images are
+    converted; 16-bit grey is divided by 257, so that 65535 becomes 255.
 
     Raises:
-        ImageError: its file is truncated, it has float pixels, or more than MAX_PIXELS pixels.
+        ImageError: the file is truncated, or the image has float pixels or more than MAX_PIXELS pixels.
     """
     width, height = image.size
     if width * height > MAX_PIXELS:
@@ -53,13 +53,13 @@ def upright_rgb(image: Image.Image) -> Image.Image:
         return _to_rgb(ImageOps.exif_transpose(image))
     except ImageError:
         raise
-    except Exception as error:  # pillow's decoders raise almost anything on damaged input
+    except Exception as error:  # pillow's decoders raise many kinds of errors for damaged files
         raise ImageError("truncated_image", f"image is truncated or damaged ({error}); replace the file") from error
 
 
 @cache
 def known_kinds() -> tuple[str, ...]:
-    """Of `KINDS`, those that this pillow can read: AVIF needs a recent one."""
+    """The KINDS that the installed pillow can read; AVIF needs a recent pillow."""
     Image.init()
     return tuple(kind for kind in KINDS if kind in Image.OPEN)
 
@@ -72,7 +72,7 @@ def _open(data: bytes) -> Image.Image:
     except Image.UnidentifiedImageError as error:
         kind = f"{len(data)} bytes that start with {data[:8].hex()}" if data else "0 bytes"
         raise ImageError("undecodable_image", f"no {', '.join(known_kinds())} image ({kind}); replace it") from error
-    except Exception as error:  # a header cut short fails inside a format's own parser
+    except Exception as error:  # for a truncated header, the parser of the format raises its own errors
         raise ImageError("truncated_image", f"image is truncated or damaged ({error}); replace the file") from error
 
 

@@ -1,4 +1,4 @@
-"""The layouts of pairs in tables: which columns hold the prompt, the two images, and what people said about them."""
+"""The layouts of pairs in tables: which columns hold the prompt, the two images, and people's choices."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ NAMES = {
     **{name: (name,) for name in (*LABELS, "has_label")},
     "pair_id": ("pair_id", "ranking_id"),
 }
-"""Canonical field -> the columns that may hold it, the first found wins."""
+"""Field of a pair -> the columns that may hold it; the first that a table has is read."""
 
 FILE_ENDS = ("", "_file_name", "_path", "_file")  # datasets' imagefolder names its columns of files *_file_name
 SHOWN_COLUMNS = 8
@@ -28,10 +28,10 @@ class Layout:
     """How a table holds pairs.
 
     Attributes:
-        name: what a reader of the report knows it by.
+        name: its name in reports.
         sides: columns of image 0 and image 1.
-        first_wins: the first of them is the preferred image; otherwise label columns say so.
-        names: further or other columns of canonical fields, as in NAMES; an empty tuple for a field that it has not.
+        first_wins: image 0 is the preferred image; otherwise columns of labels name it.
+        names: columns of fields that differ from NAMES; an empty tuple for a field that the layout does not have.
     """
 
     name: str
@@ -41,22 +41,22 @@ class Layout:
 
     @property
     def columns(self) -> str:
-        """Its columns, for a message."""
+        """The columns of prompt and images, for a message."""
         return ", ".join((self.columns_of("prompt")[0], *self.sides))
 
     def columns_of(self, name: str) -> tuple[str, ...]:
-        """The columns that may hold the canonical field `name`."""
+        """The columns that may hold the field `name`."""
         if name in ("image_0", "image_1"):
             return tuple(self.sides[int(name[-1])] + end for end in FILE_ENDS)
         return self.names[name] if name in self.names else NAMES[name]
 
 
-# In the words of Rapidata's images, 1 and 2, a label "1" would be ambiguous: only votes are read.
+# Rapidata numbers images 1 and 2, so a label "1" would be ambiguous: only votes are read.
 RAPIDATA = {"label_0": (), "label_1": (), "preferred": (), "vote_share_0": (),
             "votes_0": ("votes_image1", "weighted_results_image1_preference", "weighted_results_image1"),
             "votes_1": ("votes_image2", "weighted_results_image2_preference", "weighted_results_image2")}
 
-# Sources of the schemas: docs/data.md, "Layouts". The first layout whose columns are all there is the table's.
+# Sources: docs/data.md, "Layouts". A table has the first layout of which it has a prompt and both images.
 LAYOUTS = (
     Layout("Pick-a-Pic", ("jpg_0", "jpg_1"), names={"prompt": ("caption", *NAMES["prompt"])}),
     Layout("TRL", ("chosen", "rejected"), first_wins=True),
@@ -78,12 +78,12 @@ LAYOUTS = (
 
 
 @dataclass(frozen=True)
-class Reading:
-    """A layout as a table has it.
+class ColumnMap:
+    """Which of a table's columns are read as which fields.
 
     Attributes:
-        layout: the layout.
-        columns: canonical field -> the table's own column, for the fields that it has.
+        layout: the layout of the table.
+        columns: field -> column, for the fields that the table has.
         ignored: the table's other columns.
     """
 
@@ -93,16 +93,16 @@ class Reading:
 
     @property
     def has_labels(self) -> bool:
-        """Whether it holds what people prefer, as a column or by the names of the images' columns."""
+        """Whether the table names the preferred images, in columns of labels or votes or by the images' columns."""
         votes = {"votes_0", "votes_1"} <= set(self.columns)
         return self.layout.first_wins or votes or bool({"label_0", "preferred", "vote_share_0"} & set(self.columns))
 
     def pick(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """The canonical fields of a row."""
+        """Field -> value of a row."""
         return {name: values.get(column) for name, column in self.columns.items()}
 
     def describe(self) -> str:
-        """What was understood, for a terminal."""
+        """Layout, columns read and columns ignored, for people."""
         text = f"{self.layout.name}: {', '.join(self.columns.values())}"
         if not self.ignored:
             return text
@@ -111,59 +111,58 @@ class Reading:
         return f"{text}; {count} ({', '.join(self.ignored[:SHOWN_COLUMNS])}{more})"
 
 
-class Readings:
-    """Finds the reading of a table from its columns, and remembers which were used.
+class LayoutFinder:
+    """Finds the layout of tables from their columns, and keeps the results.
 
     Args:
-        renamed: canonical name (or chosen, rejected) -> the table's own, which goes before any other.
+        renamed: `data.columns`: field (or chosen, rejected) -> the table's column, which goes before any other.
     """
 
     def __init__(self, renamed: Mapping[str, str] | None = None) -> None:
         self._renamed = dict(renamed or {})
-        self._found: dict[frozenset[str], Reading | None] = {}
+        self._results: dict[frozenset[str], ColumnMap | None] = {}
 
-    def of(self, columns: Iterable[str]) -> Reading | None:
-        """The reading of a table with `columns`, or None where no layout fits."""
+    def of(self, columns: Iterable[str]) -> ColumnMap | None:
+        """The column map of a table with `columns`, or None if no layout fits."""
         columns = list(columns)
         key = frozenset(columns)
-        if key not in self._found:
-            self._found[key] = self._match(columns)
-        return self._found[key]
+        if key not in self._results:
+            self._results[key] = self._match(columns)
+        return self._results[key]
 
     @property
-    def used(self) -> list[Reading]:
-        """The readings found so far."""
-        return [reading for reading in self._found.values() if reading is not None]
+    def used(self) -> list[ColumnMap]:
+        """The column maps of all tables seen."""
+        return [mapping for mapping in self._results.values() if mapping is not None]
 
     def describe(self) -> str:
-        """What was understood of the tables seen."""
-        return " and ".join(dict.fromkeys(reading.describe() for reading in self.used))
+        """The layouts of all tables seen, for people."""
+        return " and ".join(dict.fromkeys(mapping.describe() for mapping in self.used))
 
-    def _match(self, columns: list[str]) -> Reading | None:
+    def _match(self, columns: list[str]) -> ColumnMap | None:
         own = {column: column for column in columns if column not in self._renamed.values()}
         own |= {name: column for name, column in self._renamed.items() if column in columns}
         for layout in LAYOUTS:
-            found = {name: own[column] for name in (*NAMES, "image_0", "image_1")
-                     if (column := next((c for c in layout.columns_of(name) if c in own), None))}
-            if {"prompt", "image_0", "image_1"} <= set(found):
-                order = {name: found[name] for name in ("prompt", "image_0", "image_1", *NAMES) if name in found}
-                return Reading(layout, order, tuple(c for c in columns if c not in order.values()))
+            fields = {name: own[column] for name in dict.fromkeys(("prompt", "image_0", "image_1", *NAMES))
+                      if (column := next((c for c in layout.columns_of(name) if c in own), None))}
+            if {"prompt", "image_0", "image_1"} <= set(fields):
+                return ColumnMap(layout, fields, tuple(c for c in columns if c not in fields.values()))
         return None
 
-    def required(self, columns: Iterable[str], *, source: str) -> Reading:
-        """The reading of a table with `columns`.
+    def required(self, columns: Iterable[str], *, source: str) -> ColumnMap:
+        """The column map of a table with `columns`.
 
         Raises:
-            DataError: no layout fits; the message lists the columns, the nearest layout and all others.
+            DataError: no layout fits, `data.columns` names a missing column, or a column has an old name.
         """
         columns = list(columns)
         self._check_names(columns, source)
-        if (reading := self.of(columns)) is None:
+        if (mapping := self.of(columns)) is None:
             raise DataError(_no_layout(columns, source))
-        return reading
+        return mapping
 
     def check_rows(self, rows: Iterable[Iterable[str]], *, source: str) -> None:
-        """Check a table whose rows may have different columns; `rows` holds the columns of each, none for a broken row.
+        """Check a table whose rows may differ; `rows` holds the columns of each row, none for a broken one.
 
         Raises:
             DataError: no layout fits any row, `data.columns` names a missing column, or a column has an old name.
@@ -185,19 +184,19 @@ class Readings:
                                 f"data.columns={{{new}: {old}}}")
 
 
-def check_columns(found: Iterable[str], required: Iterable[str], *, source: str) -> None:
-    """Raise DataError unless all `required` columns are among `found`; names the nearest column of each missing one."""
-    found, required = list(found), list(required)
-    missing = [name for name in required if name not in found]
+def check_columns(columns: Iterable[str], required: Iterable[str], *, source: str) -> None:
+    """Raise DataError unless `columns` has all `required` ones; the message hints at columns with similar names."""
+    columns, required = list(columns), list(required)
+    missing = [name for name in required if name not in columns]
     if missing:
-        spare = [name for name in found if name not in required]
+        spare = [name for name in columns if name not in required]
         hints = "".join(dict.fromkeys(did_you_mean(name, spare) for name in missing))
         raise DataError(f"{source} lacks {', '.join(missing)}; required columns: {', '.join(required)}; "
-                        f"found: {', '.join(found) or 'none'}.{hints} Rename the columns")
+                        f"found: {', '.join(columns) or 'none'}.{hints} Rename the columns")
 
 
 def check_renames(columns: Mapping[str, str] | None) -> None:
-    """Raise ConfigError unless the keys of `data.columns` are names of fields."""
+    """Raise ConfigError unless the keys of `data.columns`, here `columns`, are names of fields."""
     for name in columns or {}:
         if name in OLD_NAMES:
             raise ConfigError(f"data.columns.{name}: its name is {OLD_NAMES[name]} since smpo 0.2; rename the key")
@@ -205,7 +204,7 @@ def check_renames(columns: Mapping[str, str] | None) -> None:
 
 
 def _no_layout(columns: list[str], source: str) -> str:
-    """Why no layout fits `columns`: the nearest one, and what is missing for it."""
+    """The message that no layout fits `columns`: the nearest layout, and the columns that are missing for it."""
     def missing(layout: Layout) -> list[str]:
         return [name for name in ("prompt", "image_0", "image_1")
                 if not set(layout.columns_of(name)) & set(columns)]

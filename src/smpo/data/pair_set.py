@@ -1,10 +1,11 @@
-"""A checked pair set: the index that `smpo pairs` wrote, and the images streamed from where they are."""
+"""A checked pair set: the index that `smpo pairs` wrote, and the images, which are read from the source."""
 
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,24 +20,24 @@ from smpo.data.records import PairImages, PairSource, RawPair
 
 STAGE = "pairs"
 INDEX = "pairs.parquet"
-SOURCE = "source.json"  # where the images are; outside the manifest, so that moving them changes no fingerprint
+SOURCE = "source.json"  # place of the images; outside the manifest, so that moving them changes no fingerprint
 
 INDEX_SCHEMA = pa.schema([
     ("pair_id", pa.string()), ("row", pa.int64()), ("caption", pa.string()), ("label_0", pa.float64()),
     ("uid_0", pa.string()), ("uid_1", pa.string()), ("bytes_0", pa.int64()), ("bytes_1", pa.int64()),
     ("width_0", pa.int32()), ("height_0", pa.int32()), ("width_1", pa.int32()), ("height_1", pa.int32()),
-    ("vote_share_0", pa.float64()),  # null where nobody was counted
+    ("vote_share_0", pa.float64()),  # null without votes
 ])
 
 
 @dataclass(frozen=True)
 class PairSet:
-    """The pairs kept by `smpo pairs`, in the order of the source. Only the index is in memory.
+    """The pairs that `smpo pairs` kept, in the order of the source. Only the index is in memory.
 
     Attributes:
-        folder: the artefact.
-        fingerprint: what later stages record as their input.
-        index: one row per pair, columns as in INDEX_SCHEMA.
+        folder: of the artefact.
+        fingerprint: later stages record it as the fingerprint of this input.
+        index: a row per pair, columns as in INDEX_SCHEMA.
     """
 
     folder: Path
@@ -73,17 +74,17 @@ class PairSet:
 
     @cached_property
     def uids(self) -> tuple[tuple[str, str], ...]:
-        """Names of the two images of each pair, by their content: equal names are equal images."""
+        """Digests of the two images of each pair; equal images have equal digests."""
         return tuple(zip(self.index["uid_0"].to_pylist(), self.index["uid_1"].to_pylist(), strict=True))
 
     @cached_property
     def human_labels(self) -> Tensor:
-        """label_0 of each pair, the majority's where there are only votes: 0, 0.5, 1 or NaN, shape (N,), float64."""
+        """label_0 of each pair, or the majority of votes without it: 0, 0.5, 1 or NaN, shape (N,), float64."""
         return torch.tensor(self.index["label_0"].to_numpy(), dtype=torch.float64)
 
     @cached_property
     def vote_shares_0(self) -> Tensor:
-        """Share of people's votes that image 0 of each pair got, in [0, 1] or NaN (no votes), shape (N,), float64."""
+        """Share of people's votes for image 0 of each pair, in [0, 1], NaN without votes, shape (N,), float64."""
         return torch.tensor(self.index["vote_share_0"].to_numpy(), dtype=torch.float64)
 
     @cached_property
@@ -103,10 +104,10 @@ class PairSet:
                             "again with their new path and the same output folder") from error
 
     def iter_images(self, start: int = 0, stop: int | None = None) -> Iterator[PairImages]:
-        """The encoded images of the pairs [start, stop), in index order, in bounded memory; all bytes are compared.
+        """The encoded images of the pairs [start, stop) of the index, in bounded memory, checked by their digests.
 
         Raises:
-            StaleError: a row of the source is no longer the one that was checked.
+            StaleError: a row of the source has changed since `smpo pairs` checked it.
         """
         part = self.index.slice(start, None if stop is None else max(0, stop - start))
         expected = part.select(["pair_id", "row", "caption", "uid_0", "uid_1"]).to_pylist()
@@ -122,12 +123,12 @@ class PairSet:
 
 
 def _rows(rows: list[int]) -> range | list[int]:
-    """`rows` as a range where it has no gap, which is what readers are fastest with."""
+    """`rows` as a range if it has no gap, because readers are faster with a range."""
     return range(rows[0], rows[-1] + 1) if rows and rows[-1] - rows[0] + 1 == len(rows) else rows
 
 
-def _change(raw: RawPair | None, entry: dict) -> str | None:
-    """What of a pair is no longer what was checked; None is nothing."""
+def _change(raw: RawPair | None, entry: dict[str, Any]) -> str | None:
+    """What has changed in a pair since it was checked; None if nothing has."""
     if raw is None or raw.row != entry["row"] or raw.problem is not None:
         return "it is no longer there" if raw is None or raw.problem is None else raw.problem[1]
     if raw.caption != entry["caption"]:

@@ -1,4 +1,4 @@
-"""Parquet files: opened page by page, and found in folders with the hub's names of splits."""
+"""Opens parquet files, and finds them in folders, where the hub's file names tell the splits."""
 
 import re
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ BUFFER_BYTES = 1 << 20
 
 @contextmanager
 def open_parquet(file: Path) -> Iterator[pq.ParquetFile]:
-    """The open file, read page by page; writers make a page as large as a row group, or smaller."""
+    """The open file, to be read page by page; a page is at most as large as a row group."""
     try:
         with pq.ParquetFile(file, buffer_size=BUFFER_BYTES, pre_buffer=False) as parquet:
             yield parquet
@@ -26,13 +26,13 @@ def open_parquet(file: Path) -> Iterator[pq.ParquetFile]:
 
 
 def files_below(folder: Path, pattern: str) -> list[Path]:
-    """The files in `folder` and below it that match `pattern`, by name, without hidden ones such as macOS's ._a.png."""
-    found = (path for path in folder.rglob(pattern) if path.is_file())
-    return sorted(path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts))
+    """The files below `folder` that match `pattern`, sorted, without hidden ones such as macOS's ._a.png."""
+    files = (path for path in folder.rglob(pattern) if path.is_file())
+    return sorted(path for path in files if not any(part.startswith(".") for part in path.relative_to(folder).parts))
 
 
 def choose_files(source: Path, split: str | None) -> list[Path]:
-    """The parquet files of `source`, a file or a folder of them, and of `split` where that is given.
+    """The parquet files of `source`, a file or a folder of them; with `split`, those of that split.
 
     Raises:
         DataError: there is none, or there are several splits and `split` names none of them.

@@ -1,11 +1,11 @@
-"""Tables whose rows are no pairs: several ranked images a row or a prompt, and annotators' tasks. They become pairs."""
+"""Makes pairs of tables that rank several images of a prompt, and of annotators' tasks."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
 from smpo.data.entries import Entry
-from smpo.data.layouts import LABELS, OLD_NAMES, Readings
+from smpo.data.layouts import LABELS, OLD_NAMES, LayoutFinder
 from smpo.data.values import RowProblem, as_name, as_number, malformed, shown
 
 MAX_IMAGES = 64  # of one prompt: 2016 pairs; HPDv2's test set has 9 images, ImageRewardDB up to 9
@@ -16,9 +16,9 @@ Entries = Sequence[Entry]
 
 
 def pairs_of(entries: Entries) -> tuple[str, list[Entry]] | None:
-    """(what the table was understood as, its pairs as rows with image_0 and image_1), or None where its rows are pairs.
+    """(kind of the table, its pairs as rows with image_0 and image_1), or None if the rows are pairs already.
 
-    The first row that has values decides which it is.
+    The first row that can be read decides which kind it is.
     """
     values = next((entry.values for entry in entries if entry.values), {})
     for fits, name, expand in KINDS:
@@ -28,13 +28,13 @@ def pairs_of(entries: Entries) -> tuple[str, list[Entry]] | None:
 
 
 def ranks_images(columns: Iterable[str]) -> bool:
-    """Whether a table with `columns` ranks images, several a row or one."""
+    """Whether a table with `columns` ranks images."""
     return any(fits(dict.fromkeys(columns)) for fits, _, _ in KINDS)
 
 
 def _each(one: Callable[[Mapping[str, Any]], Iterator[tuple[str, dict[str, Any]]]]
           ) -> Callable[[Entries], Iterator[Entry]]:
-    """An expansion of rows that know nothing of each other; a row that it cannot take is passed on with the reason."""
+    """`one`, which makes (place, values) of the pairs of one row, for all rows; a broken row keeps its problem."""
     def expand(entries: Entries) -> Iterator[Entry]:
         for entry in entries:
             if entry.values is None:
@@ -49,9 +49,9 @@ def _each(one: Callable[[Mapping[str, Any]], Iterator[tuple[str, dict[str, Any]]
 
 
 def _ranked_list(values: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """HPDv2: `prompt`, a list of paths, and human_preference (1 = preferred) or rank (1 = best) of each.
+    """HPDv2: `prompt`, a list of paths, and of each path human_preference (1 = preferred) or rank (1 = best).
 
-    Or a prompt with a list `images` of two and any of the label columns.
+    Also a prompt with a list `images` of two images and any columns of labels.
     """
     column = next((name for name in LISTS if name in values), LISTS[0])
     images = values.get(column)
@@ -68,16 +68,16 @@ def _ranked_list(values: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any
 
 
 def _ranks(values: Mapping[str, Any], count: int) -> list[float] | None:
-    """A number an image, smaller = better; None where the row has none."""
+    """A number per image, smaller = better; None if the row has no ranks."""
     for name, sign in (("rank", 1), ("human_preference", -1)):
-        found = values.get(name)
-        if found is None:
+        value = values.get(name)
+        if value is None:
             continue
-        if not isinstance(found, list) or len(found) != count:
-            raise malformed(f"{name} is {shown(found)}, expected a list of {count} numbers, one an image")
-        numbers = [as_number(number, name=name) for number in found]
+        if not isinstance(value, list) or len(value) != count:
+            raise malformed(f"{name} is {shown(value)}, expected a list of {count} numbers, one an image")
+        numbers = [as_number(number, name=name) for number in value]
         if any(number is None or number != number for number in numbers):
-            raise malformed(f"{name} is {shown(found)}, expected {count} numbers")
+            raise malformed(f"{name} is {shown(value)}, expected {count} numbers")
         return [sign * number for number in numbers if number is not None]
     return None
 
@@ -91,7 +91,7 @@ def _prompt(values: Mapping[str, Any]) -> Any:
 
 
 def _ranked_rows(entries: Entries) -> Iterator[Entry]:
-    """ImageRewardDB: an image a row, with `prompt_id` and `rank` (1 = best); the pairs of each prompt's images."""
+    """ImageRewardDB: an image per row, with `prompt_id` and `rank` (1 = best); all pairs of a prompt's images."""
     groups: dict[str, list[tuple[Entry, Mapping[str, Any], float]]] = {}
     for entry in entries:
         values = entry.values or {}
@@ -119,27 +119,28 @@ def _ranked_rows(entries: Entries) -> Iterator[Entry]:
 
 
 def _task(values: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """A task of Label Studio's JSON export: what its data hold, and the annotators' Pairwise choices as votes.
+    """A task of Label Studio's JSON export: prompt and images from its data, and the annotators' choices as votes.
 
-    The choice is left or right, in the order of the tag's toName; the data's two images must be in that order.
+    A choice of the tag Pairwise is left or right, in the order of its toName; the two images must have that order.
     """
     data, annotations = values.get("data"), values.get("annotations")
     if not isinstance(data, Mapping) or not isinstance(annotations, list):
         raise malformed(f"data is {shown(data)}, expected an object, and annotations a list")
-    reading = Readings().of(str(name) for name in data)
-    if reading is None:
+    mapping = LayoutFinder().of(str(name) for name in data)
+    if mapping is None:
         raise malformed(f"data has no prompt with two images: {shown(list(data))}")
-    picked = reading.pick(data)
-    pair = {name: picked.get(name) for name in ("prompt", "image_0", "image_1", "pair_id")}
+    fields = mapping.pick(data)
+    pair = {name: fields.get(name) for name in ("prompt", "image_0", "image_1", "pair_id")}
     choices = [choice for annotation in annotations for choice in _choices(annotation)]
-    said: dict[str, Any] = {"preferred": choices[0]} if len(choices) == 1 else {}
-    if len(choices) > 1:
-        said = {"votes_0": choices.count("left"), "votes_1": choices.count("right")}
-    yield "", pair | said
+    if len(choices) == 1:
+        pair["preferred"] = choices[0]
+    elif choices:
+        pair |= {"votes_0": choices.count("left"), "votes_1": choices.count("right")}
+    yield "", pair
 
 
 def _choices(annotation: Any) -> list[str]:
-    """What one annotator chose; nothing where the task was skipped."""
+    """The choices of one annotator; none if the task was skipped."""
     if not isinstance(annotation, Mapping) or not isinstance(annotation.get("result"), list):
         raise malformed(f"an annotation is {shown(annotation)}, expected an object with a list result")
     if annotation.get("was_cancelled"):
@@ -160,4 +161,4 @@ KINDS: tuple[tuple[Callable[[Mapping[str, Any]], bool], str, Callable[[Entries],
     (lambda row: isinstance(row.get("images"), list) and not {"chosen", "rejected"} <= set(row),
      "a list of two images: prompt, images", _each(_ranked_list)),
 )
-"""(whether a table's first row is of this kind, what it is called, rows -> pairs)."""
+"""(whether a table's first row is of this kind, name of the kind, rows -> pairs)."""

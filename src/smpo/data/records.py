@@ -1,4 +1,4 @@
-"""The records that pair sources yield, and what a source has to offer."""
+"""The records of pairs, and the protocol of their sources."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,17 +16,17 @@ class RawPair:
 
     Attributes:
         row: position in the source, from 0.
-        pair_id: name of the pair; unique in a sound source.
-        caption: the prompt, as it is in the source.
+        pair_id: name of the pair; it should be unique in the source.
+        caption: the prompt, unchanged.
         image_0: encoded bytes of the first image.
         image_1: encoded bytes of the second image.
         label_0: one person's choice: 1 = image 0 preferred, 0 = image 1 preferred, 0.5 = tie, NaN = unlabelled.
-        uid_0: name of image 0, a hash of its bytes.
-        uid_1: name of image 1.
-        vote_share_0: share of several people's votes that image 0 got; None where nobody was counted.
-        problem: (reason code, detail) where the source itself could not deliver the row; the other fields may be empty.
-        place: where the row is, for people: file, and line, row or key.
-        caption_from_image: the prompt was in the image's own metadata, for the source has none.
+        uid_0: digest of image 0, see `smpo.data.images.content_uid`.
+        uid_1: digest of image 1.
+        vote_share_0: share of people's votes for image 0; None without votes.
+        problem: (reason code, detail) if the row cannot be read; then the other fields may be empty.
+        place: place of the row, for people: file, and line, row or key.
+        caption_from_image: the prompt is from the image's metadata, because the source has none.
     """
 
     row: int
@@ -44,7 +44,7 @@ class RawPair:
 
     @property
     def human_label(self) -> float:
-        """`label_0`, or where there is none what most votes say: 1, 0 or 0.5; NaN where there is neither."""
+        """`label_0`, or without it the majority of the votes: 1, 0 or 0.5; NaN without both."""
         if self.vote_share_0 is None or not math.isnan(self.label_0):
             return self.label_0
         return 0.5 if self.vote_share_0 == 0.5 else float(self.vote_share_0 > 0.5)
@@ -66,9 +66,9 @@ class SourceOptions:
 
     Attributes:
         format: a name in `FORMATS`.
-        split: of a source with several.
-        columns: name of a field -> the source's own column.
-        image_root: folder that relative paths of images start from; None is where the source is.
+        split: name of the split, for a source with several.
+        columns: field -> the source's column.
+        image_root: folder to which paths of images are relative; None is the folder of the source.
     """
 
     format: str
@@ -77,30 +77,30 @@ class SourceOptions:
     image_root: str | None = None
 
     def refuse_split(self, what: str) -> None:
-        """Raise DataError where a split is asked of a source that has none."""
+        """Raise DataError if a split is given; the source has none."""
         if self.split is not None:
             raise DataError(f"format {self.format} has no splits, got split '{self.split}'; use one {what} per split")
 
     def images(self, beside: Path) -> ImageFiles:
-        """Where paths of images lead, in a source that lies in the folder `beside`."""
+        """The reader of image files for a source in the folder `beside`."""
         return ImageFiles(beside if self.image_root is None else Path(self.image_root).expanduser())
 
 
 class PairSource(Protocol):
-    """What a format reader offers. Its length is the number of rows; opening it reads no image."""
+    """The reader of one format. Its length is the number of rows; opening it reads no image."""
 
-    has_labels: bool  # people's, as a choice or as votes; decided over all rows
+    has_labels: bool  # whether any row may have a person's choice or votes
 
     def __len__(self) -> int:
         """Number of rows."""
         ...
 
     def describe(self) -> str:
-        """What the reader understood of the source: its layout, the columns it reads and those it does not."""
+        """The layout of the source, with the columns that are read and those that are ignored, for people."""
         ...
 
     def fingerprint(self) -> str:
-        """Digest of the contents of the source's files; see `smpo.data.files` for its cost."""
+        """Digest of the contents of the source's files; `smpo.data.files` tells how long it takes."""
         ...
 
     def read(self, rows: Sequence[int]) -> Iterator[RawPair]:
@@ -109,6 +109,6 @@ class PairSource(Protocol):
 
 
 def broken_row(row: int, reason: str, detail: str, *, pair_id: str = "", place: str = "") -> RawPair:
-    """A row that the source cannot deliver; it is dropped for `reason`."""
+    """A row that cannot be read and is dropped for `reason`."""
     name = pair_id or f"row-{row}"
     return RawPair(row, name, "", b"", b"", math.nan, "", "", problem=(reason, detail), place=place)

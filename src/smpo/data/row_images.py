@@ -1,4 +1,4 @@
-"""From what a row holds for an image to its encoded bytes: bytes, a path, a data URI, base64, {bytes, path}."""
+"""Encoded bytes of an image from a value in a row: bytes, a path, a data URI, base64, or {bytes, path}."""
 
 import base64
 import binascii
@@ -12,28 +12,28 @@ from urllib.parse import unquote
 
 from smpo.data.values import RowProblem, is_missing, malformed, plain, shown
 
-MAX_PATH_BYTES, MAX_NAME_BYTES = 4096, 255  # Linux's PATH_MAX and NAME_MAX; a longer name is no file's
-MAX_FILE_BYTES = 1 << 30  # 89 million pixels of 16-bit RGBA are 0.7 GB
+MAX_PATH_BYTES, MAX_NAME_BYTES = 4096, 255  # Linux's PATH_MAX and NAME_MAX: no file has a longer name
+MAX_FILE_BYTES = 1 << 30  # the largest image that is decoded has 0.7 GB: 89 million pixels of 16-bit RGBA
 BASE64_STARTS = ("iVBORw0KGgo", "/9j/", "UklGR", "R0lGOD", "Qk", "SUkq", "TU0A")  # PNG, JPEG, WebP, GIF, BMP, TIFF
 URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://")
 DATA_URI = re.compile(r"data:[^,]{0,200},", re.IGNORECASE)
-LABEL_STUDIO = ("/data/local-files/?d=", "/data/")  # how Label Studio's exports spell paths
+LABEL_STUDIO = ("/data/local-files/?d=", "/data/")  # before the paths in Label Studio's exports
 
 
 @dataclass(frozen=True)
 class ImageFiles:
-    """The folder that relative paths start from."""
+    """Reads image files; relative paths start from the folder `root`."""
 
     root: Path
 
     def read(self, value: Any, *, name: str) -> bytes:
-        """The encoded bytes that `value`, of column `name`, stands for; they are not decoded yet.
+        """The encoded bytes of the image in `value`, of column `name`; they are not decoded yet.
 
         Raises:
-            RowProblem: missing_image where there is nothing or no such file, oversized_image, or malformed_row.
+            RowProblem: missing_image if there is no value or no such file, oversized_image, or malformed_row.
         """
         value = plain(value)
-        if isinstance(value, list | tuple) and len(value) == 1:  # TRL keeps images in lists
+        if isinstance(value, list | tuple) and len(value) == 1:  # TRL puts images into lists
             value = plain(value[0])
         if isinstance(value, Mapping):
             return self._read_struct(value, name)
@@ -48,9 +48,9 @@ class ImageFiles:
         return _decoded(value, name) or self._read_file(value, name)
 
     def path(self, value: str) -> Path | None:
-        """The file that `value` names, whether it exists or not; None where no file can have that name.
+        """The file that `value` names, which need not exist; None if no file can have that name.
 
-        Backslashes separate folders as well. Only an image's content gets any further, wherever the path leads.
+        Backslashes separate folders as slashes do. A path may lead out of `root`: only images are decoded later.
         """
         if "\0" in value or len(value) > MAX_PATH_BYTES or any("\ud800" <= letter <= "\udfff" for letter in value):
             return None
@@ -63,7 +63,7 @@ class ImageFiles:
         return path if longest <= MAX_NAME_BYTES and len(os.fsencode(path)) < MAX_PATH_BYTES else None
 
     def _read_struct(self, value: Mapping[Any, Any], name: str) -> bytes:
-        """Of an Image feature of datasets, {"bytes": ..., "path": ...}: the bytes, or else the file at the path."""
+        """The bytes in {"bytes": ..., "path": ...}, the Image feature of datasets, or else those of the file."""
         if not {"bytes", "path"} & set(value):
             raise malformed(f"{name} is {shown(dict(value))}, expected bytes or path in it")
         data = value.get("bytes")
@@ -76,7 +76,7 @@ class ImageFiles:
         if path is None:
             raise malformed(f"{name} is {shown(value)}, which is neither a path nor base64")
         try:
-            if not path.is_file():  # a device or a pipe would never end
+            if not path.is_file():  # reading a device or a pipe might never end
                 raise RowProblem("missing_image", f"{name}: {shown(value)} does not exist in {self.root}; set "
                                  "data.image_root to the folder that the paths start from")
             if path.stat().st_size > MAX_FILE_BYTES:
@@ -87,7 +87,7 @@ class ImageFiles:
 
 
 def _decoded(value: str, name: str) -> bytes | None:
-    """The bytes of a data URI or of base64 text that starts as an image does; None where `value` is neither."""
+    """The bytes of a data URI, or of base64 text that begins like an image; None if `value` is neither."""
     if match := DATA_URI.match(value):
         if not match[0].casefold().endswith(";base64,"):
             raise malformed(f"{name} is {shown(value)}, a data URI that is not base64")

@@ -1,37 +1,37 @@
-"""The one conversion from a row of strangers' values to a raw pair, or to a broken row that says why."""
+"""Converts a row of a table to a pair, or to a broken row with the reason."""
 
 import math
 from collections.abc import Mapping
 from typing import Any
 
 from smpo.data.images import content_uid
-from smpo.data.layouts import Reading
+from smpo.data.layouts import ColumnMap
 from smpo.data.records import RawPair, broken_row
 from smpo.data.row_images import ImageFiles
 from smpo.data.values import RowProblem, as_flag, as_name, as_number, as_prompt, is_missing, malformed, plain, shown
 
 WORDS = {"0": 0.0, "1": 1.0, "0.0": 0.0, "1.0": 1.0, "0.5": 0.5, "image_0": 0.0, "image_1": 1.0, "left": 0.0,
          "right": 1.0, "tie": 0.5}
-"""What `preferred` may hold -> index of the preferred image, or 0.5."""
+"""Text in `preferred` -> index of the preferred image, or 0.5 for a tie."""
 
-SHARE_TOLERANCE = 0.01  # a vote_share_0 of two digits beside the counts it was made from
+SHARE_TOLERANCE = 0.01  # between vote_share_0, which may be rounded to two digits, and the counts
 
 
-def raw_pair(row: int, values: Mapping[str, Any], reading: Reading, images: ImageFiles, *, place: str) -> RawPair:
-    """The pair in the table row `values`, whatever they are; a broken row where they cannot be used.
+def raw_pair(row: int, values: Mapping[str, Any], mapping: ColumnMap, images: ImageFiles, *, place: str) -> RawPair:
+    """The pair in the table row `values`, or a broken row if a value cannot be used.
 
     Args:
         row: position in the source, from 0.
-        values: the table's own columns -> values.
-        reading: which of them are what.
-        images: where paths lead.
-        place: where the row is, for people: file, and line or key.
+        values: column -> value, of any type.
+        mapping: which columns are which fields.
+        images: reader of image files.
+        place: place of the row, for people: file, and line or key.
     """
-    fields, names, pair_id = reading.pick(values), reading.columns, f"row-{row}"
+    fields, names, pair_id = mapping.pick(values), mapping.columns, f"row-{row}"
     try:
         pair_id = as_name(fields.get("pair_id"), name=names.get("pair_id", "")) or pair_id
         caption = as_prompt(fields["prompt"], name=names["prompt"])
-        label, share = judgement(fields, names, first_wins=reading.layout.first_wins)
+        label, share = judgement(fields, names, first_wins=mapping.layout.first_wins)
         image_0, image_1 = (images.read(fields[side], name=names[side]) for side in ("image_0", "image_1"))
     except RowProblem as problem:
         return broken_row(row, problem.reason, problem.detail, pair_id=pair_id, place=place)
@@ -40,15 +40,15 @@ def raw_pair(row: int, values: Mapping[str, Any], reading: Reading, images: Imag
 
 
 def judgement(fields: Mapping[str, Any], names: Mapping[str, str], *, first_wins: bool) -> tuple[float, float | None]:
-    """What people said about a pair: (label_0 or NaN, share of votes for image 0 or None).
+    """People's judgement of a pair: (label_0 or NaN, share of votes for image 0 or None).
 
-    `label_0` and `preferred` are one person's choice, and `chosen` and `rejected` are one where nothing else is said.
-    Votes are many people's. One person may differ from a majority, but not from everybody.
+    `label_0` and `preferred` are one person's choice; without them, so are the columns `chosen` and `rejected`. Votes
+    are the choices of several people. One person may disagree with a majority, but not with all.
 
     Args:
-        fields: canonical field -> value.
-        names: canonical field -> the source's own column, for messages.
-        first_wins: the columns of the images say that the first is preferred.
+        fields: field -> value.
+        names: field -> the table's column, for messages.
+        first_wins: the columns of the images name image 0 as the preferred one.
 
     Raises:
         RowProblem: a value is of the wrong type, or two of them contradict each other.
@@ -68,23 +68,23 @@ def judgement(fields: Mapping[str, Any], names: Mapping[str, str], *, first_wins
 
 
 def _label(fields: Mapping[str, Any], names: Mapping[str, str]) -> float:
-    """label_0 of a row: from label_0, label_1 and preferred, which must agree. NaN where there is none."""
-    found: dict[str, float] = {}
+    """label_0 of a row, from label_0, label_1 and preferred, which must agree; NaN without them."""
+    labels: dict[str, float] = {}
     for name in ("label_0", "label_1"):
         number = as_number(fields.get(name), name=names.get(name, name))
         if number is not None and not math.isnan(number):
-            found[names.get(name, name)] = number if name == "label_0" else 1 - number
+            labels[names.get(name, name)] = number if name == "label_0" else 1 - number
     preferred = _preferred(fields.get("preferred"), names.get("preferred", "preferred"))
     if preferred is not None:
-        found[names.get("preferred", "preferred")] = 1 - preferred
-    if len(set(found.values())) > 1:
-        said = ", ".join(f"{column} is {shown(fields[name])}" for name, column in names.items() if column in found)
-        raise malformed(f"the labels contradict each other: {said}")
-    return next(iter(found.values()), math.nan)
+        labels[names.get("preferred", "preferred")] = 1 - preferred
+    if len(set(labels.values())) > 1:
+        given = ", ".join(f"{column} is {shown(fields[name])}" for name, column in names.items() if column in labels)
+        raise malformed(f"the labels contradict each other: {given}")
+    return next(iter(labels.values()), math.nan)
 
 
 def _preferred(value: Any, name: str) -> float | None:
-    """Index of the preferred image, or 0.5; None where nobody said."""
+    """Index of the preferred image, or 0.5 for a tie; None if the value is missing."""
     value = plain(value)
     if is_missing(value):
         return None
@@ -97,7 +97,7 @@ def _preferred(value: Any, name: str) -> float | None:
 
 
 def _share(fields: Mapping[str, Any], names: Mapping[str, str]) -> float | None:
-    """`vote_share_0`, else votes_0 / (votes_0 + votes_1); None where nobody voted."""
+    """`vote_share_0`, else votes_0 / (votes_0 + votes_1); None without votes."""
     share = as_number(fields.get("vote_share_0"), name=names.get("vote_share_0", "vote_share_0"))
     counts = [as_number(fields.get(name), name=names.get(name, name)) for name in ("votes_0", "votes_1")]
     for name, count in zip(("votes_0", "votes_1"), counts, strict=True):

@@ -1,6 +1,7 @@
-"""Format `tar`: webdataset's shards, such as 0001.chosen.png, 0001.rejected.png and 0001.json, read without unpacking.
+"""Format `tar`: webdataset's shards with files such as 0001.chosen.png, 0001.rejected.png and 0001.json.
 
-Files that follow each other with one name up to the first dot are a sample; what comes after the dot is the field.
+Consecutive files whose names are equal up to the first dot are one sample; the rest of a name is the field. Shards are
+read without unpacking.
 """
 
 import tarfile
@@ -13,7 +14,7 @@ from typing import Any, BinaryIO
 from smpo.core.errors import DataError
 from smpo.data.files import fingerprint_files
 from smpo.data.folders import IMAGE_SUFFIXES
-from smpo.data.layouts import Reading, Readings
+from smpo.data.layouts import ColumnMap, LayoutFinder
 from smpo.data.parquet_files import files_below
 from smpo.data.records import RawPair, SourceOptions, broken_row
 from smpo.data.rows import raw_pair
@@ -35,9 +36,9 @@ class Sample:
 
 @dataclass(frozen=True)
 class TarPairs:
-    """A .tar file, or a folder of them, in the order of their names. Only the index of the files is in memory.
+    """A .tar file, or a folder of them, in the order of their names. Only the index of their files is in memory.
 
-    Images are fields such as `chosen.png`, `0.jpg` or `jpg_0`; the text of `.txt` is the prompt, and the keys of
+    Images are fields such as `chosen.png`, `0.jpg` or `jpg_0`. The text of `.txt` is the prompt, and the keys of
     `.json` are columns.
 
     Attributes:
@@ -50,31 +51,31 @@ class TarPairs:
 
     def __post_init__(self) -> None:
         self.options.refuse_split("folder")
-        self._readings.check_rows(map(self._columns, self._samples), source=self.source)
+        self._layouts.check_rows(map(self._columns, self._samples), source=self.source)
 
     @cached_property
     def _shards(self) -> list[Path]:
         path = Path(self.source)
-        found = files_below(path, "*.tar") if path.is_dir() else [path]
-        if not found or not found[0].is_file():
+        shards = files_below(path, "*.tar") if path.is_dir() else [path]
+        if not shards or not shards[0].is_file():
             raise DataError(f"{path} holds no .tar file; correct the path, and unpack a .tar.gz")
-        return found
+        return shards
 
     @cached_property
     def _samples(self) -> list[Sample]:
         return [sample for shard in self._shards for sample in _index(shard)]
 
     @cached_property
-    def _readings(self) -> Readings:
-        return Readings(self.options.columns)
+    def _layouts(self) -> LayoutFinder:
+        return LayoutFinder(self.options.columns)
 
     @cached_property
     def has_labels(self) -> bool:
-        """Whether any sample says which image is preferred."""
-        return any(reading.has_labels for reading in self._readings.used)
+        """Whether any sample has columns of labels or votes."""
+        return any(mapping.has_labels for mapping in self._layouts.used)
 
     def _columns(self, sample: Sample) -> list[str]:
-        """The columns of a sample, from its texts and the names of its images; none where a text is broken."""
+        """The columns of a sample, from its texts and the names of its images; none if a text is broken."""
         try:
             return list(self._values(sample, images=False))
         except RowProblem:
@@ -85,7 +86,7 @@ class TarPairs:
 
     def describe(self) -> str:
         """The layouts of its samples."""
-        return self._readings.describe()
+        return self._layouts.describe()
 
     def fingerprint(self) -> str:
         """Digest of the names and contents of the shards."""
@@ -100,15 +101,15 @@ class TarPairs:
         place = f"{sample.shard.name} sample {sample.key!r}"
         try:
             values = self._values(sample)
-            reading: Reading | None = self._readings.of(values)
-            if reading is None:
+            mapping: ColumnMap | None = self._layouts.of(values)
+            if mapping is None:
                 raise malformed(f"no layout fits its fields: {', '.join(sample.fields)!r}")
         except RowProblem as problem:
             return broken_row(row, problem.reason, problem.detail, place=place)
-        return raw_pair(row, values, reading, self.options.images(sample.shard.parent), place=place)
+        return raw_pair(row, values, mapping, self.options.images(sample.shard.parent), place=place)
 
     def _values(self, sample: Sample, *, images: bool = True) -> dict[str, Any]:
-        """The columns of a sample; without `images`, these are None."""
+        """Column -> value of a sample; without `images`, images are None."""
         values: dict[str, Any] = {}
         with open(sample.shard, "rb") as stream:
             for name, (offset, size) in sample.fields.items():
@@ -116,15 +117,15 @@ class TarPairs:
                 if ending in TEXTS:
                     values[column or "prompt"] = _text(stream, offset, size, name)
                 elif ending == "json":
-                    found = _object(_text(stream, offset, size, name), name)
-                    values |= {f"{column}.{key}" if column else key: value for key, value in found.items()}
+                    entries = _object(_text(stream, offset, size, name), name)
+                    values |= {f"{column}.{key}" if column else key: value for key, value in entries.items()}
                 else:
                     values[column] = _bytes(stream, offset, size) if images else None
         return values
 
 
 def _index(shard: Path) -> Iterator[Sample]:
-    """The samples of a shard, from its headers."""
+    """The samples of a shard, from the headers of its files."""
     key, fields = "", dict[str, tuple[int, int]]()
     try:
         with tarfile.open(shard, "r:") as archive:
@@ -170,9 +171,9 @@ def _text(stream: BinaryIO, offset: int, size: int, name: str) -> str:
 
 def _object(text: str, name: str) -> dict[str, Any]:
     try:
-        found = parse_json(text)
+        value = parse_json(text)
     except ValueError as error:
         raise malformed(f"{name} is not JSON: {error}") from error
-    if not isinstance(found, dict):
+    if not isinstance(value, dict):
         raise malformed(f"{name} is not a JSON object")
-    return found
+    return value

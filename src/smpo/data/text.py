@@ -1,4 +1,4 @@
-"""Text files as people save them: byte order marks, UTF-16, any line end; bytes that are no UTF-8 are never guessed."""
+"""Reads text files with byte order marks, UTF-16 or any line end; other encodings than Unicode are never guessed."""
 
 import codecs
 import csv
@@ -24,10 +24,10 @@ def read_text(path: Path, *, strict: bool = True) -> str:
 
     Args:
         path: the file.
-        strict: refuse bytes that are no UTF-8; otherwise they become half surrogates, which no row gets through with.
+        strict: refuse bytes that are not UTF-8; otherwise they become half surrogates, and their row is refused later.
 
     Raises:
-        DataError: the file cannot be read, or is text of another encoding.
+        DataError: the file cannot be read, or has another encoding.
     """
     try:
         data = path.read_bytes()
@@ -46,7 +46,7 @@ def read_text(path: Path, *, strict: bool = True) -> str:
 
 
 def text_lines(text: str) -> list[tuple[int, str]]:
-    """The lines that are not blank, with their numbers from 1."""
+    """(number from 1, line) of the lines that are not blank."""
     return [(number, line) for number, line in enumerate(LINE_END.split(text), start=1) if line.strip()]
 
 
@@ -54,7 +54,7 @@ def parse_json(text: str) -> Any:
     """The value of a JSON text.
 
     Raises:
-        ValueError: it is no JSON, is nested too deeply, or holds a key twice with different values.
+        ValueError: the text is no JSON, is nested too deeply, or holds a key twice with different values.
     """
     try:
         return json.loads(text, object_pairs_hook=_without_contradiction)
@@ -63,20 +63,19 @@ def parse_json(text: str) -> Any:
 
 
 def _without_contradiction(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for key, value in pairs:
-        if key in found and repr(found[key]) != repr(value):
+        if key in values and repr(values[key]) != repr(value):
             raise ValueError(f"the key {key!r} stands twice")
-        found[key] = value
-    return found
+        values[key] = value
+    return values
 
 
 def read_cells(path: Path, *, strict: bool = True) -> Iterator[tuple[int, dict[str, str], list[str]]]:
     """(line where it ends, column -> cell, cells beyond the header) of each row of a .csv or .tsv table with a header.
 
-    A .csv has RFC 4180's quotes; its cells are separated by commas, or by semicolons or tabs where its header has more
-    of these, as spreadsheets write it in half of Europe. A .tsv is read with quotes only where they were written by a
-    program (`_has_quotes`).
+    A .csv has the quotes of RFC 4180. Commas separate its cells, or semicolons or tabs if the header has more of these:
+    spreadsheets of many countries write semicolons. In a .tsv quotes count if a program wrote them (`_has_quotes`).
 
     Raises:
         DataError: a quote is not closed, or the header names a column twice.
@@ -118,10 +117,10 @@ def _delimiter(text: str) -> str:
 
 
 def _has_quotes(text: str) -> bool:
-    """Whether quotes of a .tsv belong to the format, as pandas and spreadsheets write them, and not to its prompts.
+    """Whether the quotes in a .tsv belong to the format, as pandas and spreadsheets write them, and not to the prompts.
 
-    They quote a cell only where it holds a tab, a line end or a quote, which they double, or they quote everything.
-    PartiPrompts' file has no quoting, and 22 prompts with a bare quote.
+    These programs quote all cells, or only those that hold a tab, a line end or a quote, which they double. The file of
+    PartiPrompts quotes no cell, and 22 of its prompts contain a quote.
     """
     if text.startswith('"'):
         return True
@@ -138,7 +137,7 @@ def _has_quotes(text: str) -> bool:
 
 @contextmanager
 def _long_cells() -> Iterator[None]:
-    """Lets a cell be longer than csv's 131,072 characters: an image in base64 is."""
+    """Inside, a cell may exceed csv's limit of 131,072 characters, as an image in base64 does."""
     before = csv.field_size_limit(sys.maxsize)
     try:
         yield

@@ -1,4 +1,4 @@
-"""Values of strangers' rows: what counts as absent, what as a number, a truth value or text, and how one is shown."""
+"""Converts values in the rows of tables to numbers, truth values and texts, and shows them in messages."""
 
 import math
 import re
@@ -16,7 +16,7 @@ LONG_INT_BITS = 1024  # float64 ends at 2 ** 1024
 
 
 class RowProblem(Exception):
-    """A row that cannot be used: `reason` is its code, `detail` says which column holds what."""
+    """A row that cannot be used: `reason` is a code, `detail` names column and value."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(detail)
@@ -25,18 +25,18 @@ class RowProblem(Exception):
 
 @dataclass(frozen=True)
 class Unreadable:
-    """Stands for a value that its container could not decode."""
+    """Stands for a value that the file's format could not decode; `why` is the reason."""
 
     why: str
 
 
 def malformed(detail: str) -> RowProblem:
-    """A row whose values have the wrong type, or contradict each other."""
+    """The problem of a row with values of the wrong type, or values that contradict each other."""
     return RowProblem("malformed_row", detail)
 
 
 def shown(value: Any) -> str:
-    """`value` on one line of printable characters, shortened."""
+    """`value` as one line of printable characters, shortened to SHOWN_CHARACTERS."""
     if isinstance(value, Unreadable):
         return f"unreadable ({value.why})"
     if isinstance(value, int) and not isinstance(value, bool) and value.bit_length() > LONG_INT_BITS:
@@ -47,28 +47,28 @@ def shown(value: Any) -> str:
         value = value[:SHOWN_CHARACTERS + 1]
     try:
         text = repr(value)  # escapes what cannot be printed
-    except (ValueError, RecursionError):  # an endless nesting, or a list with an integer of 5000 digits
+    except (ValueError, RecursionError):  # a value that contains itself, or an integer of 5000 digits
         text = f"a {type(value).__name__}"
     return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS - 3]}..."
 
 
 def plain(value: Any) -> Any:
-    """`value` with a numpy scalar turned into Python's."""
+    """`value`; a numpy scalar becomes a Python value."""
     return value.item() if isinstance(value, np.generic) else value
 
 
 def is_missing(value: Any) -> bool:
-    """Whether `value` says nothing: None, NaN (pandas' null) or blank text."""
+    """Whether `value` is None, NaN (pandas' null) or blank text."""
     if isinstance(value, str):
         return not value.strip()
     return value is None or isinstance(value, float | Decimal) and math.isnan(value)
 
 
 def as_number(value: Any, *, name: str) -> float | None:
-    """`value` as a float; text of a number is one, for a .csv knows nothing else. None where it is absent.
+    """`value` as a float; text is converted, because all cells of a .csv are text. None if the value is missing.
 
     Raises:
-        RowProblem: it is no number that float64 can hold.
+        RowProblem: the value is no number that float64 can hold.
     """
     value = plain(value)
     if value is None or isinstance(value, str) and not value.strip():
@@ -84,10 +84,10 @@ def as_number(value: Any, *, name: str) -> float | None:
 
 
 def as_flag(value: Any, *, name: str) -> bool | None:
-    """`value` as a truth value: true, yes, 1, false, no, 0 in any case. None where it is absent.
+    """`value` as a truth value: true, yes, 1, false, no, 0, in upper or lower case. None if the value is missing.
 
     Raises:
-        RowProblem: it is none of these.
+        RowProblem: the value is none of these.
     """
     value = plain(value)
     if is_missing(value):
@@ -105,10 +105,10 @@ def as_flag(value: Any, *, name: str) -> bool | None:
 
 
 def as_text(value: Any, *, name: str) -> str:
-    """`value` as text that can be stored as UTF-8; an empty string where it is absent.
+    """`value` as text that UTF-8 can encode; an empty string if the value is missing.
 
     Raises:
-        RowProblem: it is no text, or holds half a surrogate pair or bytes that are no UTF-8.
+        RowProblem: the value is no text, or holds half a surrogate pair or bytes that are not UTF-8.
     """
     value = plain(value)
     if value is None or isinstance(value, float) and math.isnan(value):
@@ -123,10 +123,10 @@ def as_text(value: Any, *, name: str) -> str:
 
 
 def as_prompt(value: Any, *, name: str) -> str:
-    """`value` as a prompt: text, or the last text a user wrote in a conversation, as TRL stores prompts.
+    """`value` as a prompt: text, or a conversation as TRL stores it, of which the user's last text is the prompt.
 
     Raises:
-        RowProblem: it is neither.
+        RowProblem: the value is neither.
     """
     if isinstance(value, list) and value and all(isinstance(turn, Mapping) for turn in value):
         texts = [text for turn in value if turn.get("role") == "user" for text in _texts_of(turn.get("content"))]
@@ -137,23 +137,23 @@ def as_prompt(value: Any, *, name: str) -> str:
 
 
 def _texts_of(content: Any) -> list[Any]:
-    """Texts of a message's content: one string, or a list of {"type": "text", "text": ...}."""
+    """The texts in the content of a message: one string, or a list of {"type": "text", "text": ...}."""
     if not isinstance(content, list):
         return [content]
     return [part.get("text") for part in content if isinstance(part, Mapping) and part.get("type") == "text"]
 
 
 def as_name(value: Any, *, name: str) -> str | None:
-    """`value` as the name of a pair: text, or a number without a fraction. None where it is absent.
+    """`value` as the name of a pair: text or a number. None if the value is missing.
 
     Raises:
-        RowProblem: it is a truth value, a list, bytes, or a number that is no name.
+        RowProblem: the value is a truth value, a list, bytes, or an integer of more than LONG_INT_BITS.
     """
     value = plain(value)
     if is_missing(value):
         return None
     if isinstance(value, float) and value.is_integer():
-        value = int(value)  # pandas turns whole numbers into floats where one is missing
+        value = int(value)  # pandas turns integers into floats if one is missing
     if isinstance(value, bool | bytes | list | Mapping | Unreadable):
         raise malformed(f"{name} is {shown(value)}, expected text or a number")
     if isinstance(value, int) and value.bit_length() > LONG_INT_BITS:

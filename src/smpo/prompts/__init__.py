@@ -1,4 +1,4 @@
-"""Prompts and the files that hold them."""
+"""Prompts, and readers of the files and datasets that hold them."""
 
 from smpo.prompts.reading import Source, read_prompts
 from smpo.prompts.record import Prompt

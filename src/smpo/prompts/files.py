@@ -1,4 +1,4 @@
-"""One function per kind of prompts file: path -> (line or row number, text or mapping) of every entry."""
+"""A reader for each kind of prompts file: path -> list of (line or row number, text or mapping)."""
 
 from collections.abc import Callable, Collection
 from pathlib import Path
@@ -13,38 +13,38 @@ COLUMNS = {
     "category": ("category", "Category", "style", "tag"),
     "challenge": ("challenge", "Challenge"),
 }
-"""Field of a prompt -> the columns or keys that may hold it, the first found wins."""
+"""Field of a prompt -> the columns or keys that may hold it; the first that exists is read."""
 
 Entries = list[tuple[int, Any]]
 
 
 def read_txt(path: Path) -> Entries:
-    """One prompt a line; blank lines are none."""
+    """One prompt per line; blank lines are skipped."""
     return list(text_lines(read_text(path)))
 
 
 def read_jsonl(path: Path) -> Entries:
-    """A JSON object or string a line; blank lines are none."""
+    """One JSON object or string per line; blank lines are skipped."""
     return [(number, _json(line, path, number)) for number, line in text_lines(read_text(path))]
 
 
 def read_json(path: Path) -> Entries:
     """A JSON list of objects or strings, such as HPDv2's four files."""
-    found = _json(read_text(path), path, None)
-    if not isinstance(found, list):
-        raise DataError(f"{path} holds {type(found).__name__}, expected a JSON list of prompts; correct it")
-    return list(enumerate(found, start=1))
+    prompts = _json(read_text(path), path, None)
+    if not isinstance(prompts, list):
+        raise DataError(f"{path} holds {type(prompts).__name__}, expected a JSON list of prompts; correct it")
+    return list(enumerate(prompts, start=1))
 
 
 def read_table(path: Path) -> Entries:
     """A .csv or .tsv table with a header; see `read_cells` for its quotes."""
     needed_columns(header_of(path), source=str(path))
-    found: Entries = []
+    entries: Entries = []
     for line, row, surplus in read_cells(path):
-        if surplus:  # it has lost part of its prompt to the next column
+        if surplus:  # part of the prompt would be in the next column
             raise DataError(f"{path}:{line}: more cells than columns; quote the prompt")
-        found.append((line, row))
-    return found
+        entries.append((line, row))
+    return entries
 
 
 def read_parquet(path: Path) -> Entries:
@@ -54,12 +54,12 @@ def read_parquet(path: Path) -> Entries:
         return list(enumerate(table.to_pylist(), start=1))
 
 
-def needed_columns(found: Collection[str], *, source: str) -> list[str]:
-    """The columns of `found` that say something about prompts; DataError when none holds their text."""
-    if not set(COLUMNS["text"]) & set(found):
-        got = ", ".join(found) or "nothing"
+def needed_columns(columns: Collection[str], *, source: str) -> list[str]:
+    """Those of `columns` that hold fields of prompts; DataError if none holds the text."""
+    if not set(COLUMNS["text"]) & set(columns):
+        got = ", ".join(columns) or "nothing"
         raise DataError(f"{source} has no column named {', '.join(COLUMNS['text'])}, got {got}; rename one")
-    return [name for names in COLUMNS.values() for name in names if name in found]
+    return [name for names in COLUMNS.values() for name in names if name in columns]
 
 
 def _json(text: str, path: Path, line: int | None) -> Any:
@@ -74,4 +74,4 @@ READERS: dict[str, Callable[[Path], Entries]] = {
     ".txt": read_txt, ".jsonl": read_jsonl, ".json": read_json, ".csv": read_table, ".tsv": read_table,
     ".parquet": read_parquet,
 }
-"""Ending of a file's name, in lower case -> what reads it."""
+"""Suffix of a file name, in lower case -> its reader."""

@@ -1,11 +1,11 @@
-"""Prompts of a Hugging Face dataset; a module of its own, for the package datasets is optional."""
+"""Prompts of a Hugging Face dataset. A separate module, because the package datasets is optional."""
 
 from smpo.data.huggingface import open_dataset
 from smpo.prompts.files import Entries, needed_columns
 
 
 def read_dataset(source: str, split: str | None) -> Entries:
-    """The rows of a saved or hub dataset; only the columns of prompts are read.
+    """The rows of a dataset in a folder or on the hub; only the columns of prompts are read.
 
     Raises:
         DataError: there is no such dataset or split, or no column of prompts.

@@ -1,4 +1,4 @@
-"""Prompts that are longer than a model's text encoders read: their ends are cut off, and never noticed."""
+"""Counts prompts that are longer than a model's text encoders read: the model never sees their ends."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -15,14 +15,14 @@ BLOCK_PROMPTS = 1024
 
 @dataclass(frozen=True)
 class LongPrompts:
-    """How many prompts of how many have more tokens than the limit, its marks of start and end among them."""
+    """Number `over` of the `prompts` that have more tokens than `limit`; start and end tokens count."""
 
     over: int
     prompts: int
     limit: int
 
     def describe(self) -> str:
-        """What to add to a stage's text: nothing where no prompt is too long."""
+        """Text to append to a stage's report; empty if no prompt is too long."""
         if not self.over:
             return ""
         have = "prompt has" if self.over == 1 else "prompts have"
@@ -30,21 +30,21 @@ class LongPrompts:
 
 
 def count_over_limit(lengths: Iterable[int], limit: int) -> int:
-    """How many of `lengths`, in tokens, are above `limit`."""
+    """Number of `lengths`, in tokens, above `limit`."""
     return sum(length > limit for length in lengths)
 
 
 def cut_prompts(prompts: Iterable[str], model: str) -> str:
-    """What a stage says of over-long prompts; nothing where the pipeline `model`, a source, is not on this machine."""
+    """Text about too long prompts for a stage's report; empty if the pipeline `model` is not on this machine."""
     try:
         folder = cached_pipeline(model)
         return "" if folder is None else long_prompts(prompts, folder).describe()
     except ConfigError:
-        return ""  # the pairs do not need the model; `smpo check` and the stages that do say what is wrong with it
+        return ""  # this stage does not need the model; `smpo check` and later stages report what is wrong with it
 
 
 def long_prompts(prompts: Iterable[str], folder: Path) -> LongPrompts:
-    """The over-long ones of the distinct `prompts`, by all tokenizers of the pipeline `folder`.
+    """The count for the distinct `prompts`, by all tokenizers of the pipeline in `folder`.
 
     Raises:
         ConfigError: a tokenizer cannot be loaded.
@@ -59,18 +59,18 @@ def long_prompts(prompts: Iterable[str], folder: Path) -> LongPrompts:
 
 
 def _tokenizer(folder: Path) -> CLIPTokenizer:
-    """The tokenizer in `folder`, to count with; whether it fits its encoder is proven where that is loaded."""
+    """The tokenizer in `folder`, to count tokens; whether it fits the text encoder is checked when that is loaded."""
     try:
         return CLIPTokenizer.from_pretrained(folder)
-    except Exception as error:  # a library's parser, given files of a stranger
+    except Exception as error:  # transformers raises many kinds of errors for damaged files
         reason = str(error).partition("\n")[0]
         raise ConfigError(f"{folder} holds no tokenizer that can be loaded ({reason}); correct the model") from error
 
 
 def lengths_of(prompts: Sequence[str], tokenizer: CLIPTokenizer) -> list[int]:
-    """Tokens of each prompt, with the marks of start and end, before anything is cut off."""
-    found: list[int] = []
+    """Number of tokens of each prompt, with start and end tokens, before it is cut off."""
+    lengths: list[int] = []
     for start in range(0, len(prompts), BLOCK_PROMPTS):
         block = list(prompts[start:start + BLOCK_PROMPTS])
-        found += [len(ids) for ids in tokenizer(block, truncation=False, verbose=False).input_ids]
-    return found
+        lengths += [len(ids) for ids in tokenizer(block, truncation=False, verbose=False).input_ids]
+    return lengths

@@ -1,4 +1,4 @@
-"""Lists of prompts from wherever they lie: a list, files, folders, Hugging Face datasets."""
+"""Reads prompts from a list, files, folders or Hugging Face datasets."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -25,22 +25,22 @@ def read_prompts(
 ) -> list[Prompt]:
     """The prompts of `source`, in its order.
 
-    A table or JSON object holds its prompt under prompt, Prompt, Prompts or caption, and may hold a category (category,
-    Category, style, tag) and a challenge (challenge, Challenge). Where the prompts of several files name no category,
-    the file's name is their category: so HPDv2's styles become categories.
+    A table or JSON object has the prompt under prompt, Prompt, Prompts or caption; it may have a category (category,
+    Category, style, tag) and a challenge (challenge, Challenge). If the prompts of several files have no category, the
+    name of the file is their category, as for HPDv2's styles.
 
     Args:
-        source: a list of prompts; a .txt, .jsonl, .json, .csv, .tsv or .parquet file, several of them, or a folder of
-            them (of HPDv2's benchmark folder the four styles, without DrawBench); a dataset saved by `save_to_disk`,
-            or its hub id.
-        limit: take the first so many, after the other choices.
-        per_category: take the first so many of each category.
-        unique: leave out a text that occurred before, such as the captions of Pick-a-Pic.
-        split: of a Hugging Face dataset with several.
+        source: a list of prompts; a .txt, .jsonl, .json, .csv, .tsv or .parquet file, a list of such files, or a folder
+            of them (from HPDv2's benchmark folder the four styles, without DrawBench); the folder of a dataset that
+            `save_to_disk` wrote, or the hub id of a dataset.
+        limit: keep the first so many, after all other choices.
+        per_category: keep the first so many of each category.
+        unique: keep the first of equal texts, such as captions of Pick-a-Pic.
+        split: of a Hugging Face dataset with several splits.
 
     Raises:
-        ConfigError: an unknown kind of file, or a number that is not > 0.
-        DataError: a source cannot be read, holds no prompts, or an empty one: names file and line.
+        ConfigError: the kind of file is unknown, or a number is not > 0.
+        DataError: a source cannot be read, has no prompts, or has an empty one; the message names file and line.
     """
     check_positive(**{name: n for name, n in (("limit", limit), ("per_category", per_category)) if n is not None})
     prompts = _all_prompts(source, split)
@@ -60,7 +60,7 @@ def _all_prompts(source: Source, split: str | None) -> list[Prompt]:
 
 
 def _names_file(item: Path | str | Prompt) -> bool:
-    """Whether a list's item is the path of a prompts file and no prompt."""
+    """Whether an item of a list is the path of a prompts file and not a prompt."""
     return isinstance(item, str) and Path(item).suffix.lower() in READERS
 
 
@@ -76,26 +76,26 @@ def _of_place(source: str, split: str | None) -> list[Prompt]:
 
 
 def _files_in(folder: Path) -> list[Path]:
-    """The prompts files of `folder` by name; of HPDv2's benchmark folder its styles, for DrawBench is no part of it."""
+    """The prompts files of `folder` by name; of HPDv2's benchmark folder only its styles, not DrawBench."""
     styles = [folder / f"{style}.json" for style in HPDV2_STYLES]
     if all(path.is_file() for path in styles):
         return styles
-    found = sorted(path for path in folder.iterdir()
+    files = sorted(path for path in folder.iterdir()
                    if path.suffix.lower() in READERS and not path.name.startswith("."))
-    if not found:
+    if not files:
         raise DataError(f"{folder} holds no prompts file ({', '.join(READERS)}) and no saved dataset; correct the path")
-    return found
+    return files
 
 
 def _of_files(paths: Sequence[Path]) -> list[Prompt]:
-    """The prompts of all files; shards of one parquet table have names that say nothing."""
-    found = []
+    """The prompts of all files; the name of a file is their category, except for shards of a parquet table."""
+    all_prompts = []
     for path in paths:
         prompts = _of_file(path)
         if path.suffix.lower() != ".parquet" and not any(prompt.category for prompt in prompts):
             prompts = [replace(prompt, category=path.stem) for prompt in prompts]
-        found += prompts
-    return found
+        all_prompts += prompts
+    return all_prompts
 
 
 def _of_file(path: Path) -> list[Prompt]:
@@ -108,10 +108,10 @@ def _of_file(path: Path) -> list[Prompt]:
 
 def _prompts_of(entries: Iterable[tuple[int, Any]], *, name: str) -> list[Prompt]:
     """The prompts of numbered texts, mappings or records."""
-    found = [_prompt_of(entry, place=f"{name}:{number}") for number, entry in entries]
-    if not found:
+    prompts = [_prompt_of(entry, place=f"{name}:{number}") for number, entry in entries]
+    if not prompts:
         raise DataError(f"{name} holds no prompts; add at least one")
-    return found
+    return prompts
 
 
 def _prompt_of(entry: Any, *, place: str) -> Prompt:
@@ -141,7 +141,7 @@ def _first_of(entry: dict[str, Any], names: Sequence[str]) -> Any:
 
 
 def _firsts(prompts: Sequence[Prompt]) -> list[Prompt]:
-    """The first prompt of every text."""
+    """The first of the prompts with equal texts."""
     first: dict[str, Prompt] = {}
     for prompt in prompts:
         first.setdefault(prompt.text, prompt)

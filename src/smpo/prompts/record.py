@@ -1,4 +1,4 @@
-"""What a model is asked to paint."""
+"""The record of a prompt."""
 
 from dataclasses import asdict, dataclass
 
@@ -8,9 +8,9 @@ class Prompt:
     """One prompt of a list.
 
     Attributes:
-        text: what the image is to show.
-        category: what kind of prompt it is: PartiPrompts' Category, HPDv2's style, GenEval's tag; None where unknown.
-        challenge: what makes it hard: PartiPrompts' Challenge; None where unknown.
+        text: the prompt itself.
+        category: its kind: PartiPrompts' Category, HPDv2's style or GenEval's tag; None if unknown.
+        challenge: why it is hard: PartiPrompts' Challenge; None if unknown.
     """
 
     text: str
@@ -18,5 +18,5 @@ class Prompt:
     challenge: str | None = None
 
     def labels(self) -> dict[str, str]:
-        """Its category and challenge, as far as it has them."""
+        """Category and challenge, those that are known."""
         return {name: value for name, value in asdict(self).items() if name != "text" and value is not None}
