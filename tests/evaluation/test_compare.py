@@ -10,8 +10,6 @@ from smpo.core.errors import ConfigError, DataError
 from smpo.evaluation.compare import Comparison, OverOptimisation, compare
 from smpo.evaluation.scores import ImageScores, evaluate_images
 from smpo.evaluation.statistics import holm_adjusted, win_rate
-from smpo.report.before_after import before_after
-from smpo.report.wording import headline
 from smpo.sampling.image_set import ImageSet
 from tests.image_sets import Brightness, make_image_set
 
@@ -162,37 +160,3 @@ def test_categories_are_compared_apart(evaluations: dict[str, Path]) -> None:
     assert [r.p_holm for r in found] == holm_adjusted([r.win_rate.p_value for r in found])
     with pytest.raises(DataError, match="got 3 categories for 40 images; give each image one"):
         compare(evaluations, "base", categories=["a"] * 3)
-
-
-def test_headline_says_what_fell_and_what_is_open(comparison: Comparison) -> None:
-    texts = {finding.tone: finding.text for finding in headline(comparison, "lighter")}
-    shown = comparison.pairing("lighter", "brightness").win_rate
-    assert texts["lead"] == (
-        f"lighter beats base on {100 * shown.rate:.1f} % of 40 images under brightness, the reward it was trained on "
-        f"(95 % interval {100 * shown.low:.1f} to {100 * shown.high:.1f} %): a significant improvement."
-    )
-    assert texts["worse"].startswith("Worse than base under 1 of 3 scorers: darkness (wins ")
-    assert texts["warning"] == "Sign of over-optimisation: brightness rises while darkness falls."
-    twin = {finding.tone: finding.text for finding in headline(comparison, "twin")}
-    assert twin["lead"].endswith("(95 % interval 35.2 to 64.8 %): too close to call.")
-    assert "brightness (wins 50.0 %: 0.0 % won, 0.0 % lost, 100.0 % tied)" in twin["undecided"]
-    assert twin["warning"] == "The training reward brightness did not rise."
-
-
-def test_headline_names_an_interval_that_includes_half(tmp_path: Path) -> None:
-    for name, light in (("a", 100), ("b", 101)):
-        images = make_image_set(tmp_path / name, light=light)
-        scorers = {"brightness": Brightness(), "darkness": Brightness("darkness", -1.0)}
-        evaluate_images(images, scorers, tmp_path / f"e-{name}")
-    open_text = headline(compare({n: tmp_path / f"e-{n}" for n in "ab"}, "a"), "b")[1]
-    assert open_text.tone == "undecided"
-    assert open_text.text.count("interval includes 50 %") == 2
-
-
-def test_examples_are_spread_by_place(sets: dict[str, ImageSet], evaluations: dict[str, Path]) -> None:
-    tables = {name: ImageScores.open(folder) for name, folder in evaluations.items()}
-    found = before_after((sets["base"], tables["base"]), (sets["lighter"], tables["lighter"]), limit=4)
-    assert [example.index for example in found] == [0, 10, 20, 30]
-    assert found[1].after.path == sets["lighter"].folder / "images/00010.png"
-    assert found[1].gap("darkness") == pytest.approx(-found[1].gap("brightness"))
-    assert len(before_after((sets["base"], tables["base"]), (sets["lighter"], tables["lighter"]))) == 40

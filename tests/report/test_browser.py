@@ -12,10 +12,10 @@ import pytest
 from PIL import Image
 
 from smpo.core.errors import ConfigError, DataError
-from smpo.core.seals import Seal
 from smpo.evaluation.scores import ImageScores
-from smpo.report.browser import Evaluated, thumbnail, write_browser
-from smpo.sampling.image_set import ImageSet, SealedImage
+from smpo.report.browser import write_browser
+from smpo.report.image_rows import Evaluated
+from smpo.sampling.image_set import ImageSet
 
 
 @pytest.fixture(scope="module")
@@ -50,14 +50,6 @@ def test_a_prompt_cannot_leave_its_place(evaluated: Evaluated, tmp_path: Path) -
     page = write_browser(tmp_path / "p.html", hostile, baseline="base", model="lighter").read_text()
     assert "onerror" in page and "<img src=x" not in page and page.count("</script>") == 2
     assert content_of(page)["rows"][0]["p"] == prompts[0] and "Category" not in page
-
-
-def test_large_images_are_reduced(tmp_path: Path) -> None:
-    """Noise is the worst case for a codec: still below 15 KB."""
-    noise = np.random.default_rng(0).integers(0, 256, size=(512, 768, 3), dtype=np.uint8)
-    Image.fromarray(noise).save(tmp_path / "a.png")
-    data = base64.b64decode(thumbnail(SealedImage(tmp_path / "a.png", Seal.of_file(tmp_path / "a.png"))))
-    assert Image.open(io.BytesIO(data)).size == (160, 107) and len(data) < 15_000
 
 
 def test_refusals(evaluated: Evaluated, tmp_path: Path) -> None:

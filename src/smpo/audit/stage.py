@@ -1,8 +1,6 @@
 """Stage `audit`: checks of a pair set before training on it, reported as text, Markdown, HTML and JSON."""
 
-import base64
 import dataclasses
-import io
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -11,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow.compute as pc
-from PIL import Image
 
 from smpo.audit.audit_figures import agreement_chart, signal_chart
 from smpo.audit.findings import Audit
@@ -27,12 +24,12 @@ from smpo.data.pair_set import PairSet
 from smpo.maths.smoothing import pair_weight
 from smpo.preparation.label import LabelTable
 from smpo.preparation.score import ScoreTable, check_same_pairs
-from smpo.report.plots import Plot, data_uri, write_plot
+from smpo.report.plots import Plot, data_uri, webp_thumbnail, write_plot
 from smpo.report.tables import template_environment
 from smpo.report.training_figures import label_distribution
 
 STAGE = "audit"
-EXAMPLE_PX = 160
+QUALITY = 80  # of thumbnails
 KINDS = ("json", "md", "html", "txt")
 
 
@@ -171,11 +168,6 @@ def _thumbnails(pairs: PairSet, pair_id: str) -> tuple[str, list[str]]:
     """Caption and both images of a pair, as base64 of WebP."""
     row = pairs.pair_ids.index(pair_id)
     pair = next(pairs.iter_images(row, row + 1))
-    return pair.caption, [_encoded(decode_image(data)) for data in (pair.image_0, pair.image_1)]
-
-
-def _encoded(image: Image.Image) -> str:
-    image.thumbnail((EXAMPLE_PX, EXAMPLE_PX), Image.Resampling.LANCZOS)
-    buffer = io.BytesIO()
-    image.save(buffer, "WEBP", quality=80)
-    return base64.b64encode(buffer.getvalue()).decode()
+    return pair.caption, [
+        webp_thumbnail(decode_image(data), quality=QUALITY) for data in (pair.image_0, pair.image_1)
+    ]

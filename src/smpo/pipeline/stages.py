@@ -43,7 +43,7 @@ from smpo.preparation.cache import LatentCache, cache_pairs, check_encoders
 from smpo.preparation.sampling import PAIRS_FILE, check_sampled, sample_pairs
 from smpo.prompts import Prompt, read_prompts
 from smpo.prompts.lengths import cut_prompts
-from smpo.report.before_after import before_after
+from smpo.report.image_rows import image_rows
 from smpo.report.run_report import ReportContent, write_report
 from smpo.report.tables import paper_tables
 from smpo.rewards import SCORERS
@@ -174,7 +174,7 @@ def report(recipe: Recipe, progress: Progress) -> str:
     gamma = recipe.objective.get("gamma", 1.0)
     content = ReportContent(
         title=f"{recipe.name}: before and after alignment", comparison=compared, model=recipe.name,
-        facts=facts(recipe), examples=before_after(opened[BASE], opened[recipe.name]),
+        facts=facts(recipe), examples=image_rows({name: opened[name] for name in (BASE, recipe.name)}),
         metrics=metrics_of(recipe.folder("train")), p_winner=table.p_winner.tolist(),
         weight=pair_weight(table.p_winner, gamma=gamma).tolist(), recipe=dump_recipe(recipe),
         tables=paper_tables({name: compared}, recipe.name, published=beside),

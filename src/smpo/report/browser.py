@@ -5,34 +5,25 @@ so 1,632 prompts x 3 models take at most 45 MB. Rows are built when they scroll 
 the full image, as long as the image set is where it was.
 """
 
-import base64
-import io
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from smpo.core.artefacts import write_atomically
 from smpo.core.checks import check_known
-from smpo.core.errors import DataError
-from smpo.evaluation.scores import ImageScores
+from smpo.report.image_rows import Evaluated, check_same_prompts
+from smpo.report.plots import webp_thumbnail
 from smpo.report.tables import template_environment
-from smpo.sampling.image_set import ImageSet, SealedImage, read_image
+from smpo.sampling.image_set import SealedImage, read_image
 
-THUMBNAIL_PX = 160
 QUALITY = 60
 DIGITS = 4  # significant figures of a score
 
-Evaluated = Mapping[str, tuple[ImageSet, ImageScores]]
-"""Set -> its images and scores."""
-
 
 def write_browser(
-    path: Path, sets: Evaluated, *, baseline: str, model: str, categories: Sequence[str] = (),
-    progress: Callable[[int, int], None] | None = None,
+    path: Path, sets: Evaluated, *, baseline: str, model: str, categories: Sequence[str] = ()
 ) -> Path:
     """Write the page over all images of `sets` to `path`; returns `path`.
 
@@ -42,7 +33,6 @@ def write_browser(
         baseline: the set that gaps are measured against at first; the page has a menu for others.
         model: the set whose gap is shown at first.
         categories: category of each image; empty where the prompts have none.
-        progress: called with (images done, images).
 
     Raises:
         ConfigError: `baseline` or `model` is no set.
@@ -50,14 +40,12 @@ def write_browser(
     """
     for name, what in ((baseline, "baseline"), (model, "model")):
         check_known(name, sets, what=what)
+    check_same_prompts(sets)
     first, scores = sets[baseline]
-    for name, (images, _) in sets.items():
-        if (images.prompts, images.seeds) != (first.prompts, first.seeds):
-            raise DataError(f"'{name}' and '{baseline}' differ in prompts or seeds; generate both alike")
     content = {
         "models": list(sets), "scorers": list(scores.scores),
         "rows": [_row(i, sets, categories, path.parent) for i in range(len(first))],
-        "thumbnails": _thumbnails(sets, len(first), progress),
+        "thumbnails": [[_thumbnail(images.data(i)) for images, _ in sets.values()] for i in range(len(first))],
     }
     data = json.dumps(content, separators=(",", ":")).replace("<", "\\u003c")  # no "</script>" inside a prompt
     view = {
@@ -78,21 +66,5 @@ def _row(index: int, sets: Evaluated, categories: Sequence[str], page: Path) -> 
     }
 
 
-def _thumbnails(sets: Evaluated, count: int, progress: Callable[[int, int], None] | None) -> list[list[str]]:
-    """Thumbnails of each image, one per model: base64 of a WebP."""
-    thumbnails = []
-    for index in range(count):
-        thumbnails.append([thumbnail(images.data(index)) for images, _ in sets.values()])
-        if progress is not None:
-            progress(index + 1, count)
-    return thumbnails
-
-
-def thumbnail(data: SealedImage) -> str:
-    """Base64 of the image as WebP of at most THUMBNAIL_PX a side; a smaller image is kept lossless."""
-    image, buffer = read_image(data), io.BytesIO()
-    small = max(image.size) <= THUMBNAIL_PX
-    if not small:
-        image.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX), Image.Resampling.LANCZOS)
-    image.save(buffer, "WEBP", lossless=small, quality=QUALITY)
-    return base64.b64encode(buffer.getvalue()).decode()
+def _thumbnail(data: SealedImage) -> str:
+    return webp_thumbnail(read_image(data), quality=QUALITY)

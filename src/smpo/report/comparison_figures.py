@@ -9,7 +9,7 @@ from matplotlib.patches import Patch
 
 from smpo.evaluation.attributes import AttributeChange
 from smpo.evaluation.compare import Comparison, Pairing
-from smpo.report.before_after import BeforeAfter, GridRow
+from smpo.report.image_rows import ImageRow
 from smpo.report.theme import FONT_PT, LIGHT, MARKERS, Theme, heading, new_figure, style
 from smpo.report.wording import shortened
 from smpo.sampling.image_set import SealedImage, read_image
@@ -113,7 +113,7 @@ def _accuracy_mark(ax: Axes, place: float, change: AttributeChange, i: int, them
 
 
 def before_after_grid(
-    examples: Sequence[BeforeAfter], names: tuple[str, str], *, scorer: str, columns: int = 2, theme: Theme = LIGHT
+    examples: Sequence[ImageRow], names: tuple[str, str], *, scorer: str, columns: int = 2, theme: Theme = LIGHT
 ) -> Figure:
     """Pairs of images of the same prompt and seed, side by side, with the prompt above and both scores below.
 
@@ -130,19 +130,15 @@ def before_after_grid(
     for cell, example in zip(figure.subfigures(rows, columns, squeeze=False).ravel(), examples, strict=False):
         cell.set_facecolor(theme.page)
         cell.suptitle(shortened(example.prompt, 62), fontsize=FONT_PT, color=theme.ink)
-        better = example.gap(scorer) > 0
-        for ax, name, image, score, strong in zip(
-            cell.subplots(1, 2), names, (example.before, example.after), example.scores[scorer],
-            (False, better), strict=True,
-        ):
-            _image(ax, image)
-            ax.set_xlabel(f"{name}  {score:.4g}", fontsize=FONT_PT - 1, color=theme.ink if strong else theme.muted,
-                          fontweight="bold" if strong else "normal")
+        better = example.gap(scorer, names[1], names[0]) > 0
+        for ax, name, strong in zip(cell.subplots(1, 2), names, (False, better), strict=True):
+            _image(ax, example.files[name])
+            _score_label(ax, f"{name}  {example.scores[name][scorer]:.4g}", strong=strong, theme=theme)
     return figure
 
 
 def model_grid(
-    rows: Sequence[GridRow], models: Sequence[str], *, scorer: str, theme: Theme = LIGHT
+    rows: Sequence[ImageRow], models: Sequence[str], *, scorer: str, theme: Theme = LIGHT
 ) -> Figure:
     """One row of images per prompt, one column per model, each above its score; the best of a row is bold."""
     figure = new_figure(1.75 * len(models), 2.2 * len(rows), theme)
@@ -153,11 +149,15 @@ def model_grid(
         for ax, model in zip(band.subplots(1, len(models), squeeze=False).ravel(), models, strict=True):
             score = row.scores[model][scorer]
             _image(ax, row.files[model])
-            ax.set_xlabel(f"{score:.4g}", fontsize=FONT_PT - 1, color=theme.ink if score == best else theme.muted,
-                          fontweight="bold" if score == best else "normal")
+            _score_label(ax, f"{score:.4g}", strong=score == best, theme=theme)
             if place == 0:
                 ax.set_title(model, fontsize=FONT_PT, color=theme.muted)
     return figure
+
+
+def _score_label(ax: Axes, text: str, *, strong: bool, theme: Theme) -> None:
+    ax.set_xlabel(text, fontsize=FONT_PT - 1, color=theme.ink if strong else theme.muted,
+                  fontweight="bold" if strong else "normal")
 
 
 def _image(ax: Axes, data: SealedImage) -> None:

@@ -1,6 +1,7 @@
-"""Figures as files of a report, one per theme, and files as data URIs."""
+"""Figures as files of a report, one per theme, and images inside a page."""
 
 import base64
+import io
 import mimetypes
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,6 +12,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from smpo.report.theme import LIGHT, THEMES, Theme, save
+
+THUMBNAIL_PX = 160
 
 
 @dataclass(frozen=True)
@@ -37,12 +40,9 @@ def write_plot(out: Path, name: str, title: str, caption: str, chart: Chart) -> 
     files = {theme.name: f"figures/{name}-{theme.name}.png" for theme in THEMES}
     for theme in THEMES:
         save(chart(theme=theme), out / files[theme.name])
-    return Plot(name, title, caption, files, width=_width_px(out / files[LIGHT.name]))
-
-
-def _width_px(path: Path) -> int:
-    with Image.open(path) as image:
-        return image.width * 5 // 8  # 100 px of the page per inch: sharp on dense screens too
+    with Image.open(out / files[LIGHT.name]) as image:
+        width = image.width * 5 // 8  # 100 px of the page per inch: sharp on dense screens too
+    return Plot(name, title, caption, files, width)
 
 
 def data_uri(path: Path) -> str:
@@ -53,3 +53,12 @@ def data_uri(path: Path) -> str:
 def encoded(kind: str, content: bytes) -> str:
     """A data URI of media type `kind`."""
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def webp_thumbnail(image: Image.Image, *, quality: int) -> str:
+    """Base64 of `image` as WebP of at most THUMBNAIL_PX a side; a smaller image is kept lossless."""
+    small, buffer = max(image.size) <= THUMBNAIL_PX, io.BytesIO()
+    if not small:
+        image.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX), Image.Resampling.LANCZOS)
+    image.save(buffer, "WEBP", lossless=small, quality=quality)
+    return base64.b64encode(buffer.getvalue()).decode()

@@ -16,12 +16,12 @@ from smpo.core.artefacts import write_atomically
 from smpo.core.checks import check_known
 from smpo.core.errors import DataError
 from smpo.evaluation.compare import Comparison
-from smpo.report.before_after import BeforeAfter, grid_rows
-from smpo.report.browser import Evaluated, write_browser
+from smpo.report.browser import write_browser
 from smpo.report.comparison_figures import attribute_chart, before_after_grid, change_chart, model_grid, win_rate_chart
 from smpo.report.details import detail_tables
+from smpo.report.image_rows import Evaluated, ImageRow, image_rows
 from smpo.report.plots import Plot, data_uri, encoded, write_plot
-from smpo.report.tables import Layout, markdown_escaped, paper_tables, template_environment, write_tables
+from smpo.report.tables import Layout, paper_tables, template_environment, write_tables
 from smpo.report.theme import save
 from smpo.report.training_figures import label_distribution, training_curves
 from smpo.report.wording import decimals, headline, percent
@@ -30,6 +30,7 @@ from smpo.sampling.image_set import SealedImage, read_image
 SMALL_PX = 160  # images up to this side are embedded as they are
 THUMBNAIL_PX = 320
 HERO_EXAMPLES = 8
+GRID_ROWS = 5
 GRID = "figures/models.png"
 BROWSER = "prompts.html"
 EXTREMES = 5  # largest gains and losses listed in report.md
@@ -59,7 +60,7 @@ class ReportContent:
     comparison: Comparison
     model: str
     facts: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    examples: Sequence[BeforeAfter] = ()
+    examples: Sequence[ImageRow] = ()
     metrics: Path | None = None
     p_winner: Sequence[float] = ()
     weight: Sequence[float] = ()
@@ -107,15 +108,15 @@ def write_report(out: Path, *, content: ReportContent) -> Path:
 
 def _view(content: ReportContent, plots: Sequence[Plot]) -> dict[str, Any]:
     """The variables of the templates: texts and numbers, ready to print."""
-    comparison = content.comparison
-    lead, *findings = headline(comparison, content.model)
+    comparison, model, baseline = content.comparison, content.model, content.comparison.baseline
+    lead, *findings = headline(comparison, model)
     return {
-        "content": content, "comparison": comparison, "lead": lead, "findings": findings,
-        "scorers": list(comparison.units), "layouts": _tables(content), "tiles": list(_tiles(content)),
-        "details": list(detail_tables(comparison, content.model)), "grid": GRID if _has_grid(content) else "",
+        "content": content, "comparison": comparison, "model": model, "baseline": baseline, "lead": lead,
+        "findings": findings, "layouts": _tables(content), "tiles": list(_tiles(content)),
+        "details": list(detail_tables(comparison, model)), "grid": GRID if _has_grid(content) else "",
         "browser": BROWSER if content.sets else "", "plots": plots, "hero": content.examples[:HERO_EXAMPLES],
-        "percent": percent, "escaped": markdown_escaped,
-        "by_gap": sorted(content.examples, key=lambda e: -e.gap(content.scorer)), "extremes": EXTREMES,
+        "by_gap": sorted(content.examples, key=lambda row: -row.gap(content.scorer, model, baseline)),
+        "extremes": EXTREMES,
         "digits": {
             s: decimals([comparison.summaries[m][s].median for m in comparison.models]) for s in comparison.units
         },
@@ -175,7 +176,8 @@ def _plots(content: ReportContent, out: Path) -> list[Plot]:
         figure = before_after_grid(hero, (baseline, model), scorer=content.scorer)
         save(figure, out / "figures" / "before-after.png")
     if _has_grid(content):
-        save(model_grid(grid_rows(content.sets), content.comparison.models, scorer=content.scorer), out / GRID)
+        rows = image_rows(content.sets, limit=GRID_ROWS)
+        save(model_grid(rows, comparison.models, scorer=content.scorer), out / GRID)
     return plots
 
 
