@@ -86,7 +86,7 @@ def test_show_lists_without_torch_and_explains_a_recipe(tmp_path):
     process = smpo("show", "sd15-dpo", cwd=tmp_path)
     assert process.returncode == 0
     assert process.stdout.startswith("# Diffusion-DPO on SD1.5: ") and "\n# Built on sd15-smpo; " in process.stdout
-    assert "\n# Work: UNet evaluations" in process.stdout
+    assert "\n# `smpo cost sd15-dpo` counts its UNet evaluations" in process.stdout
     process = smpo("show", "sd15-dpp", cwd=tmp_path)
     assert process.returncode == 1 and process.stderr.count("\n") == 1
     assert "no shipped recipe or sweep 'sd15-dpp'" in process.stderr and "Did you mean 'sd15-dpo'?" in process.stderr

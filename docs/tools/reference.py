@@ -107,7 +107,7 @@ def recipe_page() -> str:
         "For `scorer`, `scoring.also.NAME` and `evaluation.scorers.NAME`. What each is: [scorers](../scorers.md).\n",
     ]
     for name, keys in members(SCORERS).items():
-        parts += [f"\n### scorer.name: {name}\n", _first_line(SCORERS.resolve(name)) + "\n", table(keys)]
+        parts += [f"\n### scorer.name: {name}\n", _first_line(SCORERS.settings_class(name)) + "\n", table(keys)]
     return "\n".join(parts) + "\n"
 
 
@@ -120,7 +120,7 @@ def sections() -> dict[str, list[Key]]:
 
 def members(registry: Any) -> dict[str, list[Key]]:
     """Member -> its own settings."""
-    return {name: list(keys_of(registry.resolve(name), "")) for name in registry}
+    return {name: list(keys_of(registry.settings_class(name), "")) for name in registry}
 
 
 def all_keys() -> set[str]:
@@ -163,19 +163,13 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
 
 
 def attributes_of(model: type) -> dict[str, str]:
-    """What the docstrings of a class and its bases, or of the dataclass it was made from, say under "Attributes:"."""
+    """What the docstrings of a class and its bases say under "Attributes:"."""
     found: dict[str, str] = {}
-    for base in [*reversed(inspect.getmro(model)), *_made_from(model)]:
+    for base in reversed(inspect.getmro(model)):
         _, _, rest = inspect.cleandoc(base.__dict__.get("__doc__") or "").partition("Attributes:\n")
         for match in re.finditer(r"^    (\w+): (.*(?:\n        .*)*)", rest, flags=re.MULTILINE):
             found[match[1]] = cell(match[2])
     return found
-
-
-def _made_from(model: type) -> list[type]:
-    """The dataclass that `smpo.pipeline.config.section_of` made a section from, if it did."""
-    build = getattr(model, "options", None)
-    return [inspect.getclosurevars(build.fget).nonlocals["options"]] if isinstance(build, property) else []
 
 
 def type_text(annotation: Any) -> str:
@@ -214,7 +208,7 @@ def _sentence(section: str) -> str:
 
 
 def _first_line(thing: Any) -> str:
-    text = thing.__dict__.get("__doc__") or next((one.__doc__ for one in _made_from(thing)), None) or ""
+    text = thing.__dict__.get("__doc__") or ""
     return cell(inspect.cleandoc(text).split("\n\n")[0])
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from smpo.core.flag_names import THEIRS, flag_hint, ours_for
+from smpo.core.flag_names import FOREIGN_FLAGS, flag_hint, recipe_key_for
 from smpo.pipeline.config import _all_keys
 from smpo.pipeline.hints import key_hint
 
@@ -16,21 +16,21 @@ OPEN = ("model.", "scorer.")  # the settings of their members are no keys of eve
 
 def test_every_key_that_is_named_exists() -> None:
     members = {"model.name", "model.source", "model.revision", "scorer.name"}
-    assert {ours.key for ours in THEIRS.values()} <= KEYS | members
+    assert {key.name for key in FOREIGN_FLAGS.values()} <= KEYS | members
 
 
 def test_every_name_is_in_one_spelling() -> None:
-    assert all(re.fullmatch(r"[a-z0-9_]+", name) for name in THEIRS)
+    assert all(re.fullmatch(r"[a-z0-9_]+", name) for name in FOREIGN_FLAGS)
 
 
 @pytest.mark.parametrize("name", ["learning_rate", "--learning_rate", "--learning-rate", "training.learning_rate"])
 def test_a_name_is_found_in_every_spelling(name: str) -> None:
-    assert ours_for(name).key == "training.optimizer.lr"
+    assert recipe_key_for(name).name == "training.optimizer.lr"
     assert flag_hint(name).startswith(" Did you mean 'training.optimizer.lr'?")
 
 
 def test_our_own_names_and_unknown_ones_get_no_hint() -> None:
-    assert flag_hint("training.lora.rank") == "" and flag_hint("nonsense") == "" and ours_for("nonsense") is None
+    assert flag_hint("training.lora.rank") == "" and flag_hint("nonsense") == "" and recipe_key_for("nonsense") is None
 
 
 def test_the_nearest_key_is_looked_for_in_every_section() -> None:
@@ -43,4 +43,4 @@ def test_the_nearest_key_is_looked_for_in_every_section() -> None:
 
 def test_the_docs_list_the_table() -> None:
     rows = re.findall(r"^\| `([a-z0-9_]+)` \| `([\w.]+)` \| ?(.*?) ?\|$", PAGE.read_text(), flags=re.MULTILINE)
-    assert rows == [(name, ours.key, ours.note) for name, ours in THEIRS.items()]
+    assert rows == [(name, key.name, key.note) for name, key in FOREIGN_FLAGS.items()]

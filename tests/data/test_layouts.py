@@ -14,8 +14,9 @@ import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pydantic import ValidationError
 
-from smpo.core.errors import ConfigError, DataError
+from smpo.core.errors import DataError
 from smpo.data.formats import detect_format, open_source
 from smpo.data.records import PairSource, RawPair
 from smpo.preparation.options import PairOptions
@@ -279,7 +280,7 @@ def test_columns_are_renamed(folder: Path):
     with pytest.raises(DataError, match=r"has no column 'my_txt', which data.columns names as prompt; found: my_text, "
                                         r"good, bad, prompt. Did you mean 'my_text'\?"):
         opened(place, columns=names | {"prompt": "my_txt"})
-    with pytest.raises(ConfigError, match="unknown field in data.columns 'chosn'; known: prompt, .* Did you mean"):
+    with pytest.raises(ValidationError, match="unknown field in data.columns 'chosn'; known: prompt, .* Did you mean"):
         PairOptions(columns={"chosn": "good"})
     report = prepare_pairs(str(place), folder / "pairs", options=PairOptions(columns=names))
     assert report.layout == "TRL: my_text, good, bad; 1 column ignored (prompt)" and report.kept == 1

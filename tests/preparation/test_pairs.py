@@ -9,9 +9,10 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 import torch
+from pydantic import ValidationError
 
 from smpo.core.artefacts import read_manifest
-from smpo.core.errors import ConfigError, DataError, StaleError
+from smpo.core.errors import DataError, StaleError
 from smpo.data import images
 from smpo.data.images import content_uid
 from smpo.data.pair_set import PairImages, PairSet
@@ -125,7 +126,7 @@ def test_a_strip_is_dropped(tmp_path: Path):
     assert prepared(tmp_path, rows).dropped == {"narrow_image": 1}
     assert dropped(tmp_path)[0]["detail"] == "image 1 has 8000 x 1 px, more than max_aspect 32"
     assert prepared(tmp_path / "b", rows, PairOptions(max_aspect=2)).kept == 1
-    with pytest.raises(ConfigError, match="max_aspect must be >= 1, got 0.5"):
+    with pytest.raises(ValidationError, match="max_aspect must be >= 1, got 0.5"):
         PairOptions(max_aspect=0.5)
 
 
@@ -228,7 +229,7 @@ def test_labels_required(tmp_path: Path):
 
 
 def test_options_are_checked():
-    with pytest.raises(ConfigError, match=r"^max_dropped_fraction must lie in \[0, 1\], got 1.5$"):
+    with pytest.raises(ValidationError, match=r"max_dropped_fraction must lie in \[0, 1\], got 1.5"):
         PairOptions(max_dropped_fraction=1.5)
 
 
@@ -369,7 +370,7 @@ def test_some_rows_at_random_are_the_same_every_time_and_among_those_of_a_larger
     assert found[10] != found[40][:10]
     some = PairSet.open(tmp_path / "10" / "pairs")
     assert [pair.pair_id for pair in some.iter_images(3, 6)] == list(some.pair_ids[3:6])
-    with pytest.raises(ConfigError, match="^max_rows must be >= 1, got 0$"):
+    with pytest.raises(ValidationError, match="max_rows must be >= 1, got 0"):
         PairOptions(max_rows=0)
 
 

@@ -190,7 +190,8 @@ def test_the_real_aesthetic_head():
     """Pinned values of the published weights: equal entries, first basis vector, ramp, nothing (only the bias)."""
     tensors = read_tensors([REAL_HEAD])
     shapes = shapes_of(tensors)
-    head = load_model(lambda: AffineHead(shapes), tensors, dtype=torch.float32, origin=REAL_HEAD)
+    head = load_model(lambda: AffineHead(shapes), tensors, dtype=torch.float32, origin=REAL_HEAD,
+                      device=torch.device("cpu"))
     ramp = torch.arange(1.0, 769.0)
     features = torch.stack([torch.ones(768) / 768**0.5, torch.eye(768)[0], ramp / ramp.norm(), torch.zeros(768)])
     assert head(features).tolist() == pytest.approx([4.883285, 4.545053, 4.420676, 5.236646], abs=2e-6)

@@ -175,7 +175,8 @@ def test_a_folder_of_another_architecture(clip_folder: Path, tmp_path: Path):
 def test_weights_are_copied_and_released(tmp_path: Path):
     """The peak is one copy: what was converted is gone from the tensors given."""
     tensors = {"weight": torch.ones(2, 3), "bias": torch.zeros(2)}
-    model = load_model(lambda: nn.Linear(3, 2), tensors, dtype=torch.bfloat16, origin=tmp_path)
+    model = load_model(lambda: nn.Linear(3, 2), tensors, dtype=torch.bfloat16, origin=tmp_path,
+                       device=torch.device("cpu"))
     assert tensors == {} and model.weight.dtype == torch.bfloat16 and not model.training
     assert not any(parameter.requires_grad for parameter in model.parameters())
 

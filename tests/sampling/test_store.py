@@ -33,7 +33,7 @@ def generate(random_sd: Path, tmp_path: Path) -> Generate:
     def generated(name: str, prompts: list = PROMPTS, model: Path = random_sd, **options: object) -> ImageSetReport:
         return generate_shared(
             str(model), prompts, tmp_path / name / "generate/base", store=tmp_path / "store",
-            options=dataclasses.replace(FAST, **options),
+            options=FAST.model_copy(update=options),
         )
 
     return generated
@@ -86,7 +86,7 @@ def test_categories_belong_to_the_recipe_and_pixels_to_the_store(generate: Gener
 ])
 def test_what_decides_pixels_decides_the_place(random_sd: Path, change: dict) -> None:
     options = {key: value for key, value in change.items() if key != "prompts"}
-    changed = dataclasses.replace(FAST, **options)
+    changed = FAST.model_copy(update=options)
     other = ImageSetSpec.of(str(random_sd), change.get("prompts", TEXTS), changed).settings
     assert other != ImageSetSpec.of(str(random_sd), TEXTS, FAST).settings
 

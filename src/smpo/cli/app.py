@@ -1,7 +1,7 @@
 """The verbs. Each stage verb takes a recipe (a file or a shipped name) and dotted overrides."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal, cast
 
 import typer
 
@@ -63,10 +63,10 @@ def run_stages(names: list[str] | None, recipe_name: str, overrides: list[str] |
 
     recipe = load_recipe(recipe_name, overrides or [])
     if dry_run:
-        from smpo.cli import costing
-
         print(dump_recipe(recipe), end="")
-        if names in (None, ["train"]):
+        if names == ["train"]:
+            from smpo.cli import costing
+
             print(costing.as_comment(recipe), end="")
         return
     from smpo.cli.prerequisites import check_prerequisites
@@ -187,12 +187,13 @@ def show(
     if showing.is_sweep(name):
         from smpo.sweep.plan import load_sweep
 
-        text, told = sweep_path(name).read_text(), [explaining.explanation_of_sweep(load_sweep(name))]
+        text, paragraphs = sweep_path(name).read_text(), [explaining.explanation_of_sweep(load_sweep(name))]
     else:
         from smpo.pipeline.config import load_recipe
 
-        text, told = showing.recipe_text(name), explaining.explanation(load_recipe(name))
-    print("\n".join([text, *map(showing.as_comment, told)]), end="")
+        text, paragraphs = showing.recipe_text(name), explaining.explanation(load_recipe(name))
+        paragraphs.append(f"`smpo cost {name}` counts its UNet evaluations, memory, disk space and hours.")
+    print("\n".join([text, *map(showing.as_comment, paragraphs)]), end="")
 
 
 @app.command()
@@ -233,7 +234,8 @@ def export(
     from smpo.models.export import export as write
     from smpo.models.export import pipeline_of
 
-    configs = write(pipeline_of(source), out, precision=dtype, title=title or out.stem)
+    precision = cast("Literal['float16', 'float32']", dtype)  # `write` refuses any other text
+    configs = write(pipeline_of(source), out, precision=precision, title=title or out.stem)
     print(f"{out} ({out.stat().st_size / 1e6:.1f} MB)")
     if configs is not None:
         print(f"{configs}: configs of its unusual architecture; give this folder as `config` to diffusers")

@@ -7,6 +7,7 @@ import os
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import typer
 from typer.main import get_command
@@ -14,12 +15,14 @@ from typer.main import get_command
 from smpo.core.checks import did_you_mean
 from smpo.core.errors import Stopped
 from smpo.core.failures import described
-from smpo.core.flag_names import flag_hint, ours_for
+from smpo.core.flag_names import flag_hint, recipe_key_for
 from smpo.core.signals import GO_ON, INTERRUPTED, stopping
 
 FAILED, USAGE, BUG, UNREAD = 1, 2, 70, 141
 TRACEBACK = "SMPO_TRACEBACK"
-UsageError, ClickException = typer.BadParameter.__mro__[1:3]  # Click's, or those of the Click inside typer
+_CLICK: tuple[Any, ...] = typer.BadParameter.__mro__  # classes of Click, or of the Click inside typer
+UsageError: type[Exception] = _CLICK[1]
+ClickException: type[Exception] = _CLICK[2]
 REPORT = "this is a bug of smpo; please report it with the lines above"
 _STAGE = "while in "
 
@@ -103,24 +106,24 @@ def _failed(error: Exception, *, shows_all: bool) -> int:
 
 def _without_debug(arguments: Sequence[str]) -> tuple[list[str], bool]:
     """The arguments but for --debug, and whether every error shows its traceback."""
-    asked = "--debug" in arguments or os.environ.get(TRACEBACK, "0") not in ("", "0")
-    return [argument for argument in arguments if argument != "--debug"], asked
+    shows_all = "--debug" in arguments or os.environ.get(TRACEBACK, "0") not in ("", "0")
+    return [argument for argument in arguments if argument != "--debug"], shows_all
 
 
-def _usage(error: Exception, app: typer.Typer) -> str:
+def _usage(error: Any, app: typer.Typer) -> str:
     """A wrong usage in one line, with what was probably meant and where help is."""
     context = getattr(error, "ctx", None)
     verb = context.command_path if context else "smpo"
-    message = " ".join(error.format_message().split())  # type: ignore[attr-defined]
+    message = " ".join(error.format_message().split())
     option = getattr(error, "option_name", None)
     if option is not None:
-        ours = ours_for(option)
+        key = recipe_key_for(option)
         note = flag_hint(option).partition("?")[2]
-        instead = f"write {ours.key}=...{note}" if ours else "keys of a recipe are written as section.key=value"
+        instead = f"write {key.name}=...{note}" if key else "keys of a recipe are written as section.key=value"
         message = f"there is no option {option}; {instead}."
     elif message.startswith("No such command") and "Did you mean" not in message:
-        given = message.partition("'")[2].partition("'")[0]
-        message += did_you_mean(given, get_command(app).commands)  # type: ignore[attr-defined]
+        verbs: Any = get_command(app)
+        message += did_you_mean(message.partition("'")[2].partition("'")[0], verbs.commands)
     return f"{message} See `{verb} --help`."
 
 

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from rich.console import Console
 from rich.progress import (
@@ -15,6 +16,7 @@ from rich.progress import (
     Progress,
     ProgressColumn,
     Task,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -87,10 +89,10 @@ class Display:
             finally:
                 self.bars.remove_task(task)
 
-    def _mover(self, task: int) -> Callable[..., None]:
+    def _mover(self, task: TaskID) -> Callable[..., None]:
         last = 0
 
-        def progress(*values: str | int | None) -> None:
+        def progress(*values: Any) -> None:  # (done, total) or (what, done, total); total may be None
             nonlocal last
             what, done, total = values if len(values) == 3 else ("", *values)
             if done < last:
@@ -104,7 +106,7 @@ class Display:
         """What the user should know before a run goes on."""
         self.console.print(Text(f"  warning: {subject}: {text}"), soft_wrap=True)
 
-    def done(self, name: str, said: str, seconds: float) -> None:
+    def done(self, name: str, result: str, seconds: float) -> None:
         """The finished stage's line."""
         if self.speaks:
-            print(f"{name:>9} {seconds:6.1f} s  {said}", flush=True)
+            print(f"{name:>9} {seconds:6.1f} s  {result}", flush=True)

@@ -2,20 +2,18 @@
 
 import inspect
 
-from smpo.cost.examples import VisitCost, storing_cost, visit_cost
-from smpo.objectives import OBJECTIVES
-from smpo.pipeline.config import SEAMS, Recipe
-from smpo.pipeline.stages import settings_text
+from smpo.objectives import OBJECTIVES, unit_of_batch
+from smpo.pipeline.config import SEAMS, Recipe, settings_text
 from smpo.sweep.plan import Sweep
 from smpo.training.options import OptimizerOptions, TrainingOptions
 
 
 def explanation(recipe: Recipe) -> list[str]:
-    """Paragraphs: what the three seams are, where the weights start, what is trained and what that costs."""
-    cost = visit_cost(recipe)
+    """Paragraphs: what the three seams are, where the weights start, and how much is trained."""
     seams = [f"{seam.capitalize()}: {settings_text(getattr(recipe, seam))}. {_what(seam, recipe)}"
              for seam in ("labels", "noising", "objective")]
-    return [*seams, _start(recipe), _budget(recipe.training, cost), _work(recipe.training, cost), *_storing(recipe)]
+    unit = unit_of_batch(OBJECTIVES.build(recipe.objective))
+    return [*seams, _start(recipe), _budget(recipe.training, unit), *_caching(recipe)]
 
 
 def explanation_of_sweep(sweep: Sweep) -> str:
@@ -29,7 +27,7 @@ def explanation_of_sweep(sweep: Sweep) -> str:
 def _what(seam: str, recipe: Recipe) -> str:
     """The first paragraph of the member's own documentation."""
     member = SEAMS[seam].resolve(getattr(recipe, seam)["name"])
-    return " ".join(inspect.getdoc(member).partition("\n\n")[0].split())
+    return " ".join((inspect.getdoc(member) or "").partition("\n\n")[0].split())
 
 
 def _start(recipe: Recipe) -> str:
@@ -48,11 +46,11 @@ def _start(recipe: Recipe) -> str:
     return f"Start: {who}; the reference {how}."
 
 
-def _budget(training: TrainingOptions, cost: VisitCost) -> str:
-    what, total = cost.seen, training.steps * training.batch_size
+def _budget(training: TrainingOptions, unit: str) -> str:
+    total = training.steps * training.batch_size
     micro, together = training.micro_batch_size, training.batch_size // training.micro_batch_size
     return (
-        f"Training: {training.steps:,} optimizer steps of {training.batch_size:,} {what}, {total:,} {what} seen; "
+        f"Training: {training.steps:,} optimizer steps of {training.batch_size:,} {unit}, {total:,} {unit} seen; "
         f"micro-batches of {micro}, {together:,} a step where one process does all. {_rate(training.optimizer)}"
     )
 
@@ -62,24 +60,12 @@ def _rate(optimizer: OptimizerOptions) -> str:
     return f"{optimizer.name}, learning rate {optimizer.lr:g}{warmup}, {optimizer.schedule}."
 
 
-def _storing(recipe: Recipe) -> list[str]:
-    rounds = recipe.training.cached_inversion_epochs
-    if rounds is None:
+def _caching(recipe: Recipe) -> list[str]:
+    epochs = recipe.training.cached_inversion_epochs
+    if epochs is None:
         return []
-    again = "an epoch" if rounds == 1 else f"{rounds} epochs"
+    after = "an epoch" if epochs == 1 else f"{epochs} epochs"
     return [
-        f"Cached inversions: the draws of a pair come again after {again}; "
-        f"`smpo invert` takes {storing_cost(recipe):.4g} "
-        "UNet evaluations, forward only, for each example that differs, once, and training needs no reference."
+        f"Cached inversions: the draws of a pair come again after {after}; `smpo invert` inverts each example that "
+        "differs once, and training needs no reference."
     ]
-
-
-def _work(training: TrainingOptions, cost: VisitCost) -> str:
-    what, examples = {"pairs": "a pair", "images": "an image"}[cost.seen], training.steps * training.batch_size
-    free = " + ".join(f"{value:.4g} ({name})" for name, value in cost.free_parts.items()) or "none"
-    both, forward = examples * cost.trained, examples * cost.free
-    return (
-        f"Work: UNet evaluations (images sent through a UNet) for {what}, on average over timesteps: "
-        f"{cost.trained:.4g} forward and backward, and forward only {free}. In all {both:,.0f} forward and backward, "
-        f"{forward:,.0f} forward only; gradient checkpointing repeats forwards, which are not counted."
-    )

@@ -7,10 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
+from smpo.core.errors import ConfigError
 from smpo.labels.judgements import Judgements
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from smpo.core.cross_checks import RecipeParts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +67,16 @@ class Label(ABC):
     def is_smoothed(self) -> bool:
         """Whether p_winner may differ from 1; the default is yes."""
         return True
+
+    def check_recipe(self, recipe: RecipeParts) -> None:
+        """Raise ConfigError unless the objective takes this label, and the recipe has the scorer that it needs."""
+        if self.is_smoothed and not recipe.objective.takes_smoothed_labels:
+            raise ConfigError(
+                f"objective '{recipe.names['objective']}' takes hard labels, got labels.name={recipe.names['labels']}; "
+                "set labels.name=hard or objective.name=smpo"
+            )
+        if self.needs_scores and "scorer" not in recipe.names:
+            raise ConfigError(f"labels '{recipe.names['labels']}' need scores: add a scorer section")
 
     def with_scale(self, scale: float) -> Self:
         """The same label with the fitted `scale`, > 0; called only if `needs_scale`."""

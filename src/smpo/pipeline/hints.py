@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, get_args
 
 from smpo.core.checks import did_you_mean
-from smpo.core.flag_names import THEIRS, flag_hint
+from smpo.core.flag_names import FOREIGN_FLAGS, flag_hint
 
 SURE = 0.72  # a likeness, in [0, 1], that names from other sections need; in the key's own section 0.5 is enough
 
@@ -32,7 +32,7 @@ def key_hint(path: str, siblings: Iterable[str], others: Iterable[str]) -> str:
     """
     *_, key = path.split(".")
     others = list(others)
-    if key in THEIRS and THEIRS[key].key != path:
+    if key in FOREIGN_FLAGS and FOREIGN_FLAGS[key].name != path:
         return flag_hint(key)
     same = [other for other in others if other.rpartition(".")[2] == key and other != path]
     if same:

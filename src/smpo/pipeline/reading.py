@@ -45,16 +45,16 @@ def read_recipe(source: str) -> dict[str, Any]:
 
 def lineage(source: str) -> list[tuple[Path, dict[str, Any]]]:
     """The file of a recipe and of each base behind it, nearest first, each with its own keys but for `base`."""
-    path, found, where = recipe_path(source), [], source
+    path, where, files = recipe_path(source), source, list[tuple[Path, dict[str, Any]]]()
     while True:
-        if path.resolve() in [known.resolve() for known, _ in found]:
-            chain = " -> ".join([known.stem for known, _ in found] + [path.stem])
+        if path.resolve() in [known.resolve() for known, _ in files]:
+            chain = " -> ".join([known.stem for known, _ in files] + [path.stem])
             raise ConfigError(f"{where}: base: {chain} goes in a circle; let one of them stand without a base")
         own = read_mapping(path, where=where)
         base = own.pop(BASE, None)
-        found.append((path, own))
+        files.append((path, own))
         if base is None:
-            return found
+            return files
         path, where = _base_path(base, path, where), str(base)
 
 

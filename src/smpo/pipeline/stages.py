@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,6 @@ from smpo.core.errors import ConfigError
 from smpo.core.locks import sole_writer
 from smpo.core.names import BASE
 from smpo.core.processes import this_process, wait_for_all
-from smpo.core.sections import Section
 from smpo.data.pair_set import PairSet
 from smpo.evaluation.compare import Comparison
 from smpo.evaluation.image_sets import categories_of, compare_evaluated, score_and_measure
@@ -37,7 +37,8 @@ from smpo.models.package_data import resolve_source
 from smpo.models.sources import pinned
 from smpo.noising import NOISINGS
 from smpo.objectives import OBJECTIVES, unit_of_batch
-from smpo.pipeline.config import PROMPT_CHOICES, Recipe, dump_recipe
+from smpo.pipeline.config import Recipe, dump_recipe, settings_text
+from smpo.pipeline.sections import PromptedOptions
 from smpo.preparation import label, pairs, score
 from smpo.preparation.cache import LatentCache, cache_pairs, check_encoders
 from smpo.preparation.sampling import PAIRS_FILE, check_sampled, sample_pairs
@@ -139,7 +140,7 @@ def generate(recipe: Recipe, progress: Progress) -> str:
     for name, model in models.items():
         report = generate_shared(
             model, prompts, recipe.folder("generate") / name, store=recipe.store, options=recipe.generation.options,
-            progress=lambda done, total, name=name: progress(name, done, total),
+            progress=partial(progress, name),
         )
         made, black = made + report.num_made, black + report.num_black
     dark = f"; {black} of the images are entirely black" if black else ""
@@ -287,10 +288,10 @@ def run_without_cache(recipe: Recipe) -> Run:
     )
 
 
-def prompts_of(section: Section) -> list[Prompt]:
+def prompts_of(section: PromptedOptions) -> list[Prompt]:
     """The prompts that a `sampling` or `generation` section chooses."""
     prompts = resolve_source(section.prompts) if isinstance(section.prompts, str) else section.prompts
-    return read_prompts(prompts, **{name: getattr(section, name) for name in PROMPT_CHOICES})
+    return read_prompts(prompts, **section.choices)
 
 
 def matching_cache(recipe: Recipe, folder: Path) -> LatentCache:
@@ -322,8 +323,10 @@ def comparison(recipe: Recipe) -> Comparison:
     if recipe.evaluation.held_out is None:
         return compared
     trained = [name for name in compared.models if name != BASE]
+    margins = {name: read_held_out(out / name / IMPLICIT) for name in trained}
     return replace(compared, implicit=tuple(
-        implicit_accuracy(name, *read_held_out(out / name / IMPLICIT)) for name in trained
+        implicit_accuracy(name, values, timesteps.tolist(), prompts.tolist())
+        for name, (values, timesteps, prompts) in margins.items()
     ))
 
 
@@ -348,7 +351,7 @@ def measure_implicit(recipe: Recipe, progress: Progress) -> None:
             measure_held_out(
                 held, recipe.folder("evaluate") / name / IMPLICIT, policy=model, reference=recipe.reference_weights,
                 options=held_out.implicit,
-                progress=lambda done, total, name=name: progress(f"{name}, held-out pairs", done, total),
+                progress=partial(progress, f"{name}, held-out pairs"),
             )
 
 
@@ -384,12 +387,6 @@ def facts(recipe: Recipe) -> dict[str, dict[str, str]]:
             "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU",
         },
     }
-
-
-def settings_text(settings: dict[str, Any]) -> str:
-    """A seam's member with its settings in brackets: "dpo (beta=2000.0)"."""
-    rest = ", ".join(f"{key}={value}" for key, value in settings.items() if key != "name" and value is not None)
-    return f"{settings['name']} ({rest})" if rest else settings["name"]
 
 
 def _lines(path: Path) -> list[str]:

@@ -105,6 +105,7 @@ def parse_value(text: str, *, where: str) -> Any:
         tag = loader.resolve(yaml.ScalarNode, text, (True, False))
         return _constructed(yaml.ScalarNode(tag, text), source)
     node = _composed(text, source)
+    assert node is not None, text  # only an empty text has no node
     rest = text[node.end_mark.index :].strip()
     if rest:
         raise ConfigError(f"{where}: '{rest}' follows the value; quote the whole, or take it out")
@@ -118,9 +119,9 @@ def _composed(text: str, where: _Where) -> yaml.Node | None:
         node = yaml.compose(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        said = " ".join(f"{error.context or ''} {error.problem or ''}".split())
-        hint = "; indent with spaces, not tabs" if "\\t" in said else ""
-        raise ConfigError(f"{where.at(mark)}: not valid YAML ({said}{hint})") from error
+        problem = " ".join(f"{error.context or ''} {error.problem or ''}".split())
+        hint = "; indent with spaces, not tabs" if "\\t" in problem else ""
+        raise ConfigError(f"{where.at(mark)}: not valid YAML ({problem}{hint})") from error
     except yaml.YAMLError as error:  # a character that YAML does not know
         raise ConfigError(f"{where.name}: not valid YAML ({' '.join(str(error).split())})") from error
     if node is not None:

@@ -2,20 +2,20 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from smpo.core.checks import check_fraction
+from smpo.core.checks import check_fraction, check_known
 from smpo.core.errors import ConfigError
 from smpo.core.sections import Section
+from smpo.data import FORMATS
 from smpo.data.layouts import check_renames
 
 MAX_ASPECT = 32.0  # long side / short side; a cache of 1024 px then resizes an image to 34 million px at most (100 MB)
 
 
-@dataclass(frozen=True)
-class PairOptions:
+class PairOptions(Section):
     """What a pair set is made of.
 
     Attributes:
@@ -44,13 +44,16 @@ class PairOptions:
     image_root: str | None = None
     max_aspect: float = MAX_ASPECT
 
-    def __post_init__(self) -> None:
+    @model_validator(mode="after")
+    def _usable(self) -> Self:
+        check_known(self.format, ["auto", *FORMATS], what="data.format")
         check_fraction(max_dropped_fraction=self.max_dropped_fraction)
         check_renames(self.columns)
         if not self.max_aspect >= 1:
             raise ConfigError(f"max_aspect must be >= 1, got {self.max_aspect}")
         if self.max_rows is not None and self.max_rows < 1:
             raise ConfigError(f"max_rows must be >= 1, got {self.max_rows}")
+        return self
 
     @property
     def how_to_read(self) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
@@ -92,7 +92,7 @@ def prepare_pairs(source: str, out: Path, *, options: PairOptions | None = None,
     if options.labelled and not reader.has_labels:
         raise DataError(f"{source} has no human labels (read as {reader.describe()}); add a column label_0, preferred "
                         "or vote_share_0, name it in data.columns, or set data.labelled to false")
-    settings = {**asdict(options), "format": format}
+    settings = {**options.model_dump(), "format": format}
     settings.pop("max_dropped_fraction")  # decides whether the source is accepted, not what is kept
     if options.max_rows is None:  # as in pair sets from before there was a choice
         settings.pop("max_rows")

@@ -1,7 +1,6 @@
 """`smpo sample`: two images a prompt from the model itself, as a pair set in the jsonl layout, not yet labelled."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 from smpo.core.artefacts import write_atomically
@@ -26,7 +25,7 @@ def sample_pairs(
         options: how the images are made; two are made of each prompt.
         progress: called after every batch of images.
     """
-    two = replace(options, images_per_prompt=2)
+    two = options.model_copy(update={"images_per_prompt": 2})
     report = generate_images(model, prompts, out, options=two, progress=progress, verb=VERB)
     write_atomically(out / PAIRS_FILE, _lines(ImageSet.open(out)))
     return report

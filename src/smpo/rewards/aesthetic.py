@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -51,15 +51,15 @@ class Aesthetic(AestheticSettings, LearntScorer):
         head_file, *files = self._weight_files
         weights = read_tensors([head_file])
         shapes = shapes_of(weights)
-        head = load_model(lambda: AffineHead(shapes), weights, dtype=torch.float32, origin=head_file)
+        head = load_model(lambda: AffineHead(shapes), weights, dtype=torch.float32, origin=head_file, device=device)
         config = read_config(files[0].parent)
         tensors = {name: tensor for name, tensor in read_tensors(files).items()
                    if not name.startswith(TEXT_SIDE) and not name.endswith(".position_ids")}
-        vision_config = config.vision_config
+        vision_config: Any = config.vision_config  # transformers' type allows a dict and None, too
         vision_config.projection_dim = config.projection_dim
         vision = load_model(lambda: CLIPVisionModelWithProjection(vision_config), tensors, dtype=dtype,
-                            origin=files[0].parent)
-        return LoadedAesthetic(vision.to(device), head.to(device))
+                            origin=files[0].parent, device=device)
+        return LoadedAesthetic(vision, head)
 
 
 class LoadedAesthetic:

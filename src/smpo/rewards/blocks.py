@@ -107,12 +107,11 @@ def fill(columns: Mapping[str, ScoreBlocks], scorers: Mapping[str, Scorer], rows
     own = _share(sorted(lacking))
     there = sum(len(rows) for number, rows in ranges.items() if number not in lacking)
     meter = _Meter(ranges, own, there, progress)
-    for names, numbers in itertools.groupby(own, key=lacking.get):
+    for names, numbers in itertools.groupby(own, key=lacking.__getitem__):
         meter.label = ", ".join(names)
-        wanted = {name: scorers[name] for name in names}
-        found = score_blocks(rows, {number: ranges[number] for number in numbers}, wanted,
-                             decode=decode, options=options, on_batch=meter.batch)
-        for block in found:
+        blocks = score_blocks(rows, {number: ranges[number] for number in numbers}, {n: scorers[n] for n in names},
+                              decode=decode, options=options, on_batch=meter.batch)
+        for block in blocks:
             for name in names:
                 columns[name].write(block.number, block.scores[name], block.verdicts.get(name))
             meter.block(block.number)

@@ -12,7 +12,7 @@ from torch import Tensor
 from smpo.rewards.clip_cosine import ClipCosine, load_clip
 from smpo.rewards.pickscore import ClipFolderScorer
 from smpo.rewards.preprocessing import LongestSide, ShortestSide
-from smpo.rewards.settings import ClipSettings
+from smpo.rewards.settings import OWN, ClipSettings
 from smpo.rewards.tokenisation import OPEN_CLIP_MARKS, OPENAI_MARKS, OpenClipTokens
 
 
@@ -73,7 +73,7 @@ class ClipScore(ClipSettings, ClipFolderScorer):
 
     @property
     def _published(self) -> Preset | None:
-        return PRESETS.get(self.preset)
+        return PRESETS.get(self.preset or OWN)
 
     @property
     def _weight(self) -> float | None:
@@ -83,4 +83,4 @@ class ClipScore(ClipSettings, ClipFolderScorer):
         if self._published is None:
             return super()._load(device, dtype)
         tokens = OpenClipTokens(self._processor_folder, marks=self._published.marks)
-        return ClipCosine(load_clip(self._weight_files, dtype).to(device), tokens)
+        return ClipCosine(load_clip(self._weight_files, dtype=dtype, device=device), tokens)

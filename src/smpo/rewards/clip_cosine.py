@@ -39,7 +39,8 @@ class ClipCosine:
         Raises:
             DataError: the pixel values have another size than the model's images.
         """
-        size_px = self.model.config.vision_config.image_size
+        vision: Any = self.model.config.vision_config  # transformers' type allows a dict and None, too
+        size_px = vision.image_size
         if inputs.shape[-2:] != (size_px, size_px):
             raise DataError(f"the preprocessing gives {inputs.shape[-2]} x {inputs.shape[-1]} px, the model reads "
                             f"{size_px} px; set processor or preset to the model's own")
@@ -54,8 +55,8 @@ class ClipCosine:
         return F.normalize(features.float(), dim=-1)[0]
 
 
-def load_clip(files: Sequence[Path], dtype: torch.dtype) -> CLIPModel:
-    """The CLIPModel of a transformers folder, given its weight files.
+def load_clip(files: Sequence[Path], *, dtype: torch.dtype, device: torch.device) -> CLIPModel:
+    """The CLIPModel of a transformers folder, given its weight files, on `device`.
 
     Raises:
         DataError: the folder holds no CLIPModel, or not just its weights.
@@ -63,7 +64,7 @@ def load_clip(files: Sequence[Path], dtype: torch.dtype) -> CLIPModel:
     folder = files[0].parent
     config = read_config(folder)
     tensors = {name: value for name, value in read_tensors(files).items() if not name.endswith(".position_ids")}
-    return load_model(lambda: CLIPModel(config), tensors, dtype=dtype, origin=folder)
+    return load_model(lambda: CLIPModel(config), tensors, dtype=dtype, origin=folder, device=device)
 
 
 def read_config(folder: Path) -> CLIPConfig:

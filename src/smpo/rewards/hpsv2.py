@@ -45,5 +45,6 @@ class HpsV2(HpsV2Settings, LearntScorer):
         tensors = read_tensors(self._weight_files)
         config = clip_config(tensors, vision_head=VISION_HEAD, activation="gelu")
         tensors = to_transformers(tensors)
-        model = load_model(lambda: CLIPModel(config), tensors, dtype=dtype, origin=self._weight_files[0])
-        return ClipCosine(model.to(device), tokens)
+        model = load_model(lambda: CLIPModel(config), tensors, dtype=dtype,
+                           origin=self._weight_files[0], device=device)
+        return ClipCosine(model, tokens)

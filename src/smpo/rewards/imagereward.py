@@ -62,9 +62,10 @@ class ImageReward(ImageRewardSettings, LearntScorer):
         tensors = to_transformers(read_tensors([weights]))
         shapes = shapes_of(tensors)
         text_config = read_text_config(config, shapes)
-        model = load_model(lambda: ImageRewardModel(shapes, text_config), tensors, dtype=dtype, origin=weights)
+        model = load_model(lambda: ImageRewardModel(shapes, text_config), tensors, dtype=dtype, origin=weights,
+                           device=device)
         model.head.float()
-        return LoadedImageReward(model.to(device), tokens)
+        return LoadedImageReward(model, tokens)
 
 
 class ImageRewardModel(nn.Module):

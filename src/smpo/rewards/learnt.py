@@ -39,9 +39,17 @@ class LearntScorer(LearntSettings, ABC):
     """A reward model of the hub or of local files. Not an entry of `SCORERS` itself."""
 
     name: ClassVar[str]
-    units: ClassVar[str]
-    bounds: ClassVar[tuple[float, float] | None]
     higher_is_better: ClassVar[bool] = True
+
+    @property
+    @abstractmethod
+    def units(self) -> str:
+        """What a score of 1 means."""
+
+    @property
+    @abstractmethod
+    def bounds(self) -> tuple[float, float] | None:
+        """Lowest and highest possible score; None where there is none."""
 
     @property
     @abstractmethod

@@ -1,4 +1,4 @@
-"""What a scorer is to the stages that use one: an image part that workers can run, and a model part."""
+"""The contract of a scorer: what every member of `smpo.rewards.SCORERS` offers and keeps to."""
 
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -20,20 +20,45 @@ class Preprocessing(Protocol):
 
 
 class Scorer(Protocol):
-    """A reward model. The class is a frozen dataclass of its settings; weights are loaded on the first call.
+    """Judges how well an image suits its prompt, in one number.
 
-    Attributes:
-        name: its name in `SCORERS`.
-        units: what a score of 1 means, e.g. "cosine".
-        bounds: (lowest, highest) possible score; None where it has none.
-        higher_is_better: which images it prefers.
-        preprocessing: its image part.
+    A member is a frozen dataclass. Its fields are its settings; they stand in a class that imports no torch (see
+    `smpo.core.registry.Registry`). Constructing it loads nothing: weights are loaded by the first call that needs them.
+
+    Every member keeps these rules:
+
+    1. The score of a row depends on the image and the prompt of that row alone, up to float rounding by batch size.
+    2. Scores are finite float32 numbers, of shape (B,), on the CPU, whatever device and dtype compute them.
+    3. `__call__` equals `score` of the stacked outputs of `preprocessing`.
+    4. `identity()` changes with everything that can change a score: settings, contents of files, preprocessing. It does
+       not contain places, so the same files elsewhere have the same identity.
+    5. A bad setting raises ConfigError when the scorer is constructed; a file that is missing, damaged or of another
+       architecture raises DataError when it is read.
+    6. docs/scorers.md describes it: source, preprocessing, units, and how equality with the original was checked.
+
+    A scorer that can also say which attributes of a prompt an image has, fulfils
+    `smpo.rewards.scoring.DetailedScorer` as well.
     """
 
-    name: str
-    units: str
-    bounds: tuple[float, float] | None
-    higher_is_better: bool
+    @property
+    def name(self) -> str:
+        """Its name in `SCORERS`."""
+        ...
+
+    @property
+    def units(self) -> str:
+        """What a score of 1 means, e.g. "cosine"."""
+        ...
+
+    @property
+    def bounds(self) -> tuple[float, float] | None:
+        """(lowest, highest) possible score; None where it has none."""
+        ...
+
+    @property
+    def higher_is_better(self) -> bool:
+        """Whether a better image has a higher score."""
+        ...
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -43,7 +68,7 @@ class Scorer(Protocol):
     def score(self, inputs: Tensor, prompts: Sequence[str]) -> Tensor:
         """Score of each preprocessed image, stacked to (B, ...), for its prompt: (B,), float32, on the CPU.
 
-        A prompt's features are computed once and kept; row i depends on input i only.
+        A prompt's features are computed once and kept.
         """
         ...
 
@@ -52,5 +77,5 @@ class Scorer(Protocol):
         ...
 
     def identity(self) -> dict[str, Any]:
-        """Everything that decides the numbers: name, source, revision, weights' hashes, dtype, preprocessing."""
+        """Everything that decides the numbers: name, settings, weights' hashes, dtype, preprocessing, units."""
         ...

@@ -220,7 +220,7 @@ class _Collected:
         """The block, its scores laid out by rows."""
         places = torch.tensor(layout)
         scores = {name: torch.cat(parts)[places] for name, parts in self.scores.items()}
-        verdicts = {
+        verdicts: dict[str, Verdicts] = {
             name: [[given[place] for place in row] for row in layout] for name, given in self.verdicts.items()
         }
         return ScoredBlock(number, scores, verdicts)

@@ -7,7 +7,7 @@ import zipfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from huggingface_hub import snapshot_download
@@ -21,6 +21,7 @@ from smpo.models.package_data import resolve_source
 
 SAFETENSORS, PICKLES = "model*.safetensors", "pytorch_model*.bin"
 Tensors = dict[str, Tensor]
+M = TypeVar("M", bound=nn.Module)
 
 
 def local_folder(source: str, revision: str | None, patterns: Sequence[str]) -> Path:
@@ -75,8 +76,7 @@ def existing(folder: Path, names: Iterable[str]) -> list[Path]:
 
 def hashes(files: Iterable[Path]) -> dict[str, str]:
     """SHA-256 of each file by its name; remembered, see `smpo.core.digests`."""
-    found = file_digests(files)
-    return {file.name: digest for file, digest in found.items()}
+    return {file.name: digest for file, digest in file_digests(files).items()}
 
 
 def read_tensors(files: Iterable[Path]) -> Tensors:
@@ -102,8 +102,10 @@ def shapes_of(tensors: Tensors) -> Tensors:
     return {name: tensor.to("meta") for name, tensor in tensors.items()}
 
 
-def load_model(build: Callable[[], nn.Module], tensors: Tensors, *, dtype: torch.dtype, origin: Path) -> nn.Module:
-    """The module that `build` makes, with every weight from `tensors` (which is emptied), for evaluation.
+def load_model(
+    build: Callable[[], M], tensors: Tensors, *, dtype: torch.dtype, origin: Path, device: torch.device
+) -> M:
+    """The module that `build` makes, with every weight from `tensors` (which is emptied), on `device`, for evaluation.
 
     It is built without memory and each tensor is converted and released in turn, so the peak is one copy of the
     weights. Position ids, which newer transformers do not save, are made afresh.
@@ -123,7 +125,7 @@ def load_model(build: Callable[[], nn.Module], tensors: Tensors, *, dtype: torch
             if buffer.is_meta:
                 assert name == "position_ids", name
                 setattr(module, name, torch.arange(buffer.shape[-1]).expand(buffer.shape))
-    return model.eval().requires_grad_(False)
+    return model.eval().requires_grad_(False).to(device)
 
 
 def _check_names(expected: Tensors, tensors: Tensors, origin: Path) -> None:

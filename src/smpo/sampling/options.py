@@ -1,17 +1,18 @@
 """Options of image generation."""
 
 import inspect
-from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Self
+
+from pydantic import model_validator
 
 from smpo.core.checks import check_device, check_known, check_positive
 from smpo.core.errors import ConfigError
+from smpo.core.sections import Section
 
 DTYPES = ("float32", "float16", "bfloat16")
 
 
-@dataclass(frozen=True, kw_only=True)
-class GenerationOptions:
+class GenerationOptions(Section):
     """Options of image generation. `batch_size` and `device` change the speed; all others change the pixels.
 
     Attributes:
@@ -34,8 +35,8 @@ class GenerationOptions:
     device: str = "auto"
     images_per_prompt: int = 1
 
-    def __post_init__(self) -> None:
-        """Check every value."""
+    @model_validator(mode="after")
+    def _usable(self) -> Self:
         check_positive(batch_size=self.batch_size, images_per_prompt=self.images_per_prompt)
         if self.num_inference_steps is not None:
             check_positive(num_inference_steps=self.num_inference_steps)
@@ -43,6 +44,7 @@ class GenerationOptions:
         check_device(self.device, what="device")
         if (self.guidance_scale or 0) < 0 or self.seed < 0:
             raise ConfigError(f"guidance_scale and seed must be >= 0, got {self.guidance_scale} and {self.seed}")
+        return self
 
     def completed(self, pipeline: type) -> "GenerationOptions":
         """These options, with the defaults of the class `pipeline` in place of None.
@@ -56,7 +58,7 @@ class GenerationOptions:
                 raise ConfigError(f"{pipeline.__name__} takes no {name}; choose a text-to-image pipeline")
             if getattr(self, name) is None:
                 defaults[name] = parameters[name].default
-        return replace(self, **defaults)
+        return self.model_copy(update=defaults)
 
     def decisive(self) -> dict[str, Any]:
         """The options that determine the pixels; the manifest of an image set records them."""

@@ -3,43 +3,20 @@
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from smpo.core.artefacts import Artefact
-from smpo.core.errors import ConfigError
 from smpo.core.parts import Parts, SealedBlocks
 from smpo.core.records import CachedInversion
 from smpo.preparation.cache import save_block
-from smpo.training.options import TrainingOptions
 from smpo.training.order import Example, ExampleOrder, first_position
 
 STAGE = "invert"
 BLOCK_CHAINS = 128  # a block holds so many examples, of a chained noising so many chains
 ARRAYS = ("x_t", "timesteps", "reference")  # of a block
-
-
-def check_cacheable(options: TrainingOptions, objective: Any, noising: Any) -> None:
-    """ConfigError unless `training.cached_inversion_epochs` caches what is needed, and what stays true in training."""
-    if not objective.needs_reference:
-        raise ConfigError(
-            f"training.cached_inversion_epochs={options.cached_inversion_epochs} stores a reference's errors, and "
-            "objective "
-            f"{type(objective).__name__} needs none; set it to null"
-        )
-    if noising.network == "policy":
-        raise ConfigError(
-            f"training.cached_inversion_epochs={options.cached_inversion_epochs} needs latents of the reference, "
-            "got noising.network=policy; set noising.network=reference, or cached_inversion_epochs to null"
-        )
-    if options.reference_ema_decay is not None:
-        raise ConfigError(
-            f"training.cached_inversion_epochs={options.cached_inversion_epochs} needs a reference that stands still, "
-            f"got reference_ema_decay={options.reference_ema_decay}; set one of them to null"
-        )
 
 
 class CachedInversions:

@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from smpo.core.cross_checks import RecipeParts
 from smpo.core.errors import ConfigError
 from smpo.core.sections import Section
 
@@ -162,6 +163,46 @@ class TrainingOptions(Section):
                 "frozen base; set one of them to null"
             )
         return self
+
+    def check_recipe(self, recipe: RecipeParts) -> None:
+        """Raise ConfigError unless the cache, the objective, the noising and the weights are what training needs."""
+        if self.flips != "none" and not recipe.cached_flips:
+            raise ConfigError(f"training.flips={self.flips} needs cache.flips=true, got false")
+        decay = self.reference_ema_decay
+        has_reference = recipe.objective.needs_reference or recipe.noising.network == "reference"
+        if decay is not None and not has_reference:
+            raise ConfigError(
+                f"training.reference_ema_decay={decay} moves a reference, and objective "
+                f"'{recipe.names['objective']}' has none; set it to null"
+            )
+        if self.micro_batch_size % recipe.noising.chain_length:
+            raise ConfigError(
+                f"training.micro_batch_size must be a multiple of noising.chain_length={recipe.noising.chain_length}, "
+                f"for it holds whole chains; got {self.micro_batch_size}"
+            )
+        if self.cached_inversion_epochs is not None:
+            self._check_cacheable(recipe)
+        if self.lora is not None:
+            check_one_copy(recipe.init_weights, recipe.reference_weights)
+
+    def _check_cacheable(self, recipe: RecipeParts) -> None:
+        """Raise ConfigError unless what `smpo invert` caches is needed, and stays true in training."""
+        key = f"training.cached_inversion_epochs={self.cached_inversion_epochs}"
+        if not recipe.objective.needs_reference:
+            raise ConfigError(
+                f"{key} stores a reference's errors, and objective '{recipe.names['objective']}' needs none; "
+                "set it to null"
+            )
+        if recipe.noising.network == "policy":
+            raise ConfigError(
+                f"{key} needs latents of the reference, got noising.network=policy; set noising.network=reference, or "
+                "cached_inversion_epochs to null"
+            )
+        if self.reference_ema_decay is not None:
+            raise ConfigError(
+                f"{key} needs a reference that stays as it is, got reference_ema_decay={self.reference_ema_decay}; set "
+                "one of them to null"
+            )
 
     def accumulation(self, num_processes: int) -> int:
         """Micro-batches an optimizer step on each process.
