@@ -10,7 +10,7 @@ from diffusers import DiffusionPipeline
 
 from smpo.tiny.prompts import sample_prompts
 from tests.ranks import free_port
-from tests.test_cli import smpo
+from tests.cli.test_app import smpo
 
 SMALL = [
     "training.steps=2", "training.batch_size=4", "training.micro_batch_size=2", "training.optimizer.warmup_steps=0",

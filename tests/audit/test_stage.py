@@ -18,7 +18,7 @@ from smpo.preparation.pairs import prepare_pairs
 from smpo.preparation.score import ScoreTable, score_pairs
 from tests.data.pictures import encoded, write_parquet
 from tests.preparation.scorers import Brightness
-from tests.test_cli import smpo
+from tests.cli.test_app import smpo
 
 
 def blurred(seed: int, light: float = 1.0) -> Image.Image:

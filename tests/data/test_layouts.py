@@ -317,7 +317,7 @@ def test_the_old_name_of_the_vote_share_is_refused_with_the_new_one(folder: Path
 
 
 def test_the_old_key_of_data_columns_is_refused_with_the_new_one():
-    with pytest.raises(ConfigError, match="^data.columns.p_win: its name is vote_share_0 since smpo 0.2; rename"):
+    with pytest.raises(ValidationError, match="data.columns.p_win: its name is vote_share_0 since smpo 0.2; rename"):
         PairOptions(columns={"p_win": "share"})
 
 

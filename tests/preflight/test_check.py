@@ -14,7 +14,7 @@ from smpo.pipeline.config import load_recipe
 from smpo.preflight import Finding, Outcome, check, machine, require
 from smpo.preflight.machine import check_writable
 from smpo.tiny.prompts import sample_prompts
-from tests.test_cli import smpo
+from tests.cli.test_app import smpo
 
 SUBJECTS = {
     "folders", "processes", "device", "packages", "prompts", "pairs", "model", "timesteps", "scorers", "disk, memory",

@@ -20,7 +20,7 @@ from smpo.sweep.plan import load_sweep
 NAMES = shipped_recipes()
 METRICS = {"pickscore": "PickScore", "hpsv2": "HPSv2.1", "imagereward": "ImageReward", "aesthetic": "aesthetic",
            "clip": "CLIP"}
-DOCS = Path(__file__).parents[1] / "docs" / "recipes.md"
+DOCS = Path(__file__).parents[2] / "docs" / "recipes.md"
 
 
 def header(name: str) -> str:
