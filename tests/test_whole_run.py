@@ -9,8 +9,8 @@ import pytest
 from diffusers import DiffusionPipeline
 
 from smpo.tiny.prompts import sample_prompts
-from tests.ranks import free_port
 from tests.cli.test_app import smpo
+from tests.ranks import free_port
 
 SMALL = [
     "training.steps=2", "training.batch_size=4", "training.micro_batch_size=2", "training.optimizer.warmup_steps=0",

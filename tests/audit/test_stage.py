@@ -16,9 +16,9 @@ from smpo.preparation.label import LabelTable, label_pairs
 from smpo.preparation.options import PairOptions
 from smpo.preparation.pairs import prepare_pairs
 from smpo.preparation.score import ScoreTable, score_pairs
+from tests.cli.test_app import smpo
 from tests.data.pictures import encoded, write_parquet
 from tests.preparation.scorers import Brightness
-from tests.cli.test_app import smpo
 
 
 def blurred(seed: int, light: float = 1.0) -> Image.Image:
