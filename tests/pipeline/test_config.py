@@ -54,7 +54,7 @@ def test_visits_are_stored_only_of_a_reference_that_is_needed_inverts_and_stands
     assert resolve({**MINIMAL, "training": storing, "noising": {"name": "ddim", "network": "reference"}})
     for changes, message in (
         ({"objective": {"name": "sft"}},
-         "cached_inversion_epochs=2 stores a reference's errors, and objective SFT needs none"),
+         "cached_inversion_epochs=2 stores a reference's errors, and objective 'sft' needs none"),
         ({"noising": {"name": "ddim"}},
          "cached_inversion_epochs=2 needs latents of the reference, got noising.network="
                                         "policy; set noising.network=reference"),

@@ -200,7 +200,7 @@ class TrainingOptions(Section):
             )
         if self.reference_ema_decay is not None:
             raise ConfigError(
-                f"{key} needs a reference that stays as it is, got reference_ema_decay={self.reference_ema_decay}; set "
+                f"{key} needs a reference that stands still, got reference_ema_decay={self.reference_ema_decay}; set "
                 "one of them to null"
             )
 
