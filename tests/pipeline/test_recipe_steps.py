@@ -88,7 +88,7 @@ def test_two_steps(name: str, work: Path) -> None:
     if recipe.noising["name"] == "forward" or recipe.noising.get("grid") == "subdivide":
         assert {line["nfe_no_grad"] for line in metrics} == {cost.free}
     assert load_recipe(str(out / "recipe.yaml")) == recipe
-    assert f"{STEPS} optimizer steps of {BATCH} {cost.seen} at" in (out / "model" / "README.md").read_text()
+    assert f"{STEPS} optimizer steps of {BATCH} {cost.seen}" in (out / "model" / "README.md").read_text()
     pipeline = DiffusionPipeline.from_pretrained(out / "model")
     assert type(pipeline) is PIPELINES[recipe.model["name"]]
 

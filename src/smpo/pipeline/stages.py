@@ -160,9 +160,14 @@ def score_sets(recipe: Recipe, progress: Progress) -> None:
     for name, images in image_sets(recipe).items():
         score_and_measure(
             images, scorers, recipe.folder("evaluate") / name, store=recipe.store, options=recipe.evaluation,
-            progress=lambda what, done, total, name=name: progress(f"{name}, {what}", done, total),
+            progress=_of_set(name, progress),
         )
     measure_implicit(recipe, progress)
+
+
+def _of_set(name: str, progress: Progress) -> Callable[[str, int, int], None]:
+    """`progress` that names the image set."""
+    return lambda what, done, total: progress(f"{name}, {what}", done, total)
 
 
 def report(recipe: Recipe, progress: Progress) -> str:
