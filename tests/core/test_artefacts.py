@@ -51,13 +51,13 @@ def test_an_empty_folder_is_fresh(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("changes", "differing"), [
     ({"settings": {"gamma": 5.0, "scale": {"low": 0.1}}}, "gamma=10.0 (now 5.0)"),
     ({"settings": {"gamma": 10.0, "scale": {"low": 0.2}}}, "scale.low=0.1 (now 0.2)"),
-    ({"settings": {"gamma": 10.0, "scale": {"low": 0.1}, "new": "x"}}, "new=None (now 'x')"),
-    ({"settings": {"scale": {"low": 0.1}}}, "gamma=10.0 (now None)"),
+    ({"settings": {"gamma": 10.0, "scale": {"low": 0.1}, "new": "x"}}, "new=absent (now 'x')"),
+    ({"settings": {"scale": {"low": 0.1}}}, "gamma=10.0 (now absent)"),
     ({"inputs": {"pairs": "b" * 64}}, f"input.pairs='{'a' * 12}' (now '{'b' * 12}')"),
     ({"stage": "score"}, "stage='label' (now 'score')"),
     ({"settings": {"gamma": 10, "scale": {"low": 0.1}}}, "gamma=10.0 (now 10)"),
-    ({"settings": {"gamma": 10.0, "scale": {"low": 0.1}, "new": None}}, "new=None (now None)"),
-    ({"settings": {}}, "gamma=10.0 (now None), scale.low=0.1 (now None)"),
+    ({"settings": {"gamma": 10.0, "scale": {"low": 0.1}, "new": None}}, "new=absent (now None)"),
+    ({"settings": {}}, "gamma=10.0 (now absent), scale.low=0.1 (now absent)"),
     ({"settings": {"gamma": 1.0, "scale": {"low": 0.2}}}, "gamma=10.0 (now 1.0), scale.low=0.1 (now 0.2)"),
 ])
 @pytest.mark.parametrize("complete", [False, True])

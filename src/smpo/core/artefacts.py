@@ -322,21 +322,21 @@ def _listed(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Seal]:
 
 def _difference(manifest: Mapping[str, Any], work: Mapping[str, Any]) -> str:
     """The first settings and inputs that differ, as "key=old (now new)"; never empty."""
-    old, new = _flat(manifest), _flat(work)
-    keys = [  # by repr: in JSON 1 differs from true and an absent key from null, but not for == and .get
-        key for key in sorted({*old, *new}) if (key in old, repr(old.get(key))) != (key in new, repr(new.get(key)))
-    ]
+    old, new = (  # as texts: 1 and true differ in JSON, but not for ==
+        {key: repr(value) for key, value in _flat(content).items()} for content in (manifest, work)
+    )
+    keys = [key for key in sorted({*old, *new}) if old.get(key) != new.get(key)]
     if not keys:  # the same texts, nested differently
         return f"settings {fingerprint(manifest['settings'])[:12]} (now {fingerprint(work['settings'])[:12]})"
-    changes = [_change(key, old.get(key), new.get(key)) for key in keys[:3]]
+    changes = [_change(key, old.get(key, "absent"), new.get(key, "absent")) for key in keys[:3]]
     return ", ".join(changes) + (f" and {len(keys) - 3} more differences" if len(keys) > 3 else "")
 
 
-def _change(key: str, old: Any, new: Any) -> str:
-    """"key=old (now new)"; digests are cut to their first 12 digits if these differ."""
-    if key.startswith("input.") and isinstance(old, str) and isinstance(new, str) and old[:12] != new[:12]:
-        old, new = old[:12], new[:12]
-    return f"{key}={old!r} (now {new!r})"
+def _change(key: str, old: str, new: str) -> str:
+    """"key=old (now new)"; digests are cut to 12 digits, if these differ."""
+    if key.startswith("input.") and old[:13] != new[:13]:
+        old, new = (f"{text[:13]}'" if len(text) > 14 else text for text in (old, new))
+    return f"{key}={old} (now {new})"
 
 
 def _flat(manifest: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,9 @@ from typing import Self, TextIO
 
 from smpo.core.errors import ConfigError
 
+Progress = Callable[[int, int | None], None]
+"""A stage's progress function: (units done, units in all or None) -> nothing. The stage calls it after each unit."""
+
 INTERVAL = "SMPO_PROGRESS_SECONDS"
 DEFAULT_S = 30.0
 UNITS = {"sample": "images", "generate": "images", "cache": "pairs", "pairs": "rows", "score": "pairs",

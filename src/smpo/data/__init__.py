@@ -1,4 +1,4 @@
-"""Seam of the outside world's pair sets: where pairs of images come from and how they are read in bounded memory."""
+"""Pair sets: readers of the formats in which pairs of images come, all in bounded memory."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""What can be known before a run starts: each probe asks one question about the recipe and its surroundings."""
+"""Checks before a run: each probe checks one thing that the recipe needs, such as the model or the free disk."""
 
 from smpo.preflight.check import check, require
 from smpo.preflight.findings import Finding, Outcome

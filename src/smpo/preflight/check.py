@@ -1,4 +1,4 @@
-"""Running the probes: all of them for `smpo check`, and those of the stages to come before a run."""
+"""Runs the probes: all of them for `smpo check`, and before a run those of its unfinished stages."""
 
 from collections.abc import Collection, Iterator
 
@@ -12,11 +12,11 @@ from smpo.preflight.probes import PROBES
 
 
 def check(recipe: Recipe, stages: Collection[str] | None = None) -> Iterator[Finding]:
-    """The findings of every probe that one of `stages` needs, as they are made.
+    """The findings of every probe that one of `stages` needs, one after the other.
 
     Args:
         recipe: resolved.
-        stages: names of stages; None is all that a whole run of the recipe needs.
+        stages: names of stages; None stands for all stages of the recipe.
     """
     needed = set(stages_of(recipe) if stages is None else stages)
     failed: set[str] = set()
@@ -29,11 +29,11 @@ def check(recipe: Recipe, stages: Collection[str] | None = None) -> Iterator[Fin
 
 
 def require(recipe: Recipe, stages: Collection[str]) -> list[Finding]:
-    """The warnings of the probes that the unfinished ones of `stages` need; the main process asks for all processes.
+    """The warnings of the probes that the unfinished ones of `stages` need; only the main process runs the probes.
 
     Raises:
-        ConfigError: something would stop a stage; the message names all of it.
-        ProcessError: so it is for the main process.
+        ConfigError: a stage could not be run; the message names all failures.
+        ProcessError: in the other processes, if the main process raised an error.
     """
     findings: list[Finding] = []
     if this_process().is_main:
@@ -47,17 +47,17 @@ def require(recipe: Recipe, stages: Collection[str]) -> list[Finding]:
 
 def _findings(probe: Probe, recipe: Recipe) -> Iterator[Finding]:
     try:
-        for note in probe.ask(recipe):
+        for note in probe.check(recipe):
             yield Finding(probe.subject, note.outcome, note.text)
-    except Exception as error:  # a probe meets what the run would meet: disks, networks, libraries
+    except Exception as error:  # the same errors of disks, networks and libraries that the run would meet
         text = described(error)
-        if text is None:  # ours, not the user's
+        if text is None:  # an error of this package
             raise
         yield Finding(probe.subject, Outcome.FAILED, text)
 
 
 def _message(failed: list[Finding]) -> str:
-    """One failure as it is; several in one line, each with its subject."""
+    """The text of one failure, or of several in one line, each with its subject."""
     if len(failed) == 1:
         return failed[0].text
     return f"{len(failed)} checks failed: " + " | ".join(f"{one.subject}: {one.text}" for one in failed)

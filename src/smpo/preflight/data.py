@@ -1,4 +1,4 @@
-"""Questions about the data: prompts, the first rows of the pairs, artefacts of others."""
+"""Probes of the data: prompts, the first rows of the pairs, the held-out pairs."""
 
 import itertools
 from collections import Counter
@@ -17,11 +17,11 @@ from smpo.preparation.label import LabelTable
 from smpo.preparation.row_checks import CHOICES, check_pair
 
 FIRST_ROWS = 16
-"""Rows of the pairs that are read and decoded: enough to meet a wrong column, few enough to be quick."""
+"""Number of rows that are read and decoded: enough to notice a wrong column, and quick."""
 
 
 def prompts(recipe: Recipe) -> Iterator[Note]:
-    """Whether the prompts can be read."""
+    """Check that the prompts can be read."""
     sections = {"sampling": recipe.sampling, "generation": recipe.generation}
     for name, section in sections.items():
         if section is not None:
@@ -29,7 +29,7 @@ def prompts(recipe: Recipe) -> Iterator[Note]:
 
 
 def pairs(recipe: Recipe) -> Iterator[Note]:
-    """Whether the source of the pairs can be read, by its first rows."""
+    """Check that the source of the pairs can be read, by its first rows."""
     reader = open_pairs(recipe)
     if reader is None:
         yield Note("to be sampled from the model")
@@ -48,7 +48,7 @@ def pairs(recipe: Recipe) -> Iterator[Note]:
 
 
 def open_pairs(recipe: Recipe) -> PairSource | None:
-    """The reader of the pairs; None where the model is to make them."""
+    """The reader of the pairs; None if the model is to generate them."""
     options, source = recipe.data.options, recipe.data.source
     if source is None:
         return None
@@ -57,19 +57,19 @@ def open_pairs(recipe: Recipe) -> PairSource | None:
 
 
 def num_rows(recipe: Recipe) -> int | None:
-    """Rows of the source that will be read; None where there is no source that can be read."""
+    """Number of rows of the source that will be read; None if there is no readable source."""
     try:
         reader = open_pairs(recipe)
     except DataError:
-        return None  # the question `pairs` says so
+        return None  # the probe `pairs` reports it
     return None if reader is None else min(len(reader), recipe.data.max_rows or len(reader))
 
 
 def held_out(recipe: Recipe) -> Iterator[Note]:
-    """Whether the labelled pairs that no model was trained on are there."""
+    """Check that the held-out pairs with their labels and cache are there."""
     section = recipe.evaluation.held_out
     if section is not None:
-        found = PairSet.open(Path(section.pairs))
+        held_out_pairs = PairSet.open(Path(section.pairs))
         LabelTable.open(Path(section.label))
         LatentCache(Path(section.cache))
-        yield Note(f"{len(found):,} in {section.pairs}")
+        yield Note(f"{len(held_out_pairs):,} in {section.pairs}")

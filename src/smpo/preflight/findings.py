@@ -1,4 +1,4 @@
-"""The records of a check."""
+"""The records of checks: probes and findings."""
 
 import enum
 from collections.abc import Callable, Iterable
@@ -8,21 +8,21 @@ from smpo.pipeline.config import Recipe
 
 
 class Outcome(enum.Enum):
-    """How a question was answered."""
+    """The result of a probe."""
 
     OK = "ok"
-    WARNING = "warning"  # the run will go on; its user should know
+    WARNING = "warning"  # the run would go on, but the user should know
     FAILED = "FAILED"    # the run would stop here, now or hours later
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One answer.
+    """One result of a probe.
 
     Attributes:
-        subject: what was looked at, such as "model".
-        outcome: how it looks.
-        text: what was found, or what is wrong and the way out.
+        subject: what was checked, such as "model".
+        outcome: whether it is all right.
+        text: facts about it, or what is wrong and what to do.
     """
 
     subject: str
@@ -32,28 +32,28 @@ class Finding:
 
 @dataclass(frozen=True)
 class Note:
-    """What a probe has found, where the run can go on."""
+    """A result of a probe with which the run can go on."""
 
     text: str
     outcome: Outcome = Outcome.OK
 
 
-Question = Callable[[Recipe], Iterable[Note]]
-"""Looks at one thing; raises SmpoError where the run could not go on."""
+Check = Callable[[Recipe], Iterable[Note]]
+"""Checks one thing; raises SmpoError if the run could not go on."""
 
 
 @dataclass(frozen=True)
 class Probe:
-    """A question and the stages that need its answer.
+    """A check and the stages that need it.
 
     Attributes:
-        subject: what is looked at.
-        stages: verbs that would fail without it.
-        ask: the question.
-        after: subjects without which the question makes no sense: it is not asked where one of them has failed.
+        subject: what is checked.
+        stages: names of the stages that could not run without it.
+        check: the function that checks it.
+        after: subjects that must be all right first: if one of them has failed, the check is left out.
     """
 
     subject: str
     stages: frozenset[str]
-    ask: Question
+    check: Check
     after: frozenset[str] = frozenset()

@@ -1,4 +1,4 @@
-"""Questions about the machine: folders, processes, devices, packages, disk, memory."""
+"""Probes of the machine: folders, processes, devices, packages, disk, memory."""
 
 import os
 import shutil
@@ -23,25 +23,26 @@ from smpo.training.policy.optimizers import build_optimizer
 from smpo.training.tracking import check_trackers
 
 COMPILERS = ("c++", "g++", "clang++", "cl")
-FULL_SIZE_PX = 256  # images of fewer pixels a side are a toy's, which a CPU trains
+FULL_SIZE_PX = 256  # a model of smaller images can be trained on a CPU
 GB = 1e9
 
+
 def folders(recipe: Recipe) -> Iterator[Note]:
-    """Whether every folder can be written, and holds what its stage makes or nothing."""
+    """Check that every folder can be written, and is empty or holds the artefact of its stage."""
     for stage in stages_of(recipe):
         check_writable(recipe.folder(stage))
         for folder, made_by in artefacts_of(recipe, stage):
-            found = stage_of(folder)
-            if found not in (None, made_by):
-                raise ConfigError(f"{folder} is an artefact of `smpo {found}`; set paths.{stage} to another folder")
+            owner = stage_of(folder)
+            if owner not in (None, made_by):
+                raise ConfigError(f"{folder} is an artefact of `smpo {owner}`; set paths.{stage} to another folder")
     check_writable(recipe.store)
     yield Note(f"{recipe.workdir} and {recipe.store} can be written")
 
 
 def check_writable(folder: Path) -> None:
-    """ConfigError unless files could be made in `folder`, which need not exist yet; nothing stays behind."""
+    """Raise ConfigError unless files can be written in `folder`, which need not exist yet; nothing is left there."""
     try:
-        os.lstat(folder)  # says where a name is too long or a file stands in the way, whatever exists
+        os.lstat(folder)  # raises OSError if a name is too long or a file is in the way
     except FileNotFoundError:
         pass
     except OSError as error:
@@ -62,12 +63,12 @@ def existing_parent(folder: Path) -> Path:
 
 
 def size_of(folder: Path) -> int:
-    """Bytes of all files below `folder`."""
+    """Size of all files below `folder`, in bytes."""
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
 def processes(recipe: Recipe) -> Iterator[Note]:
-    """Whether the batch can be shared by the processes, and what the launcher asks for is supported."""
+    """Check that the processes can share the batch, and that the launcher's settings are supported."""
     count = this_process().world_size
     accumulation = recipe.training.accumulation(count)
     from_environment(recipe.training, stored=recipe.training.cached_inversion_epochs is not None)
@@ -76,7 +77,7 @@ def processes(recipe: Recipe) -> Iterator[Note]:
 
 
 def devices(recipe: Recipe) -> Iterator[Note]:
-    """Whether every device that the recipe names is there, and trains in the precision that it asks for."""
+    """Check that every device of the recipe exists and supports the precision of the training."""
     default = local_device()
     scorers = [*recipe.pair_scorers.values(), *recipe.evaluation.scorers.values()]
     named = [recipe.generation.device, *(scorer.get("device", "auto") for scorer in scorers)]
@@ -95,22 +96,22 @@ def devices(recipe: Recipe) -> Iterator[Note]:
 
 
 def check_device(name: str) -> None:
-    """ConfigError unless numbers can be computed on the device `name`: the meta device has none."""
+    """Raise ConfigError unless numbers can be computed on the device `name`, which rules out the meta device."""
     try:
         torch.zeros(1, device=name).item()
-    except (RuntimeError, AssertionError, NotImplementedError) as error:  # unknown, not compiled in, not there, meta
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # unknown, not compiled in, not there, or meta
         reason = str(error).partition("\n")[0]
         raise ConfigError(f"device '{name}' cannot be used ({reason}); set auto, cpu or another device") from error
 
 
 def device_name() -> str:
-    """The GPU's name, or that of the device's kind."""
+    """The name of the GPU, or of the kind of device."""
     kind = torch.device(local_device()).type
     return torch.cuda.get_device_name() if kind == "cuda" else kind.upper()
 
 
 def packages(recipe: Recipe) -> Iterator[Note]:
-    """Whether what the training's optimizer, compiler and trackers need is installed."""
+    """Check that the packages for optimizer, compiler and trackers are installed."""
     build_optimizer([nn.Parameter(torch.zeros(1))], recipe.training.optimizer)
     check_trackers(recipe.training.trackers)
     if recipe.training.compile and not any(map(shutil.which, COMPILERS)):
@@ -119,30 +120,30 @@ def packages(recipe: Recipe) -> Iterator[Note]:
 
 
 def cost(recipe: Recipe) -> Iterator[Note]:
-    """Whether disk and memory hold what caching and training will take, by the estimate of `smpo cost`."""
+    """Check that caching and training fit on the disk and into memory, by the estimate of `smpo cost`."""
     rows = num_rows(recipe)
-    found = estimate(recipe, counts_of(recipe, None if rows is None else (rows, rows)))
-    yield from _disk(recipe, found)
-    yield _memory(found)
+    needs = estimate(recipe, counts_of(recipe, None if rows is None else (rows, rows)))
+    yield from _disk(recipe, needs)
+    yield _memory(needs)
 
 
-def _disk(recipe: Recipe, found: Estimate) -> Iterator[Note]:
-    """The free space of each disk; what is there already is taken off."""
-    needs = {
-        "cache": found.disk.latents + found.disk.prompts,
-        "invert": found.storing.bytes if found.storing else 0,
-        "train": found.disk.checkpoints + found.memory.policy,
+def _disk(recipe: Recipe, needs: Estimate) -> Iterator[Note]:
+    """The free space of each disk, compared with what the unfinished stages will write there."""
+    sizes = {
+        "cache": needs.disk.latents + needs.disk.prompts,
+        "invert": needs.storing.bytes if needs.storing else 0,
+        "train": needs.disk.checkpoints + needs.memory.policy,
     }
     by_disk: dict[int, list[tuple[str, int, Path]]] = {}
-    for stage, size in needs.items():
+    for stage, size in sizes.items():
         if size and not is_complete(recipe, stage):
             folder = recipe.folder(stage)
             parent, left = existing_parent(folder), max(0, size - size_of(folder))
             by_disk.setdefault(os.stat(parent).st_dev, []).append((stage, left, parent))
-    for needed in by_disk.values():
-        place, total = needed[0][2], sum(size for _, size, _ in needed)
+    for entries in by_disk.values():
+        place, total = entries[0][2], sum(size for _, size, _ in entries)
         free = shutil.disk_usage(place).free
-        parts = ", ".join(f"{stage} {size / GB:.3g} GB" for stage, size, _ in needed)
+        parts = ", ".join(f"{stage} {size / GB:.3g} GB" for stage, size, _ in entries)
         if total > free:
             raise ConfigError(
                 f"{place} has {free / GB:.3g} GB free, and the run writes {total / GB:.3g} GB ({parts}); free some, "
@@ -151,9 +152,9 @@ def _disk(recipe: Recipe, found: Estimate) -> Iterator[Note]:
         yield Note(f"{parts} to be written, {free / GB:.3g} GB free at {place}")
 
 
-def _memory(found: Estimate) -> Note:
-    """The device's memory."""
-    needed = found.memory.peak / GIB + OVERHEAD_GIB
+def _memory(needs: Estimate) -> Note:
+    """The memory of the device, compared with what training needs."""
+    needed = needs.memory.peak / GIB + OVERHEAD_GIB
     if torch.device(local_device()).type == "cuda":
         there = torch.cuda.mem_get_info()[1] / GIB
     else:

@@ -1,4 +1,4 @@
-"""Questions about weights: the base and what it is assembled into, starts, adapters, further models, scorers."""
+"""Probes of the models: base, further weights, adapters, models to compare, scorers."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -22,21 +22,21 @@ GREY = Image.new("RGB", (64, 64), (128, 128, 128))
 
 
 def base(recipe: Recipe) -> Iterator[Note]:
-    """Whether every weight of the base is there, and every UNet of the recipe makes a pipeline with its other parts."""
+    """Check that the base has all weights, and that every other denoiser of the recipe fits its pipeline."""
     unets = [source for source in (recipe.init_weights, recipe.reference_weights) if source is not None]
     prove_pipeline(FAMILIES.build(recipe.model), unets)
     yield Note(", ".join([recipe.model["source"], *unets]))
 
 
 def compared(recipe: Recipe) -> Iterator[Note]:
-    """Whether the further models that the images are compared with are whole."""
+    """Check that the models to compare with have all weights."""
     for name, source in recipe.generation.models.items():
         prove_pipeline(family_in(local_pipeline(source)))
         yield Note(f"{name}: {source}")
 
 
 def adapters(recipe: Recipe) -> Iterator[Note]:
-    """Whether the modules that get adapters are there."""
+    """Check that the denoiser has the modules that get LoRA adapters."""
     options = recipe.training.lora
     if options is not None:
         unet = architecture_of(recipe.model).unet()
@@ -46,7 +46,7 @@ def adapters(recipe: Recipe) -> Iterator[Note]:
 
 
 def timesteps(recipe: Recipe) -> Iterator[Note]:
-    """Whether the timesteps of training and of generation are the model's."""
+    """Check that training and generation use timesteps that the model has."""
     levels, options = FAMILIES.build(recipe.model).path.num_levels, recipe.training
     if options.max_timestep >= levels:
         raise ConfigError(
@@ -63,7 +63,7 @@ def timesteps(recipe: Recipe) -> Iterator[Note]:
 
 
 def scorers(recipe: Recipe) -> Iterator[Note]:
-    """Whether every scorer loads and scores an image."""
+    """Check that every scorer loads and scores an image."""
     prompt = _any_prompt(recipe)
     distinct: list[tuple[str, dict[str, Any]]] = []
     for name, settings in (*recipe.pair_scorers.items(), *recipe.evaluation.scorers.items()):

@@ -1,7 +1,7 @@
-"""Which question is asked for which stages, the cheap ones first."""
+"""The table of probes: what is checked for which stages; cheap checks come first."""
 
 from smpo.preflight import data, machine, models
-from smpo.preflight.findings import Probe, Question
+from smpo.preflight.findings import Check, Probe
 
 GENERATING = ("sample", "generate")
 TRAINING = ("invert", "train")
@@ -9,8 +9,8 @@ COMPUTING = (*GENERATING, "score", "cache", *TRAINING, "evaluate")
 EVERYWHERE = (*COMPUTING, "pairs", "label", "report")
 
 
-def _probe(subject: str, stages: tuple[str, ...], ask: Question, *after: str) -> Probe:
-    return Probe(subject, frozenset(stages), ask, frozenset(after))
+def _probe(subject: str, stages: tuple[str, ...], check: Check, *after: str) -> Probe:
+    return Probe(subject, frozenset(stages), check, frozenset(after))
 
 
 PROBES: tuple[Probe, ...] = (

@@ -1,1 +1,1 @@
-"""One stage per module: raw pairs -> checked pairs -> scores -> labels -> cached latents."""
+"""The stages that prepare the training data: raw pairs -> checked pairs -> scores -> labels -> cached latents."""

@@ -1,11 +1,11 @@
-"""`smpo cache`: VAE posterior moments of every image's views, and each unique prompt's embedding once.
+"""Stage `cache`: the moments of the VAE's posterior for every view of every image, and the encoded prompts.
 
 Blocks are written whole and renamed, so a killed run carries on; they are memory-mapped when read, so neither the pair
 set nor its cache has to fit in memory.
 """
 
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +20,7 @@ from smpo.core.errors import DataError
 from smpo.core.parts import Parts, SealedBlocks
 from smpo.core.precision import float32_products
 from smpo.core.processes import local_device
+from smpo.core.progress_lines import Progress
 from smpo.data.images import decode_image
 from smpo.data.pair_set import PairImages, PairSet
 from smpo.models.part_digests import check_same_parts, encoder_parts
@@ -30,16 +31,14 @@ from smpo.preparation.crops import views_of
 from smpo.preparation.options import CacheOptions
 from smpo.prompts.lengths import LongPrompts, long_prompts
 
-MODEL = "model."  # in front of a part's name among the inputs
+MODEL = "model."  # prefix of the names of the model's parts among the inputs
 BLOCK_PAIRS = 128
 BLOCK_PROMPTS = 1024
-
-Progress = Callable[[int, int | None], None]
 
 
 @dataclass(frozen=True)
 class CacheReport:
-    """What the stage made, or found made (`skipped`)."""
+    """Counts and size of the cache; `skipped` if it was complete before."""
 
     pairs: int
     prompts: int
@@ -57,7 +56,7 @@ def cache_pairs(
     Raises:
         StaleError: `out` is a cache of other pairs or options, or was made with another VAE or text encoder.
         ConfigError: the model is damaged, or training cannot follow its schedule.
-        DataError: a value does not fit into the stored type.
+        DataError: a value is too large for the stored type.
         ValueError: the VAE gave non-finite latents.
     """
     stored = options.model_dump(exclude={"batch_size"})
@@ -65,7 +64,7 @@ def cache_pairs(
     parts = {f"{MODEL}{name}": digest for name, digest in encoder_parts(family.folder).items()}
     status = begin(out, stage="cache", settings=settings, inputs={"pairs": pairs.fingerprint, **parts})
     if status is not Status.DONE:
-        check_timesteps(family.path, 1)  # a schedule that cannot be trained with is refused before the work
+        check_timesteps(family.path, 1)  # refuses a schedule that cannot be trained with before the work
         device = torch.device(local_device())
         prompts, blocks = sorted(set(pairs.captions) - {""}), Parts.open(out)
         _write_prompts(["", *prompts], family, blocks, options=options, device=device)
@@ -85,12 +84,12 @@ def cache_pairs(
 
 
 def _content(parts: Parts) -> str:
-    """Digest of all blocks: what is trained on, whatever device made it."""
+    """Digest of all blocks, that is of the values that training reads."""
     return fingerprint({name: seal.entry for name, seal in parts.of_all().items()})
 
 
 def check_encoders(cache: "LatentCache", family: StableDiffusion) -> None:
-    """StaleError unless the family has the VAE, text encoders and tokenizers that the cache was made with."""
+    """Raise StaleError unless the cache was made with the VAE, text encoders and tokenizers of `family`."""
     made_with = {name.removeprefix(MODEL): digest for name, digest in cache.manifest["inputs"].items()
                  if name.startswith(MODEL)}
     check_same_parts(
@@ -100,9 +99,9 @@ def check_encoders(cache: "LatentCache", family: StableDiffusion) -> None:
 
 
 class LatentCache:
-    """A finished cache, memory-mapped; each block is compared with its seal when it is first used.
+    """A finished cache. Its blocks are memory-mapped, and each is checked at its first use.
 
-    Pair i of the pair set is row i. Views of an image: crop 0, its mirror image, crop 1, its mirror image, ...
+    Pair i of the pair set is row i. The views of an image are: crop 0, its mirror image, crop 1, its mirror image, ...
     """
 
     def __init__(self, folder: Path) -> None:
@@ -145,7 +144,7 @@ class LatentCache:
 
 
 def prompt_rows(captions: Sequence[str]) -> list[int]:
-    """The cache's prompt row of each caption; row 0 is the empty prompt."""
+    """The row of each caption among the cached prompts; row 0 is the empty prompt."""
     order = {caption: row for row, caption in enumerate(["", *sorted(set(captions) - {""})])}
     return [order[caption] for caption in captions]
 
@@ -187,7 +186,7 @@ def _write_latents(
 def _encode_block(
     pairs: Iterator[PairImages], vae: AutoencoderKL, *, options: CacheOptions
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Means and deviations (n, 2, V, C, h, w) and sizes (n, 2, V, 6) of a block of pairs."""
+    """Means and standard deviations (n, 2, V, C, h, w) and sizes (n, 2, V, 6) of a block of pairs."""
     means, stds, sizes = [], [], []
     waiting: list[Tensor] = []
 
@@ -213,10 +212,10 @@ def _encode_block(
 
 
 def save_block(parts: Parts, name: str, tensor: Tensor, *, dtype: str) -> None:
-    """Write `tensor` as the .npy file `name` of an artefact, of type `dtype`, whole or not at all.
+    """Write `tensor` as the .npy file `name` with type `dtype`, whole or not at all.
 
     Raises:
-        DataError: a value does not fit into the type.
+        DataError: a value is too large for the type.
     """
     with np.errstate(over="ignore"):
         stored = tensor.numpy().astype(dtype)

@@ -1,4 +1,4 @@
-"""What people's choices say of scores: the Bradley-Terry scale, and whether predicted probabilities come true."""
+"""Compares scores with people's choices: fits the Bradley-Terry scale, and measures the calibration of labels."""
 
 import math
 from dataclasses import dataclass
@@ -14,13 +14,13 @@ BINS = 10
 
 @dataclass(frozen=True)
 class ScaleFit:
-    """A Bradley-Terry scale by maximum likelihood.
+    """A Bradley-Terry scale, fitted by maximum likelihood.
 
     Attributes:
-        scale: gap of scores that makes odds of e to 1, > 0.
-        standard_error: of the scale; robust, so that it holds for shares of however many votes; pairs count as
+        scale: score gap at which the odds are e to 1, > 0.
+        standard_error: of the scale, robust, so that it holds for shares of any number of votes; pairs count as
             independent.
-        pairs: pairs with unequal scores and a human judgement, which it was fitted to.
+        pairs: number of pairs with unequal scores and a human judgement, to which it was fitted.
     """
 
     scale: float
@@ -30,7 +30,7 @@ class ScaleFit:
 
 @dataclass(frozen=True)
 class CalibrationBin:
-    """Pairs labelled about equally surely: the mean probability, and the share of people who did prefer that image."""
+    """Pairs with similar p_winner: its mean, and the share of people who did prefer the predicted image."""
 
     pairs: int
     predicted: float
@@ -43,19 +43,19 @@ def fit_scale(gaps: np.ndarray, people: np.ndarray) -> ScaleFit:
     The likelihood is concave in 1 / s, so the root of its derivative is the maximum.
 
     Args:
-        gaps: score of image 0 less that of image 1, shape (n,).
-        people: share of people who prefer image 0, in [0, 1]; NaN where nobody was asked, shape (n,).
+        gaps: score of image 0 minus score of image 1, shape (n,).
+        people: share of people who prefer image 0, in [0, 1]; NaN without a judgement, shape (n,).
 
     Raises:
-        DataError: nobody was asked, the scores always agree with people (any smaller scale fits better), or they do not
-            agree more often than not (no positive scale fits).
+        DataError: no pair has a judgement and unequal scores, the scores always agree with people (then any smaller
+            scale fits better), or they agree no more often than chance (then no positive scale fits).
     """
-    asked = ~np.isnan(people) & (gaps != 0)
-    g, y = gaps[asked], people[asked]
+    judged = ~np.isnan(people) & (gaps != 0)
+    g, y = gaps[judged], people[judged]
     if not len(g):
         raise DataError("labels.scale cannot be fitted: no pair has a human label or votes and unequal scores; "
                         "give labels.scale (0.01 for PickScore's cosines) or a source with label_0 or vote_share_0")
-    unit = np.abs(g).max()  # the slope is sought in units of the largest gap: no scorer's units matter
+    unit = np.abs(g).max()  # the slope is sought in units of the largest gap, whatever the units of the scorer
     x = g / unit
 
     def derivative(slope: float) -> float:
@@ -78,19 +78,20 @@ def fit_scale(gaps: np.ndarray, people: np.ndarray) -> ScaleFit:
 
 
 def calibration(winner: np.ndarray, p_winner: np.ndarray, people: np.ndarray) -> list[CalibrationBin]:
-    """The pairs judged by people in tenths by how sure the label is, least first; equal probabilities stay together.
+    """Calibration of the pairs that people judged, in tenths from the least to the most certain labels.
 
-    Where p_winner < 1/2 (people named the winner, and the scores say otherwise) the other image is the one predicted.
+    Pairs with equal probabilities are in the same tenth. If p_winner < 1/2 (people named the winner and the scores
+    disagree), the other image is the predicted one.
 
     Args:
         winner: index of the winning image, in {0, 1}, shape (n,).
         p_winner: its probability, shape (n,).
         people: as in `fit_scale`.
     """
-    asked = ~np.isnan(people)
+    judged = ~np.isnan(people)
     predicts_0 = (winner == 0) == (p_winner >= 0.5)
-    p = np.maximum(p_winner, 1 - p_winner)[asked].astype(np.float64)
-    observed = np.where(predicts_0, people, 1 - people)[asked]
+    p = np.maximum(p_winner, 1 - p_winner)[judged].astype(np.float64)
+    observed = np.where(predicts_0, people, 1 - people)[judged]
     values, first, ranks = np.unique(np.sort(p), return_index=True, return_inverse=True)
     tenth = np.empty_like(p, dtype=np.int64)
     tenth[np.argsort(p, kind="stable")] = (BINS * first // max(1, len(p)))[ranks]

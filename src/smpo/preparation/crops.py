@@ -1,4 +1,4 @@
-"""The views of an image that are cached: resized, cropped, and mirrored."""
+"""Makes the views of an image that are cached: resized, cropped and mirrored."""
 
 from dataclasses import dataclass
 
@@ -28,7 +28,7 @@ class View:
 
 
 def views_of(image: Image.Image, crops: Crops, *, key: str) -> list[View]:
-    """All views of an RGB image; random positions are a function of `key`, which identifies the image, alone."""
+    """All views of an RGB image; random positions depend on `key` alone, which identifies the image."""
     side = crops.resolution
     width, height = resized_size(image.size, side)
     resized = image if (width, height) == image.size else image.resize((width, height), Image.Resampling.BILINEAR)
@@ -45,9 +45,9 @@ def views_of(image: Image.Image, crops: Crops, *, key: str) -> list[View]:
 
 
 def resized_size(size: tuple[int, int], side: int) -> tuple[int, int]:
-    """Width and height, in px, of an image whose shorter side becomes `side`: torchvision's `Resize(side)`.
+    """(width, height) in px of an image whose shorter side is resized to `side`, as by torchvision's `Resize(side)`.
 
-    The longer side is int(side longer / shorter), cut off and not rounded.
+    The longer side is side * longer / shorter, rounded down.
     """
     shorter = min(size)
     width, height = (int(side * length / shorter) for length in size)

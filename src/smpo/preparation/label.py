@@ -1,4 +1,4 @@
-"""Stage `label`: the winner of each pair and its smoothed probability, from scores and from people."""
+"""Stage `label`: the winner of each pair and its probability, from scores and people's choices."""
 
 import json
 from collections import Counter
@@ -31,18 +31,18 @@ QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 
 @dataclass(frozen=True)
 class LabelReport:
-    """What the stage found.
+    """Counts and statistics of the stage.
 
     Attributes:
-        folder: the artefact.
-        pairs: pairs in the pair set.
-        kept: pairs labelled.
+        folder: of the artefact.
+        pairs: number of pairs in the pair set.
+        kept: number of labelled pairs.
         dropped: reason code -> number of pairs.
-        score_ranges: score table -> (min, max) that scaled its scores; empty where the label uses none.
-        scale: fitted Bradley-Terry scale; None where none was fitted.
-        agreement: score table -> fraction of the pairs with a human preference and unequal scores in which both name
-            the same winner; tables without such a pair are left out.
-        calibration: probabilities against what people said, in tenths of the pairs; empty where nobody was asked.
+        score_ranges: score table -> (min, max) that scaled its scores; empty if the label uses no range.
+        scale: fitted Bradley-Terry scale; None if none was fitted.
+        agreement: score table -> fraction of the pairs with a human choice and unequal scores in which both name the
+            same winner; tables without such pairs are left out.
+        calibration: probabilities beside people's choices, in tenths of the pairs; empty without choices.
         p_winner_quantiles: quantile in [0, 1], as text -> p_winner.
     """
 
@@ -62,8 +62,8 @@ class LabelTable:
     """The labelled pairs, in the order of the pair set; dropped pairs are absent.
 
     Attributes:
-        folder: the artefact.
-        fingerprint: what later stages record as their input.
+        folder: of the artefact.
+        fingerprint: later stages record it as the fingerprint of this input.
         pairs_fingerprint: of the pair set that was labelled.
         table: columns pair_id, winner, p_winner.
     """
@@ -116,17 +116,17 @@ def describe(report: LabelReport) -> str:
 
 def label_pairs(pairs: PairSet, scores: Mapping[str, ScoreTable], label: Label, out: Path, *,
                 drop_score_ties: bool = True) -> LabelReport:
-    """The report on the labels that this writes to `out`.
+    """Write the labels of `pairs` to `out` and return the report.
 
-    Dropped and listed are pairs with equal scores (where the label uses scores) and pairs without a preference of
-    people (where it uses theirs). Score ranges and scales are measured over the pairs that are kept.
+    Pairs with equal scores are dropped and listed if the label uses scores, and pairs without a human choice or votes
+    if it uses these. Score ranges and scales are measured over the pairs that are kept.
 
     Args:
         pairs: the pair set.
-        scores: name -> score table, in the order in which the label reads them; empty where it reads none.
+        scores: name -> score table, in the order in which the label reads them; empty if it reads none.
         label: see `smpo.labels`.
         out: folder of the artefact.
-        drop_score_ties: drop pairs whose scores name no winner instead of giving them p_winner = 1/2.
+        drop_score_ties: drop pairs whose scores name no winner, instead of labelling them with p_winner = 1/2.
 
     Raises:
         DataError: the label needs scores and there are none, no pair is left, or a scale cannot be fitted.
@@ -180,7 +180,7 @@ def _write(pairs: PairSet, scores: Mapping[str, ScoreTable], label: Label, out: 
 
 
 def judgements_of(pairs: PairSet, tables: list[ScoreTable]) -> Judgements:
-    """All that is known of the pairs, in their order: row i of the scores by `tables[i]`."""
+    """The judgements of the pairs, in their order; row i of the scores is from `tables[i]`."""
     missing = torch.empty(0, len(pairs), dtype=torch.float64)
     score_0, score_1 = (
         torch.stack([getattr(table, side).double() for table in tables]) if tables else missing
@@ -201,7 +201,7 @@ def _write_files(out: Path, pair_ids: tuple[str, ...], reasons: list[str], winne
 
 
 def _reasons_to_drop(judgements: Judgements, label: Label, drop_score_ties: bool) -> list[str]:
-    """The reason code of each pair, or an empty string; the first that applies."""
+    """The reason to drop each pair, or an empty string; people's reasons go before those of scores."""
     reasons = np.full(len(judgements), "", dtype=object)
     if label.needs_scores and drop_score_ties:
         reasons[label.ties(judgements).numpy()] = "score_tie"
@@ -224,10 +224,10 @@ def _agreement(judgements: Judgements, names: list[str]) -> dict[str, float]:
 
 
 def _quantiles(values: Tensor) -> dict[str, float]:
-    """Order statistics (nearest rank below); torch.quantile refuses more than 16 million values."""
+    """Quantile -> value (the next lower order statistic); torch.quantile refuses more than 16 million values."""
     ordered = values.double().sort().values
     return {str(q): ordered[int(q * (len(ordered) - 1))].item() for q in QUANTILES}
 
 
-def _count(dropped: Counter) -> str:
+def _count(dropped: Counter[str]) -> str:
     return ", ".join(f"{count} {reason}" for reason, count in dropped.most_common())

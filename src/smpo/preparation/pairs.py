@@ -1,14 +1,15 @@
-"""Stage `pairs`: stream a source once, check every row, write the index of the sound pairs and the list of the rest."""
+"""Stage `pairs`: read a source once, check every row, write the index of the sound pairs and the list of the others."""
 
 import itertools
 import json
 import math
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,6 +17,7 @@ import torch
 
 from smpo.core.artefacts import Status, begin, finish, read_manifest, reseal, write_atomically
 from smpo.core.errors import DataError
+from smpo.core.progress_lines import Progress
 from smpo.core.randomness import generator
 from smpo.core.seals import Seal
 from smpo.data.formats import detect_format, open_source
@@ -25,28 +27,25 @@ from smpo.data.records import PairSource, RawPair
 from smpo.preparation.options import PairOptions
 from smpo.preparation.row_checks import CHOICES, CheckedPair, check_pair
 
-Progress = Callable[[int, int | None], None]
-"""(units done, units in all or None) -> nothing; called after each piece of work."""
-
 DROPPED = "dropped.jsonl"
-INDEX_ROWS = 8192       # rows gathered as Python objects before they become one arrow table
-ROWS_PER_WORKER = 2     # encoded pairs waiting per decoding thread
+INDEX_ROWS = 8192       # rows that are Python objects before they become an arrow table
+ROWS_PER_WORKER = 2     # encoded pairs in memory per decoding thread
 
 
 @dataclass(frozen=True)
 class PairReport:
-    """What the stage found.
+    """Counts of the stage.
 
     Attributes:
-        folder: the artefact.
-        format: format of the source, and what it was recognised by.
-        layout: what was understood of it: the layout, its columns and those that are ignored.
-        rows: rows read of the source.
+        folder: of the artefact.
+        format: format of the source, and by what it was recognised.
+        layout: layout of the source, with the columns that are read and those that are ignored.
+        rows: rows read.
         kept: pairs in the pair set.
         dropped: reason code -> number of rows, most frequent first.
-        labels: labelled, tied, unlabelled -> number of rows that could be read.
-        captions_from_images: prompts that were found in the images' own metadata.
-        reused: the artefact was complete already and nothing was done.
+        labels: labelled, tied, unlabelled -> number of readable rows.
+        captions_from_images: number of prompts from the metadata of the images.
+        reused: the artefact was complete before, and nothing was done.
     """
 
     folder: Path
@@ -66,19 +65,20 @@ def describe(report: PairReport) -> str:
     reasons = ", ".join(f"{count} {reason}" for reason, count in report.dropped.items())
     tail = f"dropped: {reasons}; listed in {report.folder / DROPPED}" if reasons else "dropped: none"
     labels = ", ".join(f"{count} {name}" for name, count in report.labels.items() if count)
-    found = f"; {report.captions_from_images} prompts are from the images' metadata" * (report.captions_from_images > 0)
-    understood = f"read as {report.layout}; rows: {labels or 'none'}{found}"
-    return f"{head}{' (already done)' if report.reused else ''}; format {report.format}\n{understood}\n{tail}"
+    layout = f"read as {report.layout}; rows: {labels or 'none'}"
+    if report.captions_from_images:
+        layout += f"; {report.captions_from_images} prompts are from the images' metadata"
+    return f"{head}{' (already done)' if report.reused else ''}; format {report.format}\n{layout}\n{tail}"
 
 
 def prepare_pairs(source: str, out: Path, *, options: PairOptions | None = None, workers: int | None = None,
                   progress: Progress | None = None) -> PairReport:
-    """The report on the pair set that this writes to `out`; images stay in the source.
+    """Write the pair set of `source` to `out` and return the report; the images stay in the source.
 
     Args:
         source: path or hub id.
         out: folder of the artefact.
-        options: what to keep; defaults are Pick-a-Pic's training set.
+        options: which pairs to keep; the defaults suit Pick-a-Pic's training set.
         workers: decoding threads; None = one per core.
         progress: called with (rows done, rows).
 
@@ -92,11 +92,8 @@ def prepare_pairs(source: str, out: Path, *, options: PairOptions | None = None,
     if options.labelled and not reader.has_labels:
         raise DataError(f"{source} has no human labels (read as {reader.describe()}); add a column label_0, preferred "
                         "or vote_share_0, name it in data.columns, or set data.labelled to false")
-    settings = {**options.model_dump(), "format": format}
-    settings.pop("max_dropped_fraction")  # decides whether the source is accepted, not what is kept
-    if options.max_rows is None:  # as in pair sets from before there was a choice
-        settings.pop("max_rows")
-    settings.pop("image_root")  # as the source's own path: images may move
+    settings = options.model_dump(exclude={"max_dropped_fraction", "image_root"})  # these do not choose pairs
+    settings["format"] = format
     status = begin(out, stage=STAGE, settings=settings, inputs={"source": reader.fingerprint()})
     place = str(Path(source).expanduser().resolve()) if Path(source).expanduser().exists() else source
     about = json.dumps({"source": place, "format": format, **options.how_to_read}).encode()
@@ -114,19 +111,19 @@ def prepare_pairs(source: str, out: Path, *, options: PairOptions | None = None,
 
 @dataclass
 class _Tally:
-    """What a pass over the source gathers."""
+    """The results of reading the source, row by row."""
 
     kept: int = 0
     chunks: list[pa.Table] = field(default_factory=list)
-    pending: list[dict] = field(default_factory=list)
+    pending: list[dict[str, Any]] = field(default_factory=list)
     dropped: list[str] = field(default_factory=list)
-    reasons: Counter = field(default_factory=Counter)
+    reasons: Counter[str] = field(default_factory=Counter)
     seen: set[str] = field(default_factory=set)
-    labels: Counter = field(default_factory=lambda: Counter(labelled=0, tied=0, unlabelled=0))
+    labels: Counter[str] = field(default_factory=lambda: Counter(labelled=0, tied=0, unlabelled=0))
     captions_from_images: int = 0
 
     def add(self, pair: CheckedPair) -> None:
-        """Count one checked row and keep or list it."""
+        """Count a checked row, and put it into the index or the list of dropped rows."""
         raw, reason, detail = pair.raw, pair.reason, pair.detail
         if raw.problem is None:
             self.labels["unlabelled" if math.isnan(raw.human_label) else
@@ -146,18 +143,20 @@ class _Tally:
             self.flush()
 
     def flush(self) -> None:
-        """Turn the pending rows into an arrow table, which takes a tenth of their memory."""
+        """Turn the pending rows into an arrow table, which needs a tenth of their memory."""
         self.chunks.append(pa.Table.from_pylist(self.pending, schema=INDEX_SCHEMA))
         self.pending = []
 
     @property
     def defects(self) -> int:
-        """Number of rows dropped because the source is at fault."""
+        """Number of rows dropped because of a defect of the source."""
         return sum(count for reason, count in self.reasons.items() if reason not in CHOICES)
 
 
-def _write(reader: PairSource, out: Path, options: PairOptions, workers: int, progress: Progress | None) -> dict:
-    """Check all rows, write the index and the list of dropped rows, and return the results."""
+def _write(
+    reader: PairSource, out: Path, options: PairOptions, workers: int, progress: Progress | None
+) -> dict[str, Any]:
+    """Check all rows, write the index and the list of dropped rows, and return the counts."""
     rows = chosen_rows(len(reader), options.max_rows)
     tally, total = _Tally(), len(rows)
     for done, pair in enumerate(_checked(reader.read(rows), options, workers), start=1):
@@ -179,7 +178,7 @@ def _write(reader: PairSource, out: Path, options: PairOptions, workers: int, pr
 
 
 def chosen_rows(total: int, at_most: int | None) -> Sequence[int]:
-    """Positions of the rows to read, ascending: all of `total`, or `at_most` of them at random, the same every time."""
+    """Ascending positions of the rows to read: all of `total`, or `at_most` random ones, the same at each call."""
     if at_most is None or at_most >= total:
         return range(total)
     order = torch.randperm(total, generator=generator("rows"))
@@ -194,9 +193,9 @@ def _checked(pairs: Iterable[RawPair], options: PairOptions, workers: int) -> It
             yield from pool.map(lambda pair: check_pair(pair, options), window)
 
 
-def _index_row(pair: CheckedPair) -> dict:
+def _index_row(pair: CheckedPair) -> dict[str, Any]:
     raw = pair.raw
-    assert pair.sizes is not None  # of a pair that is kept
+    assert pair.sizes is not None  # it is None only for a dropped pair
     (width_0, height_0), (width_1, height_1) = pair.sizes
     return {"pair_id": raw.pair_id, "row": raw.row, "caption": raw.caption, "label_0": raw.human_label,
             "uid_0": content_uid(raw.image_0), "uid_1": content_uid(raw.image_1),

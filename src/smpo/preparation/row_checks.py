@@ -1,4 +1,4 @@
-"""The checks that a raw pair has to pass before it belongs to a pair set."""
+"""The checks that a raw pair must pass to get into a pair set."""
 
 import math
 import re
@@ -14,7 +14,7 @@ CHOICES = ("human_tie", "excluded_caption", "narrow_image")
 
 @dataclass(frozen=True)
 class CheckedPair:
-    """A raw pair with its upright image sizes (width, height) in px, or the reason and detail it is dropped for."""
+    """A raw pair with (width, height) of its upright images in px, or with the reason why it is dropped."""
 
     raw: RawPair
     sizes: tuple[tuple[int, int], tuple[int, int]] | None = None
@@ -23,7 +23,7 @@ class CheckedPair:
 
 
 def check_pair(raw: RawPair, options: PairOptions) -> CheckedPair:
-    """`raw` with its image sizes, or with the first reason to drop it; the images are decoded last."""
+    """`raw` with the sizes of its images, or with the first reason to drop it; images are decoded last."""
     reason, detail = raw.problem or _caption_problem(raw, options) or _label_problem(raw, options) or ("", "")
     if not reason and raw.image_0 == raw.image_1:
         reason, detail = "identical_images", f"both images are {content_uid(raw.image_0)}"

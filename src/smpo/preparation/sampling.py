@@ -1,4 +1,4 @@
-"""`smpo sample`: two images a prompt from the model itself, as a pair set in the jsonl layout, not yet labelled."""
+"""Stage `sample`: generates two images per prompt with the model itself; they form an unlabelled jsonl pair set."""
 
 import json
 from pathlib import Path
@@ -16,13 +16,13 @@ PAIRS_FILE, VERB = "pairs.jsonl", "sample"
 def sample_pairs(
     model: str, prompts: Source, out: Path, *, options: GenerationOptions, progress: Progress | None = None
 ) -> ImageSetReport:
-    """The report of a complete set of image pairs in `out`, with `pairs.jsonl` beside it.
+    """Generate the image pairs and their table `pairs.jsonl` into `out`, and return the report.
 
     Args:
         model: diffusers pipeline folder, hub id (may end in `@revision`), `package://module/folder` or single file.
-        prompts: one pair each; see `smpo.prompts.read_prompts`.
-        out: folder to write.
-        options: how the images are made; two are made of each prompt.
+        prompts: a pair is made for each; see `smpo.prompts.read_prompts`.
+        out: folder of the artefact.
+        options: how the images are generated; there are always two per prompt.
         progress: called after every batch of images.
     """
     two = options.model_copy(update={"images_per_prompt": 2})
@@ -32,7 +32,7 @@ def sample_pairs(
 
 
 def check_sampled(out: Path) -> None:
-    """DataError unless the pairs and images that `sample_pairs` wrote to `out` are what it wrote; all are read."""
+    """Read all files that `sample_pairs` wrote to `out`; DataError if one has changed."""
     images = ImageSet.open(out)
     images.pixels.check(verb=VERB)
     if not (out / PAIRS_FILE).is_file() or (out / PAIRS_FILE).read_text(errors="replace") != _lines(images):
@@ -40,7 +40,7 @@ def check_sampled(out: Path) -> None:
 
 
 def _lines(images: ImageSet) -> str:
-    """The pair set in the jsonl layout."""
+    """The content of `pairs.jsonl`: an object with prompt, image_0 and image_1 per line."""
     return "".join(
         json.dumps({"prompt": images.prompts[i], "image_0": images.files[i], "image_1": images.files[i + 1]}) + "\n"
         for i in range(0, len(images), 2)

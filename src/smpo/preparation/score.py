@@ -1,4 +1,4 @@
-"""Stage `score`: reward models' scores of both images of each pair, a table per scorer, safe from any interruption."""
+"""Stage `score`: scores both images of each pair with reward models, and writes a table per scorer."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,18 +24,18 @@ from smpo.rewards.scoring import Request
 
 STAGE = "score"
 TABLE = "scores.parquet"
-BLOCKS = "blocks"  # finished blocks of an interrupted run
+BLOCKS = "blocks"  # folder of the finished blocks until the table is complete
 SCORE_SCHEMA = pa.schema([("pair_id", pa.string()), ("score_0", pa.float32()), ("score_1", pa.float32())])
 
 
 @dataclass(frozen=True)
 class ScoreReport:
-    """What the stage did.
+    """Counts of the stage.
 
     Attributes:
-        folder: the artefact.
+        folder: of the tables.
         pairs: number of pairs scored.
-        computed: blocks that this call (all its processes) computed; the others were there.
+        computed: number of blocks that this call computed, in all its processes; the other blocks were there.
         score_ranges: scorer -> (min, max) over all scores, in the scorer's units.
     """
 
@@ -50,10 +50,10 @@ class ScoreTable:
     """One scorer's scores of a pair set, in its order.
 
     Attributes:
-        folder: the artefact, a subfolder of the stage's own that is named after the scorer.
-        fingerprint: what later stages record as their input.
+        folder: of the artefact, a subfolder of the stage's folder with the name of the scorer.
+        fingerprint: later stages record it as the fingerprint of this input.
         pairs_fingerprint: of the pair set that was scored.
-        identity: which scorer, weights, precision and preprocessing the numbers come from.
+        identity: scorer, weights, precision and preprocessing that gave the scores.
         table: columns pair_id, score_0, score_1.
     """
 
@@ -103,11 +103,11 @@ def describe(report: ScoreReport) -> str:
 
 def score_pairs(pairs: PairSet, scorers: Mapping[str, Scorer], out: Path, *, options: ScoringOptions | None = None,
                 progress: Progress | None = None) -> ScoreReport:
-    """The report on the score tables `out`/name, one per scorer, that this completes.
+    """Complete the score tables `out`/name, one per scorer, and return the report.
 
-    What an interrupted call or one with fewer scorers has computed is kept. The missing scores are computed in one pass
-    over the images, shared by the processes that were started together (see `fill`). Within `block_size` pairs, each
-    image is decoded and scored once for a prompt, however often it occurs.
+    Scores from an interrupted call, or from a call with fewer scorers, are kept. The missing ones are computed in one
+    pass over the images, shared by the processes that were started together (see `fill`). Within `block_size` pairs an
+    image that occurs several times with the same prompt is decoded and scored once.
 
     Args:
         pairs: the pair set.
@@ -131,8 +131,8 @@ def score_pairs(pairs: PairSet, scorers: Mapping[str, Scorer], out: Path, *, opt
     if this_process().is_main:
         for name in unfinished:
             _finish(out / name, pairs, blocks[name])
-        for its_blocks in blocks.values():  # of finished tables too: a kill may have come before this
-            its_blocks.remove()
+        for finished in blocks.values():  # also of tables that an earlier call, killed before this line, completed
+            finished.remove()
     wait_for_all("finish the score tables")
     ranges = {name: tuple(read_manifest(out / name, stage=STAGE)["results"]["score_range"]) for name in scorers}
     return ScoreReport(out, len(pairs), computed, ranges)
@@ -179,7 +179,7 @@ def _finish(folder: Path, pairs: PairSet, blocks: ScoreBlocks) -> None:
 
 
 def check_same_pairs(scores: ScoreTable, pairs: PairSet) -> None:
-    """Raise StaleError unless `scores` were computed for just this pair set."""
+    """Raise StaleError unless `scores` are the scores of `pairs`."""
     if scores.pairs_fingerprint != pairs.fingerprint or scores.pair_ids != pairs.pair_ids:
         raise StaleError(f"{scores.folder} holds the scores of another pair set than {pairs.folder}; "
                          "run `smpo score` for this one")
