@@ -62,10 +62,10 @@ def test_images_are_numbered_by_name(made) -> None:
 
 
 def test_repeated_images_are_found(made, tmp_path: Path) -> None:
-    found = find_repeats(made[0], tmp_path)
-    assert (found.images, found.reused, found.near_pairs, found.near_pair_examples) == (22, 2, 1, ("2",))
-    assert (found.clusters, found.clustered_images, found.largest_cluster) == (2, 4, 2)
-    assert found.cluster_examples == ((("2", 0), ("2", 1)), (("4", 0), ("5", 0)))
+    repeats = find_repeats(made[0], tmp_path)
+    assert (repeats.images, repeats.reused, repeats.near_pairs, repeats.near_pair_examples) == (22, 2, 1, ("2",))
+    assert (repeats.clusters, repeats.clustered_images, repeats.largest_cluster) == (2, 4, 2)
+    assert repeats.cluster_examples == ((("2", 0), ("2", 1)), (("4", 0), ("5", 0)))
 
 
 def test_blocks_change_nothing_and_are_resumed(

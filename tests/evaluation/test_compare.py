@@ -74,13 +74,13 @@ def test_over_optimisation_is_flagged_only_where_another_scorer_falls(
 
 
 def test_attributes_count_only_images_that_have_them(comparison: Comparison, sets: dict[str, ImageSet]) -> None:
-    found = {(c.model, c.attribute): c for c in comparison.attributes}
+    changes = {(c.model, c.attribute): c for c in comparison.attributes}
     light = [np.asarray(image).mean() > 100 for image in sets["lighter"].images()]
-    assert found["lighter", "light"].n == 40 and found["lighter", "square"].n == 8
-    assert found["lighter", "light"].accuracy.value == np.mean(light)
-    assert found["lighter", "square"].accuracy.value == 1.0
-    assert found["base", "light"].p_holm is None and found["lighter", "light"].p_holm < 0.05
-    assert found["twin", "light"].p_holm == 1.0
+    assert changes["lighter", "light"].n == 40 and changes["lighter", "square"].n == 8
+    assert changes["lighter", "light"].accuracy.value == np.mean(light)
+    assert changes["lighter", "square"].accuracy.value == 1.0
+    assert changes["base", "light"].p_holm is None and changes["lighter", "light"].p_holm < 0.05
+    assert changes["twin", "light"].p_holm == 1.0
 
 
 def test_json_holds_everything_and_is_deterministic(comparison: Comparison, evaluations: dict[str, Path]) -> None:
@@ -122,10 +122,12 @@ def test_several_images_of_a_prompt_are_one_unit(tmp_path: Path) -> None:
         images = make_image_set(tmp_path / name, light=light, per_prompt=4)
         evaluate_images(images, {"brightness": Brightness()}, tmp_path / f"e-{name}")
     styles = ["Arts"] * 12 + ["Food"] * 148
-    found = compare({name: tmp_path / f"e-{name}" for name in "ab"}, "a", categories=styles)
-    assert [(r.category, r.prompts, r.win_rate.n) for r in found.categories] == [("Arts", 3, 12), ("Food", 37, 148)]
-    assert (found.num_prompts, found.images_per_prompt) == (40, 4)
-    shown = found.pairing("b", "brightness").win_rate
+    comparison = compare({name: tmp_path / f"e-{name}" for name in "ab"}, "a", categories=styles)
+    assert [(r.category, r.prompts, r.win_rate.n) for r in comparison.categories] == [
+        ("Arts", 3, 12), ("Food", 37, 148)
+    ]
+    assert (comparison.num_prompts, comparison.images_per_prompt) == (40, 4)
+    shown = comparison.pairing("b", "brightness").win_rate
     assert shown.n == 160 and shown.prompts_won + shown.prompts_lost <= 40
 
 
@@ -135,28 +137,28 @@ def test_median_image_stands_for_its_prompt(tmp_path: Path) -> None:
         images = make_image_set(tmp_path / name, light=light, per_prompt=3)
         evaluate_images(images, {"brightness": Brightness()}, tmp_path / f"e-{name}")
     folders = {name: tmp_path / f"e-{name}" for name in "ab"}
-    found = compare(folders, "a", protocol="median-image")
+    comparison = compare(folders, "a", protocol="median-image")
     middle = {n: np.median(ImageScores.open(folder).rows("brightness"), axis=1) for n, folder in folders.items()}
-    assert (found.protocol, found.summaries["a"]["brightness"].n) == ("median-image", 40)
-    assert found.pairing("b", "brightness").win_rate == win_rate(middle["b"], middle["a"])
+    assert (comparison.protocol, comparison.summaries["a"]["brightness"].n) == ("median-image", 40)
+    assert comparison.pairing("b", "brightness").win_rate == win_rate(middle["b"], middle["a"])
     with pytest.raises(ConfigError, match="unknown protocol 'median'; known: all, median-image."):
         compare(folders, "a", protocol="median")
 
 
 def test_categories_are_compared_apart(evaluations: dict[str, Path]) -> None:
     categories = ["Animals" if i % 4 == 0 else "Vehicles" for i in range(40)]
-    found = compare(evaluations, "base", categories=categories).categories
-    assert [(r.category, r.model, r.scorer) for r in found] == [
+    results = compare(evaluations, "base", categories=categories).categories
+    assert [(r.category, r.model, r.scorer) for r in results] == [
         (c, m, s) for c in ("Animals", "Vehicles") for m in ("twin", "lighter")
         for s in ("brightness", "darkness", "verifier")
     ]
-    assert {(r.category, r.prompts) for r in found} == {("Animals", 10), ("Vehicles", 30)}
+    assert {(r.category, r.prompts) for r in results} == {("Animals", 10), ("Vehicles", 30)}
     tables = {name: ImageScores.open(folder) for name, folder in evaluations.items()}
     lighter, base = (tables[name].scores["brightness"][::4] for name in ("lighter", "base"))
-    animals = next(r for r in found if (r.category, r.model, r.scorer) == ("Animals", "lighter", "brightness"))
+    animals = next(r for r in results if (r.category, r.model, r.scorer) == ("Animals", "lighter", "brightness"))
     assert animals.win_rate == win_rate(lighter, base)
     assert (animals.median, animals.baseline_median) == pytest.approx((np.median(lighter), np.median(base)))
     assert animals.mean_difference.value == pytest.approx(lighter.mean() - base.mean(), rel=1e-4)
-    assert [r.p_holm for r in found] == holm_adjusted([r.win_rate.p_value for r in found])
+    assert [r.p_holm for r in results] == holm_adjusted([r.win_rate.p_value for r in results])
     with pytest.raises(DataError, match="got 3 categories for 40 images; give each image one"):
         compare(evaluations, "base", categories=["a"] * 3)

@@ -61,9 +61,9 @@ def test_distances_by_hand() -> None:
     shown = look(flat.reshape(6, -1), 2)
     assert within_distances(shown).tolist() == pytest.approx([30, 0, 90])
     np.testing.assert_allclose(between_distances(shown), [[0, 10, 0], [10, 0, 10], [0, 10, 0]])
-    found, = diversity({"base": shown}, "base")
-    assert found.within.value == pytest.approx(40) and found.spread.value == pytest.approx(20 / 3)
-    assert found.within_change is found.spread_change is None
+    result, = diversity({"base": shown}, "base")
+    assert result.within.value == pytest.approx(40) and result.spread.value == pytest.approx(20 / 3)
+    assert result.within_change is result.spread_change is None
     assert within_distances(look(flat.reshape(6, -1), 1)) is None
 
 
@@ -122,13 +122,13 @@ def test_measures_are_stored_and_bound_to_the_images(sets: dict[str, ImageSet], 
 
 def test_the_whole_evaluation_is_one_call(sets: dict[str, ImageSet], tmp_path: Path) -> None:
     scorers, names = {"brightness": Brightness()}, {"baseline": "base", "training_reward": "brightness"}
-    found = compare_image_sets(sets, scorers, tmp_path, **names)
-    assert found.models == ("base", "twin", "lighter") and found.categories == () and found.implicit == ()
-    assert {(d.model, d.measure) for d in found.drifts} == {(m, k) for m in ("twin", "lighter") for k in MEASURES}
-    brighter = next(d for d in found.drifts if (d.model, d.measure) == ("lighter", "brightness"))
+    comparison = compare_image_sets(sets, scorers, tmp_path, **names)
+    assert comparison.models == ("base", "twin", "lighter") and comparison.categories == comparison.implicit == ()
+    assert {(d.model, d.measure) for d in comparison.drifts} == {(m, k) for m in ("twin", "lighter") for k in MEASURES}
+    brighter = next(d for d in comparison.drifts if (d.model, d.measure) == ("lighter", "brightness"))
     assert brighter.shift.low > 0 and brighter.p_holm < 0.05
-    assert [d.model for d in found.diversity] == ["base", "twin", "lighter"]
-    assert compare_image_sets(sets, scorers, tmp_path, **names).to_json() == found.to_json()
+    assert [d.model for d in comparison.diversity] == ["base", "twin", "lighter"]
+    assert compare_image_sets(sets, scorers, tmp_path, **names).to_json() == comparison.to_json()
 
 
 def test_categories_are_all_or_none(sets: dict[str, ImageSet]) -> None:

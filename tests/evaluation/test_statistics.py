@@ -59,9 +59,9 @@ def test_wilson_holds_the_published_half_widths_and_equals_scipy(n: int, half_wi
     bounds = wilson_interval(n // 2, n)
     assert 50 * (bounds.high - bounds.low) == pytest.approx(half_width, abs=0.05)
     for wins in (0, 3, n):
-        theirs = stats.binomtest(wins, n).proportion_ci(0.9, method="wilson")
-        ours = wilson_interval(wins, n, level=0.9)
-        assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=1e-12)
+        reference = stats.binomtest(wins, n).proportion_ci(0.9, method="wilson")
+        interval = wilson_interval(wins, n, level=0.9)
+        assert (interval.low, interval.high) == pytest.approx((reference.low, reference.high), abs=1e-12)
 
 
 def test_paper_claims_that_are_ties() -> None:
@@ -123,12 +123,12 @@ COVERAGE = {  # p: (before the degrees of freedom, with them)
 @pytest.mark.parametrize("p", COVERAGE)
 def test_coverage_near_one(p: float) -> None:
     """60 prompts of four images, an intraclass correlation of 1/2 (Beta(p, 1 - p)): docs/evaluation.md's table."""
-    rng, found = np.random.default_rng(0), []
+    rng, intervals = np.random.default_rng(0), []
     for _ in range(4000):
         won = rng.random((60, 4)) < rng.beta(p, 1 - p, size=(60, 1))
         size = effective_size(won)
-        found.append((wilson_interval(won.mean() * size, size), share_interval(won)))
-    covered = [np.mean([pair[way].low <= p <= pair[way].high for pair in found]) for way in (0, 1)]
+        intervals.append((wilson_interval(won.mean() * size, size), share_interval(won)))
+    covered = [np.mean([pair[way].low <= p <= pair[way].high for pair in intervals]) for way in (0, 1)]
     assert covered == pytest.approx(COVERAGE[p], abs=0.012)  # 0.35 to 0.5 points of standard error each
 
 
@@ -138,12 +138,12 @@ def test_intervals_cover_the_truth_with_correlated_images() -> None:
     Taking the images as independent would cover about 75 % of the time.
     """
     rng = np.random.default_rng(9)
-    ours, naive = [], []
+    grouped, naive = [], []
     for _ in range(1000):
         won = rng.random((60, 5)) < rng.beta(1 / 2, 1 / 3, size=(60, 1))
-        ours.append(share_interval(won))
+        grouped.append(share_interval(won))
         naive.append(wilson_interval(int(won.sum()), 300))
-    covered = [np.mean([b.low <= 0.6 <= b.high for b in found]) for found in (ours, naive)]
+    covered = [np.mean([b.low <= 0.6 <= b.high for b in intervals]) for intervals in (grouped, naive)]
     assert 0.93 <= covered[0] <= 0.97 and covered[1] < 0.80
 
 
@@ -209,14 +209,14 @@ def test_unknown_statistic_is_refused() -> None:
 @pytest.mark.parametrize("statistic", ["median", "mean"])
 def test_bootstrap_agrees_with_scipy(statistic: str) -> None:
     values = np.random.default_rng(1).gamma(2.0, size=150)
-    ours = bootstrap_interval(values, statistic, seed=3)
-    theirs = stats.bootstrap(
+    interval = bootstrap_interval(values, statistic, seed=3)
+    reference = stats.bootstrap(
         (values,), getattr(np, statistic), n_resamples=10_000, method="percentile", rng=np.random.default_rng(9)
     ).confidence_interval
-    assert ours.value == pytest.approx(getattr(np, statistic)(values))
-    width = theirs.high - theirs.low
-    assert ours.low == pytest.approx(theirs.low, abs=0.05 * width)
-    assert ours.high == pytest.approx(theirs.high, abs=0.05 * width)
+    assert interval.value == pytest.approx(getattr(np, statistic)(values))
+    width = reference.high - reference.low
+    assert interval.low == pytest.approx(reference.low, abs=0.05 * width)
+    assert interval.high == pytest.approx(reference.high, abs=0.05 * width)
 
 
 def test_median_bounds_are_the_binomial_order_statistics() -> None:
@@ -251,8 +251,8 @@ def test_bootstrap_intervals_cover_the_truth() -> None:
     rng = np.random.default_rng(4)
     for statistic, truth in (("mean", 1.0), ("median", np.log(2))):
         samples = rng.exponential(size=(400, 60))
-        found = [bootstrap_interval(s, statistic, resamples=500) for s in samples]
-        coverage = np.mean([b.low <= truth <= b.high for b in found])
+        intervals = [bootstrap_interval(s, statistic, resamples=500) for s in samples]
+        coverage = np.mean([b.low <= truth <= b.high for b in intervals])
         assert 0.91 <= coverage <= 0.98
 
 
@@ -264,11 +264,11 @@ def test_wilson_intervals_cover_the_truth() -> None:
 
 def test_median_difference_uses_the_pairing() -> None:
     """A constant gain on very different prompts: paired, the interval has no width at all."""
-    theirs = np.random.default_rng(6).normal(scale=50, size=101)
-    shown = median_difference(theirs + 0.5, theirs)
+    baseline = np.random.default_rng(6).normal(scale=50, size=101)
+    shown = median_difference(baseline + 0.5, baseline)
     assert (shown.value, shown.low, shown.high) == pytest.approx((0.5, 0.5, 0.5))
     assert shown.excludes_zero
-    assert not median_difference(theirs, theirs).excludes_zero
+    assert not median_difference(baseline, baseline).excludes_zero
 
 
 def test_median_difference_is_that_of_the_medians() -> None:

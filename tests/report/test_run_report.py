@@ -153,18 +153,18 @@ def test_refusals(content: ReportContent, minimal: ReportContent, tmp_path: Path
 def test_a_report_of_three_models_has_everything(
     sets: dict[str, ImageSet], content: ReportContent, tmp_path: Path
 ) -> None:
-    """Categories, appearance, diversity, the grid and the page over all prompts, from one call of `judge`."""
+    """Categories, appearance, diversity, the grid and the page over all prompts, from one call."""
     scorers = {"brightness": Brightness(), "darkness": Brightness("darkness", -1.0)}
     styles = ("Arts <1>",) * 20 + ("Food",) * 20
     styled = {name: dataclasses.replace(images, categories=styles) for name, images in sets.items()}
-    found = compare_image_sets(styled, scorers, tmp_path / "e", baseline="base", training_reward="brightness")
+    comparison = compare_image_sets(styled, scorers, tmp_path / "e", baseline="base", training_reward="brightness")
     implicit = implicit_accuracy("lighter", np.linspace(-1, 3, 40).reshape(2, 20), (100, 800), range(20))
-    found = dataclasses.replace(found, implicit=(implicit,))
+    comparison = dataclasses.replace(comparison, implicit=(implicit,))
     opened = {name: (images, ImageScores.open(tmp_path / "e" / name)) for name, images in styled.items()}
     full = dataclasses.replace(
-        content, comparison=found, sets=opened, metrics=None, p_winner=(), examples=content.examples[:2],
+        content, comparison=comparison, sets=opened, metrics=None, p_winner=(), examples=content.examples[:2],
         categories=categories_of(styled["base"]),
-        tables=paper_tables({"held-out": found}, "lighter"),
+        tables=paper_tables({"held-out": comparison}, "lighter"),
     )
     page = write_report(tmp_path / "r", content=full).read_text()
     text = Page(page).text
@@ -172,7 +172,7 @@ def test_a_report_of_three_models_has_everything(
     for title in titles:
         assert f"<h2>{title}</h2>" in page and f"## {title}\n" in (tmp_path / "r" / "report.md").read_text()
     assert "Arts <1> (20)" in text and f"{100 * implicit.accuracy.value:.1f}" in text
-    look = next(d for d in found.drifts if (d.model, d.measure) == ("lighter", "brightness"))
+    look = next(d for d in comparison.drifts if (d.model, d.measure) == ("lighter", "brightness"))
     assert f"{look.shift.value:+.2f}[{look.shift.low:.2f}, {look.shift.high:.2f}]" in text
     assert f"The images look different, in standard deviations of base: brightness {look.shift.value:+.2f}" in text
     assert {"prompts.html", "tables.tex"} <= {path.name for path in (tmp_path / "r").iterdir()}

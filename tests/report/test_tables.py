@@ -72,11 +72,11 @@ def test_ranks() -> None:
 def test_published_numbers_are_the_papers() -> None:
     """Spot checks against the printed Tables 2, 8 and 9, trailing zeros included."""
     scorers = {"p": "pickscore", "i": "imagereward", "h": "hpsv2_1"}
-    found = PublishedNumbers(prompts="hpdv2", models={"x": "sdxl/mapo"}, scorers=scorers)
-    assert [found.text("x", s, "median") for s in "pih"] == ["22.81", "1.224", "29.11"]
-    assert found.text("x", "p", "win_rate") == "86.3" and found.text("x", "p", "mean") == ""
-    assert found.text("y", "p", "median") == found.text("x", "q", "median") == ""
-    assert (found.scale("p"), found.scale("i"), found.scale("q")) == (100, 1, 1)
+    numbers = PublishedNumbers(prompts="hpdv2", models={"x": "sdxl/mapo"}, scorers=scorers)
+    assert [numbers.text("x", s, "median") for s in "pih"] == ["22.81", "1.224", "29.11"]
+    assert numbers.text("x", "p", "win_rate") == "86.3" and numbers.text("x", "p", "mean") == ""
+    assert numbers.text("y", "p", "median") == numbers.text("x", "q", "median") == ""
+    assert (numbers.scale("p"), numbers.scale("i"), numbers.scale("q")) == (100, 1, 1)
     parti = PublishedNumbers(prompts="parti_prompts", models={"x": "sdxl/sft", "y": "sdxl/smpo"}, scorers=scorers)
     assert [parti.text("x", s, "median") for s in "pih"] == ["21.98", "0.660", "27.00"]
     assert parti.text("y", "p", "win_rate") == ""

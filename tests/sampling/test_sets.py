@@ -43,9 +43,9 @@ def pixels(images: ImageSet) -> np.ndarray:
 def test_set_holds_one_distinct_image_per_prompt(image_set: ImageSet) -> None:
     assert image_set.prompts == tuple(PROMPTS)
     assert image_set.files == tuple(f"images/{i:05d}.png" for i in range(5))
-    found = pixels(image_set)
-    assert found.shape == (5, 32, 32, 3)
-    assert all(np.abs(found[i] - found[i + 1]).mean() > 1 for i in range(4))
+    images = pixels(image_set)
+    assert images.shape == (5, 32, 32, 3)
+    assert all(np.abs(images[i] - images[i + 1]).mean() > 1 for i in range(4))
     assert len(image_set) == 5 and len(image_set.images(1, 3)) == 2
 
 
@@ -87,11 +87,11 @@ def test_images_of_a_prompt_differ_and_the_first_is_that_of_a_single_run(
 ) -> None:
     options = FAST.model_copy(update={"images_per_prompt": 2})
     generate_images(str(random_sd), PROMPTS[:2], tmp_path / "set", options=options)
-    found = ImageSet.open(tmp_path / "set")
-    assert found.prompts == (PROMPTS[0], PROMPTS[0], PROMPTS[1], PROMPTS[1])
-    assert found.images_per_prompt == 2 and len(set(found.seeds)) == 4
-    assert np.abs(pixels(found)[::2] - pixels(image_set)[:2]).max() <= 1
-    assert np.abs(pixels(found)[0] - pixels(found)[1]).mean() > 1
+    images = ImageSet.open(tmp_path / "set")
+    assert images.prompts == (PROMPTS[0], PROMPTS[0], PROMPTS[1], PROMPTS[1])
+    assert images.images_per_prompt == 2 and len(set(images.seeds)) == 4
+    assert np.abs(pixels(images)[::2] - pixels(image_set)[:2]).max() <= 1
+    assert np.abs(pixels(images)[0] - pixels(images)[1]).mean() > 1
 
 
 def test_sdxl_generates_with_its_own_guidance(random_sdxl: Path, tmp_path: Path) -> None:
@@ -129,9 +129,9 @@ def test_categories_go_with_their_images(random_sd: Path, tmp_path: Path) -> Non
     prompts = [Prompt("a cat", "Animals", "Basic"), Prompt("a sign")]
     options = FAST.model_copy(update={"images_per_prompt": 2})
     generate_images(str(random_sd), prompts, tmp_path / "set", options=options)
-    found = ImageSet.open(tmp_path / "set")
-    assert found.categories == ("Animals", "Animals", None, None)
-    assert found.challenges == ("Basic", "Basic", None, None)
+    images = ImageSet.open(tmp_path / "set")
+    assert images.categories == ("Animals", "Animals", None, None)
+    assert images.challenges == ("Basic", "Basic", None, None)
     with pytest.raises(StaleError, match=r"prompts\.sha256="):
         generate_images(str(random_sd), [Prompt("a cat", "Pets"), prompts[1]], tmp_path / "set", options=options)
 
@@ -201,7 +201,7 @@ def test_non_finite_images_are_refused_and_black_ones_counted(random_sd: Path, t
         pipeline.vae.decoder.conv_out.bias.fill_(-1e4)
     assert not render(pipeline, ["a red cat"], [7], options=FAST).any()
     pipeline.save_pretrained(tmp_path / "black")
-    for out in ("set", "set"):  # made, then found
+    for out in ("set", "set"):  # generated, then used again
         report = generate_images(str(tmp_path / "black"), ["a red cat", "a dog"], tmp_path / out, options=FAST)
         assert report.num_black == 2 and report.black == ", 2 of them entirely black"
     assert read_manifest(tmp_path / "set", stage="generate")["notes"]["black_images"] == [
@@ -236,10 +236,10 @@ def test_unusable_arguments_are_refused(random_sd: Path, tmp_path: Path, monkeyp
 def test_damaged_image_is_named(image_set: ImageSet, tmp_path: Path) -> None:
     shutil.copytree(image_set.folder, tmp_path / "set")
     (tmp_path / "set/images/00003.png").write_bytes(b"no image")
-    found = ImageSet.open(tmp_path / "set")
-    assert len(found.images(0, 3)) == 3
+    images = ImageSet.open(tmp_path / "set")
+    assert len(images.images(0, 3)) == 3
     with pytest.raises(DataError, match=r"00003\.png is cut off \(8 bytes, .*; delete this file and run"):
-        found.images()
+        images.images()
 
 
 def test_seeds_depend_on_all_three_numbers() -> None:

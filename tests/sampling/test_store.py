@@ -60,10 +60,10 @@ def test_a_shared_set_equals_one_in_a_folder_of_its_own(generate: Generate, rand
     alone = generate_images(str(random_sd), PROMPTS, tmp_path / "alone", options=FAST)
     shared = generate("one")
     assert shared.fingerprint == alone.fingerprint
-    own, found = ImageSet.open(alone.folder), ImageSet.open(shared.folder)
-    assert dataclasses.replace(own, folder=found.folder) == found
+    own, shared_set = ImageSet.open(alone.folder), ImageSet.open(shared.folder)
+    assert dataclasses.replace(own, folder=shared_set.folder) == shared_set
     assert [(own.folder / file).read_bytes() for file in own.files] == [
-        (found.folder / file).read_bytes() for file in found.files
+        (shared_set.folder / file).read_bytes() for file in shared_set.files
     ]
 
 
@@ -100,7 +100,7 @@ def test_another_drawing_takes_another_place_and_no_used_folder(generate: Genera
 
 
 def test_what_decides_no_pixels_decides_no_place(generate: Generate, random_sd: Path, tmp_path: Path) -> None:
-    """Speed, where the weights lie, a safety checker, a model card, and the pipeline's own guidance said aloud."""
+    """Speed, where the weights lie, a safety checker, a model card, and the pipeline's own guidance written out."""
     generate("one", batch_size=3)
     elsewhere = tmp_path / "elsewhere"
     shutil.copytree(random_sd, elsewhere)

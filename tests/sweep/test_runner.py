@@ -95,22 +95,22 @@ def test_a_row_of_other_settings_is_not_taken_for_finished(tmp_path: Path) -> No
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Sweep, list[str]]:
     folder = tmp_path_factory.mktemp("sweep")
-    sweep, said = load_sweep(str(write_sweep(folder)), folder / "runs"), []
-    outcome = run_sweep(sweep, jobs=2, say=said.append)
+    sweep, lines = load_sweep(str(write_sweep(folder)), folder / "runs"), []
+    outcome = run_sweep(sweep, jobs=2, say=lines.append)
     assert (outcome.failed, outcome.computed, len(outcome.rows)) == ({}, 2, 2)
-    return sweep, said
+    return sweep, lines
 
 
 @pytest.mark.slow
 def test_rows_hold_scores_wins_and_work(finished: tuple[Sweep, list[str]]) -> None:
-    sweep, said = finished
+    sweep, lines = finished
     rows = [json.loads(line) for line in sweep.rows_path.read_text().splitlines()]
     assert [(row["row"], row["seed"]) for row in rows] == [("start", 0), ("dpo", 0)]
     start, dpo = rows
     assert set(start["scores"]) == {"verifier"} and 0 <= dpo["scores"]["verifier"]["mean"] <= 1
     assert set(start["wins_of"]) == {"verifier"} and "wins_of" not in dpo
     assert start["training"]["steps"] == 2 and start["training"]["pairs"] == 8 and start["seconds"]["train"] > 0
-    assert not list(sweep.folder.rglob("checkpoints")) and len(said) == 2
+    assert not list(sweep.folder.rglob("checkpoints")) and len(lines) == 2
 
 
 @pytest.mark.slow

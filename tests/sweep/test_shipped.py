@@ -84,14 +84,14 @@ def changes(first: Recipe, second: Recipe) -> dict[str, Any]:
     """Dotted key -> their value, for everything that decides a training and differs."""
     flat = []
     for recipe in (first, second):
-        found: dict[str, Any] = {}
+        flattened: dict[str, Any] = {}
         for section in TRAINING:
             value = recipe.model_dump(mode="json")[section]
             if isinstance(value, dict):
-                found |= {f"{section}.{key}": one for key, one in value.items()}
+                flattened |= {f"{section}.{key}": one for key, one in value.items()}
             else:
-                found[section] = value
-        flat.append(found)
+                flattened[section] = value
+        flat.append(flattened)
     return {key: flat[1].get(key) for key in {*flat[0], *flat[1]} if flat[0].get(key) != flat[1].get(key)}
 
 
@@ -149,7 +149,7 @@ def test_equal_rows_of_one_folder_are_one_run() -> None:
     for name in shipped_sweeps():
         for run in sweep(name).runs():
             plans[run.folder].add(plan_of(run))
-    assert [str(folder) for folder, found in plans.items() if len(found) > 1] == []
+    assert [str(folder) for folder, keys in plans.items() if len(keys) > 1] == []
 
 
 def test_what_runs_share_is_made_from_the_same_settings() -> None:
@@ -163,7 +163,7 @@ def test_what_runs_share_is_made_from_the_same_settings() -> None:
             for scorer, settings in recipe.pair_scorers.items() if "score" in stages_of(recipe) else ():
                 made[recipe.folder("score") / scorer].add(f"{settings} {recipe.folder('pairs')}")
             made[recipe.folder("label")].add(f"{recipe.labels} {recipe.folder('score')} {recipe.folder('pairs')}")
-    assert {str(place): found for place, found in made.items() if len(found) > 1} == {}
+    assert {str(place): makers for place, makers in made.items() if len(makers) > 1} == {}
     assert {place.name for place in made if place.parent == Path("runs/sd15/seed-0/score")} == {
         "pickscore", "hpsv2", "imagereward", "aesthetic", "clip"}
 
