@@ -1,5 +1,6 @@
-"""Opens parquet files, and finds them in folders, where the hub's file names tell the splits."""
+"""Opens and writes parquet files, and finds them in folders, where the hub's file names tell the splits."""
 
+import hashlib
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,6 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from smpo.core.artefacts import write_atomically
 from smpo.core.errors import DataError
 
 SHARD_NAME = re.compile(r"(?P<split>.+)-\d+-of-\d+.*\.parquet")  # the hub's naming, e.g. train-00000-of-00645.parquet
@@ -23,6 +25,15 @@ def open_parquet(file: Path) -> Iterator[pq.ParquetFile]:
     except (pa.ArrowException, OSError) as error:
         reason = str(error).partition("\n")[0]
         raise DataError(f"{file} is not a readable parquet file ({reason}); download it again") from error
+
+
+def write_parquet(file: Path, table: pa.Table) -> str:
+    """Write `table`, whole or not at all, and return the SHA-256 of the file, in hex."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink)
+    content = sink.getvalue().to_pybytes()
+    write_atomically(file, content)
+    return hashlib.sha256(content).hexdigest()
 
 
 def files_below(folder: Path, pattern: str) -> list[Path]:

@@ -10,16 +10,17 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from smpo.core.artefacts import Artefact, Status, begin, finish, hash_file, read_manifest, write_atomically
+from smpo.core.artefacts import Status, begin, finish, read_manifest, write_atomically
 from smpo.core.errors import DataError
 from smpo.data.pair_set import PairSet
+from smpo.data.parquet_files import write_parquet
 from smpo.labels.judgements import Judgements
 from smpo.labels.label import Label
 from smpo.preparation.calibration import CalibrationBin, ScaleFit, calibration, fit_scale
+from smpo.preparation.pair_tables import PairTable
 from smpo.preparation.score import ScoreTable, check_same_pairs
 
 STAGE = "label"
@@ -57,50 +58,20 @@ class LabelReport:
     p_winner_quantiles: dict[str, float]
 
 
-@dataclass(frozen=True)
-class LabelTable:
-    """The labelled pairs, in the order of the pair set; dropped pairs are absent.
+class LabelTable(PairTable):
+    """The labelled pairs, in the order of the pair set; dropped pairs are absent."""
 
-    Attributes:
-        folder: of the artefact.
-        fingerprint: later stages record it as the fingerprint of this input.
-        pairs_fingerprint: of the pair set that was labelled.
-        table: columns pair_id, winner, p_winner.
-    """
-
-    folder: Path
-    fingerprint: str
-    pairs_fingerprint: str
-    table: pa.Table
-
-    @classmethod
-    def open(cls, folder: Path | str) -> "LabelTable":
-        """The labels in `folder`.
-
-        Raises:
-            DataError: the folder holds no complete labels, or their table is damaged.
-        """
-        artefact = Artefact.open(folder, stage=STAGE)
-        table = pq.read_table(pa.BufferReader(artefact.read(LABELS_FILE)), schema=LABEL_SCHEMA)
-        return cls(Path(folder), artefact.fingerprint, artefact.manifest["inputs"]["pairs"], table)
-
-    def __len__(self) -> int:
-        return self.table.num_rows
-
-    @cached_property
-    def pair_ids(self) -> tuple[str, ...]:
-        """Name of each labelled pair."""
-        return tuple(self.table["pair_id"].to_pylist())
+    stage, file, schema = STAGE, LABELS_FILE, LABEL_SCHEMA
 
     @cached_property
     def winner(self) -> Tensor:
         """Index of the winning image of each pair, in {0, 1}, shape (N,), int64."""
-        return torch.tensor(self.table["winner"].to_numpy())
+        return self.column("winner")
 
     @cached_property
     def p_winner(self) -> Tensor:
         """alpha / gamma of each pair, in [0, 1], shape (N,), float32."""
-        return torch.tensor(self.table["p_winner"].to_numpy())
+        return self.column("p_winner")
 
 
 def describe(report: LabelReport) -> str:
@@ -165,7 +136,7 @@ def _write(pairs: PairSet, scores: Mapping[str, ScoreTable], label: Label, out: 
         fit = fit_scale((kept.score_0[0] - kept.score_1[0]).numpy(), kept.people.numpy())
         label = label.with_scale(fit.scale)
     winner, p_winner = label(kept)
-    _write_files(out, pairs.pair_ids, reasons, winner, p_winner)
+    digest = _write_files(out, pairs.pair_ids, reasons, winner, p_winner)
     return {
         "kept": len(kept),
         "dropped": dict(dropped.most_common()),
@@ -175,7 +146,7 @@ def _write(pairs: PairSet, scores: Mapping[str, ScoreTable], label: Label, out: 
         "agreement": _agreement(kept, list(scores)),
         "calibration": [asdict(row) for row in calibration(winner.numpy(), p_winner.numpy(), kept.people.numpy())],
         "p_winner_quantiles": _quantiles(p_winner),
-        "labels_sha256": hash_file(out / LABELS_FILE),
+        "labels_sha256": digest,
     }
 
 
@@ -189,15 +160,14 @@ def judgements_of(pairs: PairSet, tables: list[ScoreTable]) -> Judgements:
     return Judgements(score_0, score_1, pairs.human_labels, pairs.vote_shares_0)
 
 
-def _write_files(out: Path, pair_ids: tuple[str, ...], reasons: list[str], winner: Tensor, p_winner: Tensor) -> None:
+def _write_files(out: Path, pair_ids: tuple[str, ...], reasons: list[str], winner: Tensor, p_winner: Tensor) -> str:
+    """Write the table of labels and the list of dropped pairs; the SHA-256 of the table, in hex."""
     rows = list(zip(pair_ids, reasons, strict=True))
     kept = [pair_id for pair_id, reason in rows if not reason]
-    sink = pa.BufferOutputStream()
-    columns = {"pair_id": kept, "winner": winner.tolist(), "p_winner": p_winner.tolist()}
-    pq.write_table(pa.table(columns, schema=LABEL_SCHEMA), sink)
-    write_atomically(out / LABELS_FILE, sink.getvalue().to_pybytes())
     write_atomically(out / DROPPED, "".join(
         json.dumps({"pair_id": pair_id, "reason": reason}) + "\n" for pair_id, reason in rows if reason))
+    columns = {"pair_id": kept, "winner": winner.tolist(), "p_winner": p_winner.tolist()}
+    return write_parquet(out / LABELS_FILE, pa.table(columns, schema=LABEL_SCHEMA))
 
 
 def _reasons_to_drop(judgements: Judgements, label: Label, drop_score_ties: bool) -> list[str]:

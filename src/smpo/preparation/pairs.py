@@ -12,17 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 
 from smpo.core.artefacts import Status, begin, finish, read_manifest, reseal, write_atomically
 from smpo.core.errors import DataError
 from smpo.core.progress_lines import Progress
 from smpo.core.randomness import generator
-from smpo.core.seals import Seal
 from smpo.data.formats import detect_format, open_source
 from smpo.data.images import content_uid
 from smpo.data.pair_set import INDEX, INDEX_SCHEMA, SOURCE, STAGE
+from smpo.data.parquet_files import write_parquet
 from smpo.data.records import PairSource, RawPair
 from smpo.preparation.options import PairOptions
 from smpo.preparation.row_checks import CHOICES, CheckedPair, check_pair
@@ -168,13 +167,10 @@ def _write(
     write_atomically(out / DROPPED, "".join(tally.dropped))
     _refuse_poor_source(tally, done, total, out, options)
     tally.flush()
-    sink = pa.BufferOutputStream()
-    pq.write_table(pa.concat_tables(tally.chunks), sink)
-    content = sink.getvalue().to_pybytes()
-    write_atomically(out / INDEX, content)
+    digest = write_parquet(out / INDEX, pa.concat_tables(tally.chunks))
     return {"rows": total, "kept": tally.kept, "dropped": dict(tally.reasons.most_common()),
             "labels": dict(tally.labels), "captions_from_images": tally.captions_from_images,
-            "index_sha256": Seal.of(content).sha256}
+            "index_sha256": digest}
 
 
 def chosen_rows(total: int, at_most: int | None) -> Sequence[int]:

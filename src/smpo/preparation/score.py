@@ -7,16 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
-import torch
 from torch import Tensor
 
-from smpo.core.artefacts import Artefact, Status, begin, finish, hash_file, read_manifest, write_atomically
+from smpo.core.artefacts import Status, begin, finish, read_manifest
 from smpo.core.errors import ConfigError, StaleError
 from smpo.core.names import check_names
 from smpo.core.processes import main_first, this_process, wait_for_all
 from smpo.data.images import decode_image
 from smpo.data.pair_set import PairSet
+from smpo.data.parquet_files import write_parquet
+from smpo.preparation.pair_tables import PairTable
 from smpo.rewards.blocks import Progress, ScoreBlocks, fill
 from smpo.rewards.options import ScoringOptions
 from smpo.rewards.scorer import Scorer
@@ -45,53 +45,25 @@ class ScoreReport:
     score_ranges: dict[str, tuple[float, float]]
 
 
-@dataclass(frozen=True)
-class ScoreTable:
-    """One scorer's scores of a pair set, in its order.
+class ScoreTable(PairTable):
+    """One scorer's scores of a pair set; its folder is a subfolder of the stage's, with the name of the scorer."""
 
-    Attributes:
-        folder: of the artefact, a subfolder of the stage's folder with the name of the scorer.
-        fingerprint: later stages record it as the fingerprint of this input.
-        pairs_fingerprint: of the pair set that was scored.
-        identity: scorer, weights, precision and preprocessing that gave the scores.
-        table: columns pair_id, score_0, score_1.
-    """
+    stage, file, schema = STAGE, TABLE, SCORE_SCHEMA
 
-    folder: Path
-    fingerprint: str
-    pairs_fingerprint: str
-    identity: dict[str, Any]
-    table: pa.Table
-
-    @classmethod
-    def open(cls, folder: Path | str) -> "ScoreTable":
-        """The score table in `folder`.
-
-        Raises:
-            DataError: the folder holds no complete score table, or its table was changed.
-        """
-        artefact = Artefact.open(folder, stage=STAGE)
-        table = pq.read_table(pa.BufferReader(artefact.read(TABLE)), schema=SCORE_SCHEMA)
-        return cls(Path(folder), artefact.fingerprint, artefact.manifest["inputs"]["pairs"],
-                   artefact.manifest["settings"]["scorer"], table)
-
-    def __len__(self) -> int:
-        return self.table.num_rows
-
-    @cached_property
-    def pair_ids(self) -> tuple[str, ...]:
-        """Name of each pair."""
-        return tuple(self.table["pair_id"].to_pylist())
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """Scorer, weights, precision and preprocessing that gave the scores."""
+        return self.artefact.manifest["settings"]["scorer"]
 
     @cached_property
     def score_0(self) -> Tensor:
         """Score of image 0 of each pair, shape (N,), float32."""
-        return torch.tensor(self.table["score_0"].to_numpy())
+        return self.column("score_0")
 
     @cached_property
     def score_1(self) -> Tensor:
         """Score of image 1 of each pair, shape (N,), float32."""
-        return torch.tensor(self.table["score_1"].to_numpy())
+        return self.column("score_1")
 
 
 def describe(report: ScoreReport) -> str:
@@ -169,13 +141,11 @@ def _finish(folder: Path, pairs: PairSet, blocks: ScoreBlocks) -> None:
     """Join the blocks into the table and mark it complete."""
     scores, _ = blocks.joined()
     columns = {"pair_id": pairs.index["pair_id"], "score_0": scores[:, 0].numpy(), "score_1": scores[:, 1].numpy()}
-    sink = pa.BufferOutputStream()
-    pq.write_table(pa.table(columns, schema=SCORE_SCHEMA), sink)
-    write_atomically(folder / TABLE, sink.getvalue().to_pybytes())
+    digest = write_parquet(folder / TABLE, pa.table(columns, schema=SCORE_SCHEMA))
     scores = scores.double()
     finish(folder, {"pairs": len(scores), "score_range": [scores.min().item(), scores.max().item()],
                     "score_mean": scores.mean().item(), "ties": int((scores[:, 0] == scores[:, 1]).sum()),
-                    "sha256": hash_file(folder / TABLE)}, files=[TABLE])
+                    "sha256": digest}, files=[TABLE])
 
 
 def check_same_pairs(scores: ScoreTable, pairs: PairSet) -> None:
