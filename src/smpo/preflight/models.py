@@ -23,9 +23,9 @@ GREY = Image.new("RGB", (64, 64), (128, 128, 128))
 
 def base(recipe: Recipe) -> Iterator[Note]:
     """Check that the base has all weights, and that every other denoiser of the recipe fits its pipeline."""
-    unets = [source for source in (recipe.init_weights, recipe.reference_weights) if source is not None]
-    prove_pipeline(FAMILIES.build(recipe.model), unets)
-    yield Note(", ".join([recipe.model["source"], *unets]))
+    denoisers = [source for source in (recipe.init_weights, recipe.reference_weights) if source is not None]
+    prove_pipeline(FAMILIES.build(recipe.model), denoisers)
+    yield Note(", ".join([recipe.model["source"], *denoisers]))
 
 
 def compared(recipe: Recipe) -> Iterator[Note]:
@@ -39,9 +39,9 @@ def adapters(recipe: Recipe) -> Iterator[Note]:
     """Check that the denoiser has the modules that get LoRA adapters."""
     options = recipe.training.lora
     if options is not None:
-        unet = architecture_of(recipe.model).unet()
-        add_adapters(unet, options, seed=0)
-        count = sum(parameter.numel() for parameter in trained_parameters(unet))
+        denoiser = architecture_of(recipe.model).unet()
+        add_adapters(denoiser, options, seed=0)
+        count = sum(parameter.numel() for parameter in trained_parameters(denoiser))
         yield Note(f"LoRA of rank {options.rank}, {count:,} parameters")
 
 
