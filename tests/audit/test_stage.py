@@ -121,7 +121,7 @@ def test_second_audit_does_nothing_and_other_inputs_are_refused(made, tmp_path: 
     assert not first.skipped
     second = audit_pairs(pairs, tmp_path / "audit")
     assert second.skipped and second.text == first.text
-    with pytest.raises(StaleError, match=r"input\.label=None"):
+    with pytest.raises(StaleError, match=r"input\.label=absent"):
         audit_pairs(pairs, tmp_path / "audit", labels=labels)
     prepare_pairs(str(write_source(tmp_path)), tmp_path / "pairs")  # without the tie
     others = PairSet.open(tmp_path / "pairs")

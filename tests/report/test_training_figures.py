@@ -5,9 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from smpo.core.errors import DataError
 from smpo.report.theme import save
-from smpo.report.training_figures import label_distribution, read_metrics, running_mean, training_curves
+from smpo.report.training_figures import label_distribution, running_mean, training_curves
 
 
 def test_training_curves_have_one_panel_per_known_column(metrics: Path, tmp_path: Path) -> None:
@@ -20,20 +19,6 @@ def test_training_curves_have_one_panel_per_known_column(metrics: Path, tmp_path
     few.write_text('{"step": 1, "loss": 0.7}\n{"step": 2, "loss": 0.6}\n')
     ax, = (ax for ax in training_curves(few).axes if ax.get_visible())
     assert list(ax.lines[0].get_ydata()) == [0.7, 0.6]
-
-
-def test_metrics_of_a_resumed_run_count_once(tmp_path: Path) -> None:
-    path = tmp_path / "metrics.jsonl"
-    path.write_text('{"step": 1, "loss": 3}\n{"step": 2, "loss": 2}\n{"step": 2, "loss": 1, "lr": 0.5}\n')
-    columns = read_metrics(path)
-    assert list(columns["step"]) == [1, 2] and list(columns["loss"]) == [3, 1]
-    assert np.isnan(columns["lr"][0]) and columns["lr"][1] == 0.5
-    path.write_text('{"step": 1}\n{"loss": 3}\n')
-    with pytest.raises(DataError, match=r"metrics\.jsonl:2: expected an object with a step .*; delete the line"):
-        read_metrics(path)
-    path.write_text("")
-    with pytest.raises(DataError, match="holds no metrics; train for at least one logging interval"):
-        read_metrics(path)
 
 
 def test_running_mean_keeps_a_line_and_skips_gaps() -> None:

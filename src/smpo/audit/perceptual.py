@@ -30,6 +30,9 @@ class Descriptors:
     def __len__(self) -> int:
         return len(self.hashes)
 
+    def __getitem__(self, index: np.ndarray) -> "Descriptors":
+        return Descriptors(self.hashes[index], self.colours[index])
+
 
 def describe_image(image: Image.Image) -> tuple[int, np.ndarray]:
     """(hash, mean colours of shape (48,)) of an RGB image.
@@ -82,17 +85,13 @@ def _join_runs(images: Descriptors, order: np.ndarray, stretch: np.ndarray, labe
         a, b = order[first], order[first + lag]
         separate = labels[a] != labels[b]
         a, b = a[separate], b[separate]
-        alike = near(_chosen(images, a), _chosen(images, b))
+        alike = near(images[a], images[b])
         edges.append(np.stack([a[alike], b[alike]]))
         waiting += int(alike.sum())
         if waiting > EDGES_AT_ONCE:
             labels, edges, waiting = _joined(labels, edges), [], 0
         lag += 1
     return _joined(labels, edges)
-
-
-def _chosen(images: Descriptors, index: np.ndarray) -> Descriptors:
-    return Descriptors(images.hashes[index], images.colours[index])
 
 
 def _joined(labels: np.ndarray, edges: list[np.ndarray]) -> np.ndarray:

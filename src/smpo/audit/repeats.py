@@ -90,8 +90,7 @@ def remove_blocks(out: Path) -> None:
 
 
 def _findings(pairs: PairSet, images: Descriptors, rows: np.ndarray, places: np.ndarray) -> ImageFindings:
-    sides = [Descriptors(images.hashes[rows[:, side]], images.colours[rows[:, side]]) for side in (0, 1)]
-    alike = np.flatnonzero(near(*sides))
+    alike = np.flatnonzero(near(images[rows[:, 0]], images[rows[:, 1]]))
     labels = near_clusters(images)
     clusters, sizes = np.unique(labels, return_counts=True)
     large = np.argsort(-sizes, kind="stable")

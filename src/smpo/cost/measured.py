@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from smpo.core.errors import ConfigError, DataError
+from smpo.core.metrics_file import read_metrics
 from smpo.cost.architecture import architecture_of
 from smpo.cost.estimate import Estimate
 from smpo.cost.flops import evaluations_flops, forward_flops
 from smpo.pipeline.config import Recipe, load_recipe
-from smpo.report.training_figures import read_metrics
 
 FIRST_STEPS = 2
 """Logged steps that do not count: kernels are chosen and compiled in them, and memory is asked for."""

@@ -118,7 +118,9 @@ def evaluate_images(images: ImageSet, scorers: Mapping[str, Scorer], out: Path, 
     """
     started = time.monotonic()
     options = options or ScoringOptions()
-    _check_names(scorers)
+    if not scorers:
+        raise ConfigError("no scorers were given; name at least one")
+    check_names(scorers, what="scorer", reserved=COLUMNS)
     settings = {"scorers": {name: scorer.identity() for name, scorer in scorers.items()}}
     inputs = {"images": images.fingerprint}
     status = main_first("open the score table", lambda: begin(out, stage=STAGE, settings=settings, inputs=inputs))
@@ -141,12 +143,6 @@ def evaluate_images(images: ImageSet, scorers: Mapping[str, Scorer], out: Path, 
         out, len(images), missing, skipped=status is Status.DONE, seconds=time.monotonic() - started,
         fingerprint=fingerprint_of(out, stage=STAGE),
     )
-
-
-def _check_names(scorers: Mapping[str, Scorer]) -> None:
-    if not scorers:
-        raise ConfigError("no scorers were given; name at least one")
-    check_names(scorers, what="scorer", reserved=COLUMNS)
 
 
 def _column_folder(name: str, scorer: Scorer, images: ImageSet, *, out: Path, store: Path | None) -> Path:

@@ -244,9 +244,10 @@ def median_difference(
         ValueError: shapes differ, there are no values, or one is not finite.
     """
     a, b = (_rows(values) for values in _paired(model, baseline))
-    draws = np.concatenate(
-        [_median(a[index]) - _median(b[index]) for index in _resampled(len(a), a.shape[1], seed, resamples)]
-    )
+    draws = np.concatenate([
+        _estimate(a[index], "median") - _estimate(b[index], "median")
+        for index in _resampled(len(a), a.shape[1], seed, resamples)
+    ])
     return percentile_interval(float(np.median(a) - np.median(b)), draws, level)
 
 
@@ -301,15 +302,9 @@ def _resampled(n: int, k: int, seed: int, resamples: int) -> Iterator[np.ndarray
 
 def _estimate(samples: np.ndarray, statistic: Statistic) -> np.ndarray:
     """(b, n, k) -> (b,)."""
-    if statistic == "median":
-        return _median(samples)
-    if statistic == "mean":
-        return samples.mean(axis=(1, 2))
-    raise ValueError(f"statistic must be 'median' or 'mean', got {statistic!r}")
-
-
-def _median(samples: np.ndarray) -> np.ndarray:
-    return np.median(samples.reshape(len(samples), -1), axis=1)
+    if statistic not in ("median", "mean"):
+        raise ValueError(f"statistic must be 'median' or 'mean', got {statistic!r}")
+    return np.median(samples, axis=(1, 2)) if statistic == "median" else samples.mean(axis=(1, 2))
 
 
 def percentile_interval(value: float, draws: np.ndarray, level: float = 0.95) -> Interval:

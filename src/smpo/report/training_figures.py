@@ -1,6 +1,5 @@
 """Figures of a training run: its curves, and the smoothed labels."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 from numpy.typing import ArrayLike
 
-from smpo.core.errors import DataError
+from smpo.core.metrics_file import read_metrics
 from smpo.report.theme import FONT_PT, LIGHT, Theme, heading, new_figure, style
 
 PANELS: Sequence[tuple[str, tuple[str, ...]]] = (
@@ -26,30 +25,6 @@ REFERENCE_LINES: Mapping[str, float] = {"implicit_accuracy": 0.5, "logit_mean": 
 NAMES: Mapping[str, str] = {"error_delta_w": "winners", "error_delta_l": "losers"}
 SMOOTHED_FROM = 40  # points; shorter curves are not smoothed
 QUANTILES = (0.05, 0.5, 0.95)
-
-
-def read_metrics(path: Path) -> dict[str, np.ndarray]:
-    """The columns of a metrics.jsonl, each of shape (rows,); NaN where a row lacks the key.
-
-    Where a step was logged twice, before and after a resumption, its last row counts.
-
-    Raises:
-        DataError: the file is missing, holds no rows, or a line is not a JSON object with a step.
-    """
-    if not path.is_file():
-        raise DataError(f"{path} does not exist; correct the path or train first")
-    by_step: dict[int, dict[str, float]] = {}
-    for number, line in enumerate(path.read_text().splitlines(), start=1):
-        try:
-            row = json.loads(line)
-            by_step[int(row["step"])] = row
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
-            raise DataError(f"{path}:{number}: expected an object with a step ({error}); delete the line") from error
-    if not by_step:
-        raise DataError(f"{path} holds no metrics; train for at least one logging interval")
-    rows = [by_step[step] for step in sorted(by_step)]
-    keys = {"step"} | {key for row in rows for key, value in row.items() if isinstance(value, int | float)}
-    return {key: np.array([row.get(key, np.nan) for row in rows], dtype=np.float64) for key in keys}
 
 
 def training_curves(metrics: Path, *, theme: Theme = LIGHT) -> Figure:

@@ -120,13 +120,9 @@ def settle(places: "Queue[int]", jobs: int) -> None:
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // jobs))
 
 
+@stopping()
 def do_run(sweep: Sweep, run: PlannedRun) -> str:
     """Run all stages of one run; returns a line about it. On a signal it stops where it can be resumed."""
-    with stopping():
-        return _done_run(sweep, run)
-
-
-def _done_run(sweep: Sweep, run: PlannedRun) -> str:
     quieten_libraries()
     forget_precision()
     _prepare_seed(sweep, run.seed)
