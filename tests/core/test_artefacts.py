@@ -182,5 +182,5 @@ def test_a_crash_in_the_first_manifest_leaves_the_folder_usable(
 def test_manifest_holds_everything_a_reader_needs(tmp_path: Path) -> None:
     begin(tmp_path, **WORK)
     finish(tmp_path, {"pairs": 5})
-    found = json.loads((tmp_path / "manifest.json").read_text())
-    assert {**WORK, "complete": True, "results": {"pairs": 5}}.items() <= found.items()
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    assert {**WORK, "complete": True, "results": {"pairs": 5}}.items() <= manifest.items()

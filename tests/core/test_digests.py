@@ -91,9 +91,9 @@ def test_a_file_that_changes_while_it_is_read_is_not_remembered(
     path = write(tmp_path / "x", b"abc")
 
     def changing(path: Path) -> str:
-        found = hash_file(path)
+        digest = hash_file(path)
         path.write_bytes(b"longer")
-        return found
+        return digest
 
     monkeypatch.setattr(digests, "hash_file", changing)
     file_digest(path)
@@ -136,9 +136,9 @@ def test_a_locked_memory_is_waited_for_and_then_left(
 def test_many_at_once_do_not_disturb_each_other(tmp_path: Path, settled: None) -> None:
     files = [write(tmp_path / str(i), str(i % 7).encode()) for i in range(40)]
     with ThreadPoolExecutor(6) as pool:
-        for found in pool.map(lambda _: file_digests(files), range(12)):
-            assert list(found) == files
-            assert all(found[file] == hashlib.sha256(file.read_bytes()).hexdigest() for file in files)
+        for digests in pool.map(lambda _: file_digests(files), range(12)):
+            assert list(digests) == files
+            assert all(digests[file] == hashlib.sha256(file.read_bytes()).hexdigest() for file in files)
 
 
 def test_where_it_lies(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -18,9 +18,9 @@ from smpo.core.failures import BY_NUMBER, described
 
 
 def caught(call: Callable[[], object]) -> Exception:
-    with pytest.raises(Exception) as found:
+    with pytest.raises(Exception) as caught:
         call()
-    return found.value
+    return caught.value
 
 
 @pytest.mark.parametrize("number", BY_NUMBER, ids=errno.errorcode.get)

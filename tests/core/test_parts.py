@@ -42,9 +42,9 @@ def test_another_call_finds_them(begun: Path) -> None:
 def test_a_part_that_was_changed_is_made_again_with_a_warning(begun: Path, harm: object) -> None:
     harm(begun / "x/mean-00001.npy")
     with warnings.catch_warnings(record=True):
-        found = Parts.open(begun)
-    assert "x/mean-00001.npy" not in found and "x/mean-00001.npy" in found.lost
-    assert "x/mean-00000.npy" in found
+        parts = Parts.open(begun)
+    assert "x/mean-00001.npy" not in parts and "x/mean-00001.npy" in parts.lost
+    assert "x/mean-00000.npy" in parts
 
 
 def test_a_file_that_nobody_noted_is_no_part(begun: Path) -> None:

@@ -18,7 +18,7 @@ from tests.data.pictures import png
 
 FIELDS = {name: name for name in NAMES} | {"image_0": "chosen", "image_1": "rejected"}
 
-SAID = [  # columns beside image_0 and image_1 -> (label_0, share of votes for image 0)
+CASES = [  # columns beside image_0 and image_1 -> (label_0, share of votes for image 0)
     ({}, (None, None)),
     ({"label_0": 1}, (1.0, None)),
     ({"label_0": 0.5}, (0.5, None)),
@@ -70,7 +70,7 @@ CHOSEN = [  # beside chosen and rejected
 ]
 
 
-def said(values: dict[str, Any], first_wins: bool) -> Any:
+def judged(values: dict[str, Any], first_wins: bool) -> Any:
     try:
         label, share = judgement(values, FIELDS, first_wins=first_wins)
     except RowProblem as problem:
@@ -79,14 +79,14 @@ def said(values: dict[str, Any], first_wins: bool) -> Any:
     return None if math.isnan(label) else label, share
 
 
-@pytest.mark.parametrize(("values", "expected"), SAID)
+@pytest.mark.parametrize(("values", "expected"), CASES)
 def test_what_columns_say(values: dict, expected: Any):
-    assert said(values, first_wins=False) == expected
+    assert judged(values, first_wins=False) == expected
 
 
 @pytest.mark.parametrize(("values", "expected"), CHOSEN)
 def test_what_columns_say_beside_chosen_and_rejected(values: dict, expected: Any):
-    assert said(values, first_wins=True) == expected
+    assert judged(values, first_wins=True) == expected
 
 
 def test_a_contradiction_names_its_columns():

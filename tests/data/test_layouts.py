@@ -128,9 +128,9 @@ def test_hpdv2_train(folder: Path):
     rows = [{"human_preference": [0, 1], "prompt": "x", "file_path": ["a.png", "b.png"]},
             {"human_preference": [1, 0, 0], "prompt": "y", "file_path": ["a.png", "b.png"]}]
     (folder / "train.json").write_text(json.dumps(rows))
-    found = read(folder / "train.json", image_root=str(folder / "images"))
-    assert content(found[0]) == ("x", A, B, 0.0, None)
-    assert found[1].problem == ("malformed_row", "human_preference is [1, 0, 0], expected a list of 2 numbers, one an "
+    pairs = read(folder / "train.json", image_root=str(folder / "images"))
+    assert content(pairs[0]) == ("x", A, B, 0.0, None)
+    assert pairs[1].problem == ("malformed_row", "human_preference is [1, 0, 0], expected a list of 2 numbers, one an "
                                 "image")
 
 
@@ -155,9 +155,9 @@ def test_imagerewarddb(folder: Path, container: str):
         place.write_text(json.dumps([*rows, {"prompt_id": None, "rank": 3, "prompt": "z", "image_path": "a.png"}]))
     else:
         write_parquet(place, rows)
-    found = [content(pair) for pair in read(place)]
-    assert found[-2:] == [("prompt 1", A, B, 0.0, None), ("prompt 2", C, A, 0.5, None)]
-    assert len(found) == (3 if container == "json" else 2)
+    pairs = [content(pair) for pair in read(place)]
+    assert pairs[-2:] == [("prompt 1", A, B, 0.0, None), ("prompt 2", C, A, 0.5, None)]
+    assert len(pairs) == (3 if container == "json" else 2)
 
 
 def task(choices: list[str], **data: str) -> dict:
@@ -214,9 +214,9 @@ def test_names_in_pairs(tmp_path: Path, ends: tuple[str, str]):
         (tmp_path / f"cat{end}.PNG").write_bytes(data)
     (tmp_path / f"dog{ends[0]}.png").write_bytes(C)
     (tmp_path / f"cat{ends[0]}.txt").write_text("x")
-    found = read(tmp_path)
-    assert content(found[0]) == ("x", A, B, 1.0, None) and found[0].pair_id == "cat"
-    assert found[1].problem == ("missing_image", f"no image dog{ends[1]}.*")
+    pairs = read(tmp_path)
+    assert content(pairs[0]) == ("x", A, B, 1.0, None) and pairs[0].pair_id == "cat"
+    assert pairs[1].problem == ("missing_image", f"no image dog{ends[1]}.*")
 
 
 def add(archive: tarfile.TarFile, name: str, data: bytes) -> None:
@@ -238,11 +238,11 @@ def test_webdataset(tmp_path: Path):
     with tarfile.open(tmp_path / "00001.tar", "w") as archive:
         for name, data in (("0.0.jpg", A), ("0.1.jpg", B), ("0.json", b'{"caption": "z", "label_0": 0}')):
             add(archive, name, data)
-    found = read(tmp_path)
-    assert [content(pair) for pair in (found[0], found[1], found[4])] == [
+    pairs = read(tmp_path)
+    assert [content(pair) for pair in (pairs[0], pairs[1], pairs[4])] == [
         ("x", A, B, 1.0, None), ("y", A, C, 1.0, None), ("z", A, B, 0.0, None)]
-    assert [pair.problem[0] for pair in found[2:4]] == ["malformed_row"] * 2
-    assert found[3].place == "00000.tar sample 's/3'"
+    assert [pair.problem[0] for pair in pairs[2:4]] == ["malformed_row"] * 2
+    assert pairs[3].place == "00000.tar sample 's/3'"
     (tmp_path / "00001.tar").write_bytes(b"no tar" * 1000)
     with pytest.raises(DataError, match="00001.tar is no readable .tar file"):
         read(tmp_path)

@@ -90,7 +90,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def found_in(source: Path, out: Path) -> list[str]:
+def reasons_in(source: Path, out: Path) -> list[str]:
     """Reason of each row of `source`, or kept."""
     report = prepare_pairs(str(source), out, options=ANY, workers=1)
     reasons = [K] * report.rows
@@ -102,9 +102,9 @@ def found_in(source: Path, out: Path) -> list[str]:
     return reasons
 
 
-def compare(cases: list[tuple[str, str]], found: list[str]) -> None:
+def compare(cases: list[tuple[str, str]], reasons: list[str]) -> None:
     expected = [(*case, outcome(*case)) for case in cases]
-    assert [(*case, reason) for case, reason in zip(cases, found, strict=True)] == expected
+    assert [(*case, reason) for case, reason in zip(cases, reasons, strict=True)] == expected
 
 
 def test_there_are_three_hundred_malformed_rows():
@@ -114,28 +114,28 @@ def test_there_are_three_hundred_malformed_rows():
 
 
 def test_any_python_value(folder: Path):
-    found = []
+    reasons = []
     for number, (field, name) in enumerate(CASES):
         values = row_with(field, VALUES[name], number)
         mapping = LayoutFinder().required(values, source="here")
         pair = check_pair(raw_pair(number, values, mapping, ImageFiles(folder), place="here"), ANY)
         assert len(pair.detail) < 400 and pair.detail.isprintable() and pair.raw.row == number
-        found.append(pair.reason or K)
-    compare(CASES, found)
+        reasons.append(pair.reason or K)
+    compare(CASES, reasons)
 
 
 def test_json_lines(folder: Path):
     cases = [(field, name) for field in OUTCOMES for name in IN_JSON if name != "bytes"]
     lines = [json.dumps(row_with(field, VALUES[name], number)) for number, (field, name) in enumerate(cases)]
     (folder / "pairs.jsonl").write_text("\n\n".join(lines) + "\n\n")
-    compare(cases, found_in(folder / "pairs.jsonl", folder / "out"))
+    compare(cases, reasons_in(folder / "pairs.jsonl", folder / "out"))
 
 
 def test_json_list(folder: Path):
     cases = [(field, name) for field in OUTCOMES for name in IN_JSON if name != "bytes"]
     rows = [row_with(field, VALUES[name], number) for number, (field, name) in enumerate(cases)]
     (folder / "pairs.json").write_text(json.dumps(rows))
-    compare(cases, found_in(folder / "pairs.json", folder / "out"))
+    compare(cases, reasons_in(folder / "pairs.json", folder / "out"))
 
 
 def test_parquet(folder: Path):
@@ -148,10 +148,10 @@ def test_parquet(folder: Path):
     for number, (field, name) in enumerate(cases):
         table = pa.Table.from_pylist([row_with(field, VALUES[name], number)])
         pq.write_table(table, shards / f"{number:04d}.parquet")
-    found = found_in(shards, folder / "out")
-    assert found[cases.index(("pair_id", "decimal"))] == "duplicate_pair_id"  # 0.5 as a float and as a decimal
-    found[cases.index(("pair_id", "decimal"))] = K
-    compare(cases, found)
+    reasons = reasons_in(shards, folder / "out")
+    assert reasons[cases.index(("pair_id", "decimal"))] == "duplicate_pair_id"  # 0.5 as a float and as a decimal
+    reasons[cases.index(("pair_id", "decimal"))] = K
+    compare(cases, reasons)
 
 
 @pytest.mark.parametrize(("ending", "delimiter"), [("csv", ","), ("csv", ";"), ("tsv", "\t")])
@@ -172,8 +172,8 @@ def test_cells(folder: Path, ending: str, delimiter: str):
     other = {("preferred", "nan"): M, ("has_label", "nan"): M, ("votes_0", "empty"): M, ("votes_0", "blank"): M}
     expected = [K if case in text else "missing_image" if case in paths else other.get(case, outcome(*case))
                 for case in cases]
-    found = found_in(folder / f"pairs.{ending}", folder / "out")
-    assert list(zip(cases, found, strict=True)) == list(zip(cases, expected, strict=True))
+    reasons = reasons_in(folder / f"pairs.{ending}", folder / "out")
+    assert list(zip(cases, reasons, strict=True)) == list(zip(cases, expected, strict=True))
 
 
 @pytest.mark.parametrize("line", [
@@ -184,7 +184,7 @@ def test_cells(folder: Path, ending: str, delimiter: str):
 def test_lines_that_are_no_row(folder: Path, line: bytes):
     good = b'{"prompt": "x", "chosen": "a.png", "rejected": "b.png"}'
     (folder / "pairs.jsonl").write_bytes(good + b"\r\n" + line + b"\r\n" + good + b"\r\n \r\n")
-    assert found_in(folder / "pairs.jsonl", folder / "out") == [K, M, K]
+    assert reasons_in(folder / "pairs.jsonl", folder / "out") == [K, M, K]
 
 
 def test_a_huge_line_and_many_columns(folder: Path):

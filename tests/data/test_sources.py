@@ -229,8 +229,8 @@ def test_jsonl_of_pairs(tmp_path: Path):
 ])
 def test_a_table_without_a_layout_hears_of_the_nearest_one(tmp_path: Path, row: dict, expected: str):
     file = write_jsonl(tmp_path / "pairs.jsonl", [row])
-    found = message(file, format="jsonl")
-    assert found.startswith(f"{file} has no layout that is known; found: {', '.join(row)}; {expected}"), found
+    text = message(file, format="jsonl")
+    assert text.startswith(f"{file} has no layout that is known; found: {', '.join(row)}; {expected}"), text
 
 
 def test_jsonl_empty_and_absent(tmp_path: Path):
@@ -281,8 +281,8 @@ def test_detection(tmp_path: Path, shards: Path):
     file = write_jsonl(tmp_path / "j" / "pairs.jsonl", [{}])
     folders = write_folders(tmp_path / "f", ["a"])
     datasets.Dataset.from_list(ROWS[:2]).save_to_disk(str(tmp_path / "h"))
-    found = {detect_format(str(path)) for path in (shards, shards / "train-00000-of-00002.parquet")}
-    assert found == {("parquet", "a folder with .parquet files"), ("parquet", "a .parquet file")}
+    formats = {detect_format(str(path)) for path in (shards, shards / "train-00000-of-00002.parquet")}
+    assert formats == {("parquet", "a folder with .parquet files"), ("parquet", "a .parquet file")}
     assert detect_format(str(file)) == ("jsonl", "a .jsonl file")
     assert detect_format(str(file.parent)) == ("jsonl", "a folder with one .jsonl file")
     assert detect_format(str(folders)) == ("folders", "a folder with win/ and lose/")

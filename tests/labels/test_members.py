@@ -135,8 +135,8 @@ def test_scorers_that_contradict_each_other_leave_no_preference() -> None:
 
 
 def test_an_ensemble_of_one_is_the_smoothed_label() -> None:
-    for mine, theirs in zip(Ensemble()(judged()), Smoothed()(judged()), strict=True):
-        assert torch.equal(mine, theirs)
+    for one, other in zip(Ensemble()(judged()), Smoothed()(judged()), strict=True):
+        assert torch.equal(one, other)
 
 
 def test_a_scorers_units_do_not_matter() -> None:

@@ -43,15 +43,15 @@ def findings(set_up: list[str], *changes: str, stages: list[str] | None = None) 
     return list(check(load_recipe("tiny-demo", [*set_up, *changes]), stages))
 
 
-def failed(found: list[Finding]) -> dict[str, str]:
-    return {finding.subject: finding.text for finding in found if finding.outcome is Outcome.FAILED}
+def failed(results: list[Finding]) -> dict[str, str]:
+    return {finding.subject: finding.text for finding in results if finding.outcome is Outcome.FAILED}
 
 
 def test_a_sound_set_up_passes_and_leaves_nothing_behind(set_up: list[str], tmp_path: Path) -> None:
     before = sorted(tmp_path.rglob("*"))
-    found = findings(set_up)
-    assert {finding.subject for finding in found} == SUBJECTS and not failed(found)
-    assert "3 rows; the first 3: 3 sound" in next(one.text for one in found if one.subject == "pairs")
+    results = findings(set_up)
+    assert {finding.subject for finding in results} == SUBJECTS and not failed(results)
+    assert "3 rows; the first 3: 3 sound" in next(one.text for one in results if one.subject == "pairs")
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -78,8 +78,8 @@ def test_one_fault_is_one_failed_finding(set_up: list[str], stage: str, change: 
 
 def test_rows_that_are_no_pairs_fail_and_some_of_them_warn(set_up: list[str], tmp_path: Path) -> None:
     (tmp_path / "1a.png").write_bytes(b"no image")
-    (found,) = findings(set_up, stages=["pairs"])[1:]
-    assert found.outcome is Outcome.WARNING and found.text.endswith("2 sound, 1 undecodable_image")
+    (results,) = findings(set_up, stages=["pairs"])[1:]
+    assert results.outcome is Outcome.WARNING and results.text.endswith("2 sound, 1 undecodable_image")
     for file in tmp_path.glob("*a.png"):
         file.write_bytes(b"no image")
     assert "3 undecodable_image" in failed(findings(set_up))["pairs"]

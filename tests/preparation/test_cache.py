@@ -96,8 +96,8 @@ def test_prompts_are_encoded_once_each_and_found_again(
     cache = make_cache()
     assert encoded == ["", "thing 0", "thing 1", "thing 2"]
     expected = encode(family, list(pairs.captions), torch.device("cpu"))["hidden"]
-    found = cache.prompts(prompt_rows(pairs.captions))["hidden"]
-    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+    cached = cache.prompts(prompt_rows(pairs.captions))["hidden"]
+    torch.testing.assert_close(cached, expected, atol=1e-5, rtol=1e-4)
 
 
 def test_the_empty_caption_is_row_zero_wherever_it_stands() -> None:
@@ -124,17 +124,17 @@ def test_sdxl_zeros_reach_the_pooled_embedding_too(pairs: PairSet, random_sdxl: 
 def test_the_batch_size_does_not_matter(make_cache: MakeCache, batch_size: int) -> None:
     eight, other = make_cache("eight"), make_cache("other", batch_size=batch_size)
     for place in np.ndindex(5, 2, 2):
-        for ours, theirs in zip(other.moments(*place), eight.moments(*place), strict=True):
-            torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+        for one, another in zip(other.moments(*place), eight.moments(*place), strict=True):
+            torch.testing.assert_close(one, another, atol=1e-5, rtol=1e-5)
         assert torch.equal(other.size(*place), eight.size(*place))
 
 
 def test_half_precision_storage_is_near(make_cache: MakeCache) -> None:
     """fp16 has 11 bits: relative error 2^-11."""
     full, half = make_cache("full"), make_cache("half", dtype="float16")
-    for ours, theirs in zip(half.moments(3, 1, 1), full.moments(3, 1, 1), strict=True):
-        assert ours.dtype == torch.float32
-        torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=2**-11)
+    for one, another in zip(half.moments(3, 1, 1), full.moments(3, 1, 1), strict=True):
+        assert one.dtype == torch.float32
+        torch.testing.assert_close(one, another, atol=1e-6, rtol=2**-11)
     torch.testing.assert_close(half.prompts([2])["hidden"], full.prompts([2])["hidden"], atol=1e-6, rtol=2**-11)
     assert sum(map(len, contents(half.folder).values())) < 0.7 * sum(map(len, contents(full.folder).values()))
 
@@ -150,8 +150,8 @@ def test_several_blocks_read_like_one(make_cache: MakeCache, monkeypatch: pytest
         "mean-00000.npy", "mean-00001.npy", "mean-00002.npy"
     ]
     for place, moments in zip(np.ndindex(5, 2, 2), expected, strict=True):
-        for ours, theirs in zip(several.moments(*place), moments, strict=True):
-            torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+        for one, another in zip(several.moments(*place), moments, strict=True):
+            torch.testing.assert_close(one, another, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(several.prompts([3, 0, 2])["hidden"], prompts, atol=1e-5, rtol=1e-5)
 
 

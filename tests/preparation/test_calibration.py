@@ -35,8 +35,8 @@ def test_equals_another_optimiser():
         x = torch.tensor(gaps / math.exp(log_scale))
         return torch.nn.functional.binary_cross_entropy_with_logits(x, torch.tensor(people)).item()
 
-    found = minimize_scalar(loss, bounds=(-6, 0), method="bounded", options={"xatol": 1e-10})
-    assert fit_scale(gaps, people).scale == pytest.approx(math.exp(found.x), rel=1e-5)
+    minimum = minimize_scalar(loss, bounds=(-6, 0), method="bounded", options={"xatol": 1e-10})
+    assert fit_scale(gaps, people).scale == pytest.approx(math.exp(minimum.x), rel=1e-5)
 
 
 @pytest.mark.parametrize("votes", [1, 5])

@@ -181,8 +181,8 @@ def test_human_labels_where_only_votes_are_known_are_the_majoritys(voted: PairSe
     table = LabelTable.open(tmp_path / "labels")
     assert table.pair_ids == ("1000", "1001", "1003") and table.winner.tolist() == [0, 0, 0]
     assert report.dropped == {"human_tie": 1, "no_human_label": 1}
-    (found,) = report.calibration  # predicted 1, and 0.75, 0.25 and 1 of the people agree
-    assert (found.pairs, found.predicted, found.observed) == (3, 1.0, pytest.approx(2 / 3))
+    (row,) = report.calibration  # predicted 1, and 0.75, 0.25 and 1 of the people agree
+    assert (row.pairs, row.predicted, row.observed) == (3, 1.0, pytest.approx(2 / 3))
 
 
 def test_a_scale_that_cannot_be_fitted_leaves_no_labels(pairs: PairSet, tmp_path: Path):

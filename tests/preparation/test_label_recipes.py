@@ -54,14 +54,14 @@ def by_id(work: Path) -> dict[str, dict]:
 
 
 def test_votes_are_read_from_the_source(work: Path):
-    said, table = labelled(work, "{name: votes}")
+    output, table = labelled(work, "{name: votes}")
     people = by_id(work)
     tied = [name for name, row in people.items() if row["vote_share_0"] == 0.5]
     assert tied and table.pair_ids == tuple(name for name in people if name not in tied)
     shares = [people[name]["vote_share_0"] for name in table.pair_ids]
     assert table.winner.tolist() == [int(share < 0.5) for share in shares]
     assert table.p_winner.tolist() == [max(share, 1 - share) for share in shares]
-    assert f"{len(shares)} of {NUM_PAIRS} pairs labelled" in said
+    assert f"{len(shares)} of {NUM_PAIRS} pairs labelled" in output
     manifest = read_manifest(table.folder, stage="label")
     assert manifest["results"]["dropped"] == {"vote_tie": len(tied)} and set(manifest["inputs"]) == {"pairs"}
 
@@ -115,7 +115,7 @@ def test_a_majority_is_counted_over_the_tables(work: Path):
 
 
 def test_bradley_terry_is_fitted_to_the_votes_and_says_so(work: Path):
-    said, table = labelled(work, "{name: bradley_terry}")
+    output, table = labelled(work, "{name: bradley_terry}")
     scores, people = ScoreTable.open(work / "score" / "pickscore"), by_id(work)
     gaps = (scores.score_0.double() - scores.score_1.double()).numpy()
     fit = fit_scale(gaps, np.array([row["vote_share_0"] for row in people.values()]))
@@ -123,7 +123,7 @@ def test_bradley_terry_is_fitted_to_the_votes_and_says_so(work: Path):
     assert results["scale"] == {"scale": fit.scale, "standard_error": fit.standard_error, "pairs": NUM_PAIRS}
     assert table.p_winner.tolist() == pytest.approx(1 / (1 + np.exp(-abs(gaps) / fit.scale)), abs=1e-6)
     assert sum(row["pairs"] for row in results["calibration"]) == NUM_PAIRS and len(results["calibration"]) == 10
-    assert f"scale {fit.scale:.4g} +- {fit.standard_error:.2g} fitted to {NUM_PAIRS} pairs" in said
+    assert f"scale {fit.scale:.4g} +- {fit.standard_error:.2g} fitted to {NUM_PAIRS} pairs" in output
 
 
 def test_labels_of_another_table_are_refused(work: Path):

@@ -360,14 +360,14 @@ def test_folders_end_to_end(tmp_path: Path):
 
 def test_some_rows_at_random_are_the_same_every_time_and_among_those_of_a_larger_number(tmp_path: Path):
     rows = [good_row(index) for index in range(40)]
-    found = {}
+    ids = {}
     for number in (10, 20, 40, 100):
         report = prepared(tmp_path / str(number), rows, PairOptions(max_rows=number))
         assert report.rows == report.kept == min(number, 40)
-        found[number] = PairSet.open(report.folder).pair_ids
-        assert list(found[number]) == sorted(found[number])
-    assert set(found[10]) < set(found[20]) < set(found[40]) == set(found[100])
-    assert found[10] != found[40][:10]
+        ids[number] = PairSet.open(report.folder).pair_ids
+        assert list(ids[number]) == sorted(ids[number])
+    assert set(ids[10]) < set(ids[20]) < set(ids[40]) == set(ids[100])
+    assert ids[10] != ids[40][:10]
     some = PairSet.open(tmp_path / "10" / "pairs")
     assert [pair.pair_id for pair in some.iter_images(3, 6)] == list(some.pair_ids[3:6])
     with pytest.raises(ValidationError, match="max_rows must be >= 1, got 0"):

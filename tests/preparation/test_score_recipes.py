@@ -47,9 +47,9 @@ def test_labels_by_any_scorer_of_one_pass(source: Path, tmp_path: Path):
     progress = []
     first = recipe_of(source, tmp_path, "pickscore")
     check_pairs(first, lambda *_: None)
-    said = score_images(first, lambda *call: progress.append(call))
-    assert said.startswith("6 pairs scored by pickscore in [") and ", clip in [" in said
-    assert said.endswith(f"; in {tmp_path / 'score'} (6 blocks computed)") and progress[-1][1:] == (6, 6)
+    output = score_images(first, lambda *call: progress.append(call))
+    assert output.startswith("6 pairs scored by pickscore in [") and ", clip in [" in output
+    assert output.endswith(f"; in {tmp_path / 'score'} (6 blocks computed)") and progress[-1][1:] == (6, 6)
     second = recipe_of(source, tmp_path, "clip")
     assert score_images(second, lambda *_: None).endswith("(already done)")
     for recipe in (first, second):
