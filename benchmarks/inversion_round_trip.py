@@ -18,11 +18,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from examples.tiny_world.corpus import rendered, to_unit
 from smpo.maths.inversion import Refine, inversion_levels, invert, renoise_every
 from smpo.maths.path import GaussianPath
 from smpo.models import FAMILIES
 from smpo.models.parts import posterior_moments
-from smpo.tiny.corpus import rendered, to_unit
 from smpo.tiny.prompts import phrase
 
 MODEL = "package://smpo.tiny/weights/tiny-sd"

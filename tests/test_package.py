@@ -95,6 +95,7 @@ def test_the_sdist_holds_what_a_build_and_a_reader_need(dist):
         names = {name.split("/", 1)[1] for name in sdist.getnames() if "/" in name}
     assert {f"src/smpo/{name}" for name in files_of(ROOT / "src" / "smpo")} <= names
     assert {"LICENSE", "README.md", "CHANGELOG.md", "CITATION.cff", "constraints.txt", "docs/index.md"} <= names
+    assert {"launch/fsdp2-offload.yaml", "examples/tiny_world/README.md", "examples/tiny_world/train_base.py"} <= names
 
 
 @pytest.mark.slow

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import numpy as np
 
+from examples.tiny_world.train_clip import changed_in_one
 from smpo.tiny import annotators
 from smpo.tiny.prompts import phrase, sample_scenes
 from smpo.tiny.scenes import draw
-from smpo.tiny.train_clip import changed_in_one
 from tests.data.pictures import write_jsonl
 
 

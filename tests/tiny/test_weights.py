@@ -6,10 +6,10 @@ from diffusers import DiffusionPipeline, StableDiffusionPipeline, StableDiffusio
 from PIL import Image
 from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer
 
-from smpo.tiny.clip_models import clip_scores
-from smpo.tiny.corpus import from_pil
+from examples.tiny_world.clip_models import clip_scores
+from examples.tiny_world.corpus import from_pil
+from examples.tiny_world.measure import generate, pair_agreement
 from smpo.tiny.folders import WEIGHTS, weights_folder
-from smpo.tiny.measure import generate, pair_agreement
 from smpo.tiny.prompts import parse, sample_prompts
 from smpo.tiny.scenes import draw
 from smpo.tiny.verifier import Verifier

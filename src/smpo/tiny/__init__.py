@@ -1,1 +1,1 @@
-"""The embedded tiny world: scenes and prompts that pixels can verify, small models, and what trained them."""
+"""The embedded tiny world: scenes, prompts that pixels can verify, and models that examples/tiny_world made."""

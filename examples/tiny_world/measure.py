@@ -1,4 +1,7 @@
-"""Measures a tiny base and reward on heldout prompts: python -m smpo.tiny.measure --base FOLDER [--reward FOLDER]."""
+"""Measures a tiny base, VAE or reward model on held-out prompts.
+
+    python -m examples.tiny_world.measure --base FOLDER [--reward FOLDER]
+"""
 
 import argparse
 import json
@@ -13,11 +16,11 @@ from PIL import Image
 from torch import Tensor
 from transformers import CLIPModel, CLIPTokenizer
 
-from smpo.tiny.clip_models import clip_scores
-from smpo.tiny.corpus import from_pil, rendered, to_pil, to_unit
+from examples.tiny_world.clip_models import clip_scores
+from examples.tiny_world.corpus import from_pil, rendered, to_pil, to_unit
+from examples.tiny_world.train_clip import changed_in_one
 from smpo.tiny.prompts import phrase, sample_prompts
 from smpo.tiny.scenes import attributes
-from smpo.tiny.train_clip import changed_in_one
 from smpo.tiny.verifier import Verifier, attribute_accuracy, verify
 
 BATCH_SIZE = 32

@@ -14,8 +14,8 @@ from diffusers import (
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
+from examples.tiny_world.tokenizer import MAX_TOKENS, build_tokenizer
 from smpo.models.saving import make_portable
-from smpo.tiny.tokenizer import MAX_TOKENS, build_tokenizer
 
 FAMILIES = ("sd", "sdxl")
 TIME_IDS = (64.0, 64.0, 0.0, 0.0, 64.0, 64.0)  # original size, crop corner, target size: one value each, in px

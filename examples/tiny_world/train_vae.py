@@ -1,6 +1,9 @@
-"""Trains the tiny world's AutoencoderKL (64 px -> 8 x 8 x 4 latents): python -m smpo.tiny.train_vae --out FOLDER.
+"""Trains the tiny world's AutoencoderKL (64 px -> 8 x 8 x 4 latents).
 
-With --encoder FOLDER it trains only the decoder of an earlier VAE further: its latents, and so the bases, stay valid.
+    python -m examples.tiny_world.train_vae --out FOLDER
+
+With --encoder FOLDER only the decoder of an earlier VAE is trained further. Its latents stay the same, so the bases
+that were trained on them stay valid.
 """
 
 import argparse
@@ -10,7 +13,7 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
 
-from smpo.tiny.corpus import TrainingLog, one_cycle, rendered, to_unit
+from examples.tiny_world.corpus import TrainingLog, one_cycle, rendered, to_unit
 
 KL_WEIGHT = 1e-6  # SD's own: keeps the latents bounded and costs no sharpness
 EDGE_WEIGHT = 1.0

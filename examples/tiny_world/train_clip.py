@@ -1,4 +1,7 @@
-"""Trains tiny-reward or tiny-clip: python -m smpo.tiny.train_clip --name tiny-reward --vae FOLDER --out FOLDER."""
+"""Trains tiny-reward or tiny-clip.
+
+    python -m examples.tiny_world.train_clip --name tiny-reward --vae FOLDER --out FOLDER
+"""
 
 import argparse
 from dataclasses import dataclass
@@ -11,11 +14,11 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 from transformers import CLIPModel
 
-from smpo.tiny.clip_models import build_clip, embeddings, normalised, save_clip
-from smpo.tiny.corpus import TrainingLog, one_cycle, rendered, to_unit
+from examples.tiny_world.clip_models import build_clip, embeddings, normalised, save_clip
+from examples.tiny_world.corpus import TrainingLog, one_cycle, rendered, to_unit
+from examples.tiny_world.tokenizer import build_tokenizer, encode
 from smpo.tiny.prompts import phrase
 from smpo.tiny.scenes import BACKGROUNDS, COLOURS, KINDS, POSITIONS, SIZES, Scene, SceneObject
-from smpo.tiny.tokenizer import build_tokenizer, encode
 
 LEARNING_RATE = 1.5e-3
 

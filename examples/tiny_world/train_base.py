@@ -1,4 +1,7 @@
-"""Trains tiny-sd or tiny-sdxl: python -m smpo.tiny.train_base --family sd --vae FOLDER --out FOLDER."""
+"""Trains tiny-sd or tiny-sdxl.
+
+    python -m examples.tiny_world.train_base --family sd --vae FOLDER --out FOLDER
+"""
 
 import argparse
 from dataclasses import dataclass
@@ -12,11 +15,11 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from transformers import CLIPTokenizer
 
-from smpo.tiny.base_models import FAMILIES, BaseModel, build_scheduler, save_base
-from smpo.tiny.captions import noisy_caption, right_caption
-from smpo.tiny.corpus import TrainingLog, one_cycle, rendered, to_unit
+from examples.tiny_world.base_models import FAMILIES, BaseModel, build_scheduler, save_base
+from examples.tiny_world.captions import noisy_caption, right_caption
+from examples.tiny_world.corpus import TrainingLog, one_cycle, rendered, to_unit
+from examples.tiny_world.tokenizer import build_tokenizer, encode
 from smpo.tiny.scenes import Scene
-from smpo.tiny.tokenizer import build_tokenizer, encode
 
 LEARNING_RATE = 1.2e-3
 RIGHT_SHARE = 0.7  # of the steps, the first ones, with right captions: words are learnt much faster from these

@@ -8,8 +8,8 @@ from PIL import Image
 from torch import Tensor
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTokenizer
 
+from examples.tiny_world.tokenizer import MAX_TOKENS, encode, save_tokenizer
 from smpo.models.saving import declare_float32
-from smpo.tiny.tokenizer import MAX_TOKENS, encode, save_tokenizer
 
 TEXT_WIDTH = 64
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)  # of OpenAI's CLIP, per channel, for images in [0, 1]
