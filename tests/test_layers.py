@@ -88,7 +88,7 @@ def refused(name: str, imports: set[str]) -> list[str]:
     )]
 
 
-@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize("name", [name for name in MODULES if name])  # `smpo` itself hands out names of many rooms
 def test_module_imports_only_from_rows_above(name: str) -> None:
     assert refused(name, ours(TREES[name])) == []
 

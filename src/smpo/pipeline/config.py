@@ -29,6 +29,7 @@ from smpo.objectives import OBJECTIVES
 from smpo.pipeline.hints import dotted_keys, key_hint, sections_of
 from smpo.pipeline.places import with_places_expanded
 from smpo.pipeline.reading import parse_override, read_recipe
+from smpo.pipeline.renamed import refuse_old_keys
 from smpo.pipeline.sections import (
     DataSection,
     EvaluationSection,
@@ -159,6 +160,7 @@ def load_recipe(source: str, overrides: Sequence[str] = ()) -> Recipe:
 
 def resolve(content: Mapping[str, Any]) -> Recipe:
     """The recipe of a plain mapping, every default filled in; errors as `load_recipe`."""
+    refuse_old_keys(content)
     try:
         recipe = Recipe.model_validate(with_places_expanded(content))
     except ValidationError as error:

@@ -7,6 +7,7 @@ from typing import Any
 
 from smpo.core.errors import ConfigError
 from smpo.pipeline.recipe_files import recipe_path
+from smpo.pipeline.renamed import refuse_old_keys
 from smpo.pipeline.yaml_text import parse_mapping, parse_value, read_text
 
 BASE = "base"
@@ -23,19 +24,21 @@ def parse_override(text: str) -> tuple[str, Any]:
     """Key and value of an `a.b.c=value`; see `yaml_text.parse_value`.
 
     Raises:
-        ConfigError: there is no key or no "=", the value is empty, or it is no YAML.
+        ConfigError: there is no key or no "=", the value is empty, it is no YAML, or a key is one of smpo 0.1.
     """
     key, equals, value = text.partition("=")
     if not equals or not KEY.fullmatch(key):
         raise ConfigError(f"override must look like section.key=value, got {_shown(text)}")
-    return key, parse_value(value, where=f"override {_shown(text)}")
+    parsed = parse_value(value, where=f"override {_shown(text)}")
+    refuse_old_keys(_nested(key, parsed))
+    return key, parsed
 
 
 def read_recipe(source: str) -> dict[str, Any]:
     """The mapping of a recipe file or shipped name, its keys laid over those of its `base`, which is taken out.
 
     Raises:
-        ConfigError: no such recipe or base, bases that lead back to themselves, invalid YAML.
+        ConfigError: no such recipe or base, bases that lead back to themselves, invalid YAML, a key of smpo 0.1.
     """
     content: dict[str, Any] = {}
     for _, own in reversed(lineage(source)):
@@ -51,6 +54,7 @@ def lineage(source: str) -> list[tuple[Path, dict[str, Any]]]:
             chain = " -> ".join([known.stem for known, _ in files] + [path.stem])
             raise ConfigError(f"{where}: base: {chain} goes in a circle; let one of them stand without a base")
         own = read_mapping(path, where=where)
+        refuse_old_keys(own, where=where)
         base = own.pop(BASE, None)
         files.append((path, own))
         if base is None:
@@ -80,6 +84,12 @@ def _shown(text: str) -> str:
     """A text in quotes, cut where it is long; what no terminal shows is escaped."""
     cut = text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
     return f"'{cut}'" if cut.isprintable() else ascii(cut)
+
+
+def _nested(path: str, value: Any) -> dict[str, Any]:
+    """{"a": {"b": value}} of "a.b"."""
+    first, _, rest = path.partition(".")
+    return {first: _nested(rest, value) if rest else value}
 
 
 def _base_path(base: Any, path: Path, where: str) -> Path:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from smpo.core.checks import did_you_mean, listed
 from smpo.core.errors import ConfigError
+from smpo.pipeline.renamed import RENAMED_RECIPES
 
 FOLDER = Path(__file__).parents[1] / "recipes"
 SWEEPS = FOLDER / "sweeps"
@@ -46,6 +47,8 @@ def _found(source: str, known: list[str], *, what: str) -> Path:
         return path
     if path.exists():
         raise ConfigError(f"{source}: a {what} is a YAML file, got {'a folder' if path.is_dir() else 'no plain file'}")
+    if source in RENAMED_RECIPES:
+        raise ConfigError(f"{what} '{source}': its name is {RENAMED_RECIPES[source]} since smpo 0.2")
     beside = [name for name in (f"{source}.yaml", f"{source}.yml") if Path(name).is_file()]
     hint = f" Did you mean '{beside[0]}'?" if beside else did_you_mean(source.removesuffix(".yaml"), known)
     raise ConfigError(
