@@ -9,7 +9,7 @@ from scipy.spatial.distance import pdist, squareform
 from smpo.evaluation.appearance import THUMBNAIL_SIDE, Appearance
 from smpo.evaluation.statistics import Interval, bootstrap_interval, holm_adjusted, percentile_interval, signed_rank_p
 
-SPREAD_PROMPTS = 1500  # prompts whose images are compared with each other; of more prompts, evenly chosen ones are
+SPREAD_PROMPTS = 1500  # largest number of prompts that are compared with each other; of more, evenly chosen ones
 SPREAD_RESAMPLES = 2000
 
 

@@ -1,4 +1,4 @@
-"""What a recipe has to know of evaluation. Imports no torch, so that recipes load at once."""
+"""Names of the evaluation that recipes are checked against. This module imports no torch."""
 
 COLUMNS = ("index", "prompt", "seed", "file")
-"""The columns that every table of scores has; no scorer may have the name of one."""
+"""The columns that every table of scores has; a scorer must not have such a name."""

@@ -34,7 +34,7 @@ class Interval:
 
 
 def mean_interval(values: Sequence[float]) -> Interval:
-    """The mean of independent values with its 95 % interval by Student's t; of a single value that value alone."""
+    """The mean of independent values with its 95 % interval by Student's t; of one value it has zero width."""
     n, mean = len(values), float(np.mean(values))
     around = float(stats.t.ppf(0.975, n - 1) * np.std(values, ddof=1) / np.sqrt(n)) if n > 1 else 0.0
     return Interval(mean, mean - around, mean + around)
@@ -179,7 +179,7 @@ def signed_rank_p(model: ArrayLike, baseline: ArrayLike) -> float:
         baseline: scores of the same prompts and seeds, same shape.
     """
     a, b = _paired(model, baseline)
-    differences = (a - b).reshape(len(a), -1).sum(axis=1)  # a mean would round ties apart
+    differences = (a - b).reshape(len(a), -1).sum(axis=1)  # not the mean, whose rounding could break ties
     return float(stats.wilcoxon(differences, zero_method="pratt").pvalue) if differences.any() else 1.0
 
 

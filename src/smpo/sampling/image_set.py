@@ -97,7 +97,7 @@ def _pixels(artefact: Artefact) -> Artefact:
 
 
 def read_image(data: SealedImage) -> Image.Image:
-    """The RGB image of a file; DataError where the file was changed."""
+    """The RGB image of a file; DataError where the file is missing or changed."""
     cure = "delete this file and run `smpo generate` again"
     content, problem = read_sealed(data.path, data.seal)
     if problem is not None:

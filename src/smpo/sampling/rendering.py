@@ -14,7 +14,7 @@ from smpo.sampling.contact_sheet import contact_sheet
 from smpo.sampling.options import GenerationOptions
 
 SMALLEST_PNG = 1024  # bytes, more than the header and metadata of a PNG
-BLACK_SHARE = 0.03  # bytes a pixel, ten times the size of a black pixel that zlib compressed
+BLACK_SHARE = 0.03  # bytes a pixel, ten times the size of a compressed black pixel
 Pipeline = Any
 """A text-to-image pipeline; diffusers has no common type that declares its call."""
 

@@ -3,21 +3,21 @@
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from smpo.core.artefacts import write_atomically
 from smpo.core.errors import DataError
+from smpo.core.names import BASE
 from smpo.evaluation.statistics import Interval, mean_interval
-from smpo.pipeline.stages import BASE
 from smpo.report.plots import Plot, data_uri, write_plot
 from smpo.report.tables import Block, Entry, Layout, Row, ranks, template_environment, write_tables
 from smpo.report.wording import decimals, interval_text
 from smpo.sweep.gain_figures import Curves, curves, dots
 from smpo.sweep.plan import SweepFile
+from smpo.sweep.rows import RunRow
 
-Rows = Sequence[Mapping[str, Any]]
+Rows = Sequence[RunRow]
 WORK = {  # metric of training -> head of its column
     "pairs": "pairs seen", "nfe_grad": "evaluations with gradient", "nfe_no_grad": "evaluations without",
     "implicit_accuracy": "implicit accuracy", "error_delta_w": "winners' error change",
@@ -26,7 +26,7 @@ WORK = {  # metric of training -> head of its column
 
 def by_row(rows: Rows) -> dict[str, Rows]:
     """Row name -> its results, in the order of the sweep."""
-    grouped: dict[str, list[Mapping[str, Any]]] = {}
+    grouped: dict[str, list[RunRow]] = {}
     for row in rows:
         grouped.setdefault(row["row"], []).append(row)
     return dict(grouped)
@@ -126,7 +126,7 @@ def seeds_text(rows: Rows) -> str:
     return f"{len(rows)} runs, seeds {', '.join(str(s) for s in sorted({row['seed'] for row in rows}))}"
 
 
-def training_seconds(row: Mapping[str, Any]) -> float:
+def training_seconds(row: RunRow) -> float:
     """Time of all steps, s, by the mean of the last ones, because a resumed run measures only its last call."""
     return row["training"]["seconds"] * row["training"]["steps"]
 

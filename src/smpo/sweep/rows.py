@@ -2,35 +2,58 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 
+from smpo.core.names import BASE
 from smpo.evaluation.scores import ImageScores
 from smpo.evaluation.statistics import win_rate
 from smpo.pipeline.config import Recipe
-from smpo.pipeline.stages import BASE
 from smpo.sweep.plan import PlannedRun
 from smpo.training.result import metrics_of
 
 LAST_STEPS = 10  # steps over which the training metrics are averaged
 
 
-def row_of(recipe: Recipe, run: PlannedRun) -> dict[str, Any]:
+class RunRow(TypedDict):
+    """The result of one run.
+
+    Attributes:
+        row: name of the row, with the point of the grid.
+        seed: seed of the run.
+        settings: recipe key -> value, where it differs from the recipe.
+        curve: (series, x) in the report's plot; None where it has no place there.
+        scores: scorer -> statistic, such as mean, base_mean, win_rate -> value.
+        attributes: scorer -> attribute -> share of images that have it right.
+        training: number of steps and pairs, and means of the metrics over the last steps.
+        seconds: stage -> duration, s.
+        plan: hash of everything that determines the result.
+        wins_of: scorer -> win-rate over this row of the row that `report.wins_of` names.
+    """
+
+    row: str
+    seed: int
+    settings: dict[str, Any]
+    curve: tuple[str, float] | None
+    scores: dict[str, dict[str, float]]
+    attributes: dict[str, dict[str, float]]
+    training: dict[str, float]
+    seconds: NotRequired[dict[str, float]]
+    plan: NotRequired[str]
+    wins_of: NotRequired[dict[str, float]]
+
+
+def row_of(recipe: Recipe, run: PlannedRun) -> RunRow:
     """Scores of the trained model and of the base, win-rates, attributes, metrics and work of the training."""
     out = recipe.folder("evaluate")
     base, trained = (ImageScores.open(out / name) for name in (BASE, recipe.name))
     return {
-        **named(run),
+        "row": run.row, "seed": run.seed, "settings": run.settings, "curve": run.curve,
         "scores": {name: _scores(base, trained, name) for name in trained.scores},
         "attributes": {name: _attributes(trained, name) for name in trained.details},
         "training": _training(recipe),
     }
-
-
-def named(run: PlannedRun) -> dict[str, Any]:
-    """Row, seed, settings and curve of the run."""
-    return {"row": run.row, "seed": run.seed, "settings": run.settings, "curve": run.curve}
 
 
 def wins_of(run: Path, other: Path) -> dict[str, float]:

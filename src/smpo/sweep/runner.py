@@ -13,7 +13,6 @@ from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from multiprocessing.queues import Queue
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -26,7 +25,7 @@ from smpo.core.signals import stopping
 from smpo.pipeline.config import Recipe
 from smpo.pipeline.stages import places_of, run_stage, score_sets, stages_of
 from smpo.sweep.plan import PlannedRun, Sweep
-from smpo.sweep.rows import named, row_of, wins_of
+from smpo.sweep.rows import RunRow, row_of, wins_of
 from smpo.sweep.workers import submitted, worker_pool
 from smpo.training.trainer import forget_precision
 
@@ -41,7 +40,7 @@ Say = Callable[[str], None]
 class Outcome:
     """The rows of a sweep, the number that this call computed, and failed runs: folder -> reason."""
 
-    rows: tuple[dict[str, Any], ...]
+    rows: tuple[RunRow, ...]
     computed: int
     failed: dict[str, str]
 
@@ -99,11 +98,13 @@ def ready(
     return [run for run in runs if run.folder not in started and done.issuperset(run.after)]
 
 
-def finished_row(run: PlannedRun) -> dict[str, Any] | None:
+def finished_row(run: PlannedRun) -> RunRow | None:
     """The result of `run`, if it exists and was made from the same settings, by this sweep or another one."""
     path = run.folder / RESULT
-    row = json.loads(path.read_text()) if path.exists() else None
-    return {**row, **named(run)} if row and row["plan"] == plan_of(run) else None
+    row: RunRow | None = json.loads(path.read_text()) if path.exists() else None
+    if row is None or row["plan"] != plan_of(run):
+        return None
+    return {**row, "row": run.row, "seed": run.seed, "settings": run.settings, "curve": run.curve}
 
 
 def plan_of(run: PlannedRun) -> str:
@@ -137,7 +138,7 @@ def do_run(sweep: Sweep, run: PlannedRun) -> str:
         score_sets(recipe, progress)
     seconds["evaluate"] = time.perf_counter() - started
     row = row_of(recipe, run)
-    result = {**row, "seconds": {stage: round(s, 2) for stage, s in seconds.items()}, "plan": plan_of(run)}
+    result: RunRow = {**row, "seconds": {stage: round(s, 2) for stage, s in seconds.items()}, "plan": plan_of(run)}
     if not sweep.file.keep_checkpoints:
         shutil.rmtree(recipe.folder("train") / "checkpoints", ignore_errors=True)
     write_atomically(run.folder / RESULT, json.dumps(result, indent=1) + "\n")
@@ -176,13 +177,13 @@ def _commands(commands: Sequence[Sequence[str]]) -> None:
             raise ProcessError(f"`{' '.join(command)}` ended with {done.returncode}: {last}")
 
 
-def write_rows(sweep: Sweep, runs: Sequence[PlannedRun]) -> tuple[dict[str, Any], ...]:
+def write_rows(sweep: Sweep, runs: Sequence[PlannedRun]) -> tuple[RunRow, ...]:
     """Write the results so far to `rows_path`, in the order of the plan; returns them."""
     finished = [(run, row) for run in runs if (row := finished_row(run)) is not None]
     winners = {run.seed: run.folder for run, _ in finished if run.row == sweep.file.report.wins_of}
-    rows = tuple(
-        {**row, "wins_of": wins_of(winners[run.seed], run.folder)} if run.folder != winners.get(run.seed, run.folder)
-        else row for run, row in finished
-    )
+    for run, row in finished:
+        if run.folder != winners.get(run.seed, run.folder):
+            row["wins_of"] = wins_of(winners[run.seed], run.folder)
+    rows = tuple(row for _, row in finished)
     write_atomically(sweep.rows_path, "".join(json.dumps(row) + "\n" for row in rows))
     return rows
