@@ -69,7 +69,7 @@ def run_stages(names: list[str] | None, recipe_name: str, overrides: list[str] |
 
             print(costing.as_comment(recipe), end="")
         return
-    from smpo.cli.prerequisites import check_prerequisites
+    from smpo.pipeline.prerequisites import check_prerequisites
     from smpo.pipeline import stages
 
     display, coming = Display(), names or stages.stages_of(recipe)
