@@ -146,6 +146,8 @@ def test_a_recipe_is_loaded_and_its_stages_run(tmp_path: Path) -> None:
     assert (tmp_path / "pairs" / "manifest.json").exists() and not (tmp_path / "score").exists()
     again = smpo.run_recipe(recipe, ["sample"])
     assert "0 images" in again["sample"]
+    with pytest.raises(ConfigError, match="`smpo score smpo` and so on first, in this order"):
+        smpo.run_recipe(recipe, ["train"])
     with pytest.raises(ConfigError, match="unknown stage 'trian'; .* Did you mean 'train'?"):
         smpo.run_recipe(recipe, ["pairs", "trian"])
 

@@ -35,7 +35,7 @@ def test_an_embedded_model_goes_from_prompts_to_a_report_and_opens_in_plain_diff
 
     again = smpo("run", recipe, *overrides, cwd=tmp_path)
     assert again.returncode == 0, again.stderr
-    assert "0 images drawn" in again.stdout and ", 0 drawn" in again.stdout
+    assert "0 images generated" in again.stdout and ", 0 generated" in again.stdout
 
     stale = smpo("train", recipe, *overrides, "objective.beta=1", cwd=tmp_path)
     assert stale.returncode == 1
@@ -57,7 +57,7 @@ def test_two_processes_go_the_whole_way_and_find_what_one_drew_and_scored(tmp_pa
         env={**os.environ, "COLUMNS": "120", "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"},
     )
     assert process.returncode == 0, process.stderr
-    assert "2 sets of 4 images in runs/store, 4 drawn" in process.stdout
+    assert "2 sets of 4 images in runs/store, 4 generated" in process.stdout
     assert process.stdout.count(" generate ") == 1
     stages = [json.loads(line)["stage"] for line in (tmp_path / "runs/two/stages.jsonl").read_text().splitlines()]
     assert stages == ["sample", "pairs", "score", "label", "cache", "train", "generate", "evaluate", "report"]

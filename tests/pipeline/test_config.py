@@ -103,7 +103,7 @@ def test_exponent_without_a_point_is_a_number_in_a_recipe(tmp_path):
     ("objective.name=dpo", "objective 'dpo' takes hard labels, got labels.name=smoothed; set labels.name=hard or "
                            "objective.name=smpo"),
     ("cache.flips=false", "training.flips=independent needs cache.flips=true, got false"),
-    ("data.source=null", "give either data.source (existing pairs) or a sampling section (pairs to draw)"),
+    ("data.source=null", "give either data.source (existing pairs) or a sampling section (pairs to generate)"),
     ("scorer=null", "labels 'smoothed' need scores: add a scorer section"),
     ("scoring.also={pickscore: {name: clip}}", "scoring.also.pickscore: the table of the recipe's scorer has this "
                                                "name; choose another"),

@@ -110,7 +110,7 @@ REFUSED: list[tuple[str, str, str]] = [  # override, how the line begins, what i
     ("data.exclude_words=!!set {a}", "data.exclude_words: must be a list such as [a, b], got '!!set {a}'", ""),
     ("data.exclude_words=[!!binary aGk=]", "override", "the tag 'binary' is not read here"),
     ("data.exclude_words=[&a [x], *a]", "data.exclude_words.0: must be a text", ""),
-    ("data.exclude_words=[&a [*a]]", "override", "an alias stands inside what it repeats"),
+    ("data.exclude_words=[&a [*a]]", "override", "an alias stands inside the value that it repeats"),
     ("data.exclude_words=" + "[" * 60 + "]" * 60, "override", "nested deeper than 32 levels"),
     ("data.exclude_words=" + "[" * 100_000, "override", "nested deeper than 32 levels"),
     ("seed=" + "9" * 30, "override", HUGE),

@@ -28,7 +28,7 @@ FAULTY: list[tuple[str, bytes, str]] = [  # name, content, how the line goes on 
     ("empty-key", b"'': x\n", ":1: a key must be text, got ''"),
     ("list-key", b"? [a]\n: b\n", ":1: a key must be text, got a list or mapping"),
     ("bomb", BOMB.encode(), ":6: more than 100,000 values, with the aliases written out"),
-    ("loop", b"a: &a [*a]\n", ":1: an alias stands inside what it repeats"),
+    ("loop", b"a: &a [*a]\n", ":1: an alias stands inside the value that it repeats"),
     ("unknown-alias", b"name: a\nseed: *nope\n", ":2: not valid YAML (found undefined alias"),
     ("deep", b"a: " + b"[" * 200_000, ":1: nested deeper than 32 levels"),
     ("deep-blocks", b"".join(b" " * i + b"a:\n" for i in range(40)), ":33: nested deeper than 32 levels"),

@@ -12,14 +12,14 @@ from smpo.core.errors import ProcessError
 from smpo.pipeline.recipe_files import sweep_path
 
 VERBS = {
-    "sample": "Draw pairs of images from the model itself.",
+    "sample": "Generate pairs of images with the model itself.",
     "pairs": "Check a pair set: Pick-a-Pic parquet, HF dataset, jsonl or win/lose folders.",
     "score": "Score both images of every pair with a reward model.",
     "label": "Name each pair's winner and its smoothed probability.",
     "cache": "Encode every image and prompt once.",
-    "invert": "Noise the training's examples once, where training.cached_inversion_epochs asks for it.",
+    "invert": "Invert the training's examples once, if training.cached_inversion_epochs is set.",
     "train": "Train the policy; the same command again resumes.",
-    "generate": "Paint prompts with the base and the trained model.",
+    "generate": "Generate images of prompts with the base and the trained model.",
     "evaluate": "Score the images and compare the models.",
     "report": "Write report.html, report.md and figures.",
 }
@@ -43,8 +43,8 @@ app = typer.Typer(
 )
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _version(is_given: bool) -> None:
+    if is_given:
         print(__version__)
         raise typer.Exit
 
@@ -69,8 +69,8 @@ def run_stages(names: list[str] | None, recipe_name: str, overrides: list[str] |
 
             print(costing.as_comment(recipe), end="")
         return
-    from smpo.pipeline.prerequisites import check_prerequisites
     from smpo.pipeline import stages
+    from smpo.pipeline.prerequisites import check_prerequisites
 
     display, coming = Display(), names or stages.stages_of(recipe)
     check_prerequisites(coming, recipe, recipe_name)
@@ -81,8 +81,8 @@ def run_stages(names: list[str] | None, recipe_name: str, overrides: list[str] |
             display.warn(finding.subject, finding.text)
     for name in coming:
         with stage_named(name), display.stage(name) as progress:
-            said, seconds = stages.run_stage(name, recipe, progress)
-        display.done(name, said, seconds)
+            result, seconds = stages.run_stage(name, recipe, progress)
+        display.done(name, result, seconds)
 
 
 def _add_verb(name: str, explanation: str) -> None:
@@ -98,13 +98,13 @@ for _name, _explanation in VERBS.items():
 
 @app.command()
 def run(recipe: RecipeArgument, overrides: Overrides = None, dry_run: DryRun = False) -> None:
-    """Run all stages that the recipe needs, in order; what is done already is left alone."""
+    """Run all stages that the recipe needs, in order. Stages that are complete are left alone."""
     run_stages(None, recipe, overrides, dry_run=dry_run)
 
 
 @app.command()
 def check(recipe: RecipeArgument, overrides: Overrides = None) -> None:
-    """Prove what can be known before a run: model, pairs, prompts, scorers, disk, devices. Trains nothing."""
+    """Check before a run: model, pairs, prompts, scorers, disk, devices. Trains nothing."""
     from smpo.cli.checking import print_findings
     from smpo.pipeline.config import load_recipe
 
@@ -119,7 +119,7 @@ def sweep(
     out: Annotated[Path | None, typer.Option(
         parser=place, metavar="PATH", help="Folder of all runs; default runs/NAME.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the runs and do nothing.")] = False,
-    report_only: Annotated[bool, typer.Option("--report-only", help="Report what is done; run nothing.")] = False,
+    report_only: Annotated[bool, typer.Option("--report-only", help="Report the finished runs; run nothing.")] = False,
 ) -> None:
     """Run a grid over recipe keys, rows and seeds; the same command again resumes. Writes its rows and a report."""
     from smpo.sweep.plan import load_sweep
@@ -152,13 +152,13 @@ def audit(
     overrides: Overrides = None,
     dry_run: DryRun = False,
     scores: Annotated[Path | None, typer.Option(
-        parser=place, metavar="PATH", help="With a folder: what `smpo score` wrote.")] = None,
+        parser=place, metavar="PATH", help="With a folder: the folder that `smpo score` wrote.")] = None,
     labels: Annotated[Path | None, typer.Option(
-        parser=place, metavar="PATH", help="With a folder: what `smpo label` wrote.")] = None,
+        parser=place, metavar="PATH", help="With a folder: the folder that `smpo label` wrote.")] = None,
     out: Annotated[Path | None, typer.Option(
         parser=place, metavar="PATH", help="With a folder: where to write; default audit/ beside it.")] = None,
 ) -> None:
-    """What is wrong with a pair set: disagreement, contradictions, near-duplicates, who carries the signal."""
+    """Look for faults of a pair set: disagreement, contradictions, near-duplicates, and where the signal is."""
     folder = place(source)
     if not (folder / "manifest.json").exists():
         run_stages(["audit"], source, overrides, dry_run=dry_run)
@@ -210,7 +210,7 @@ def cost(  # noqa: PLR0913 -- one parameter a flag
         help="A run of your own, begun or done: hours on its devices, at its rate.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON: bytes, FLOPs, hours.")] = False,
 ) -> None:
-    """Know before you go: UNet evaluations, FLOPs, memory, disk and hours on named GPUs. Runs nothing."""
+    """Estimate UNet evaluations, FLOPs, memory, disk space and hours on named GPUs. Runs nothing."""
     from smpo.cli import costing
     from smpo.cost.estimate import counts_of, estimate
     from smpo.cost.measured import measured_hours
@@ -218,9 +218,9 @@ def cost(  # noqa: PLR0913 -- one parameter a flag
 
     resolved = load_recipe(recipe, overrides or [])
     counts = counts_of(resolved, data)
-    found = estimate(resolved, counts, utilisation=utilisation, num_processes=processes, split=split)
-    told = costing.as_json if as_json else costing.as_text
-    print(told(found, measured_hours(resolved, found, measured) if measured else None), end="")
+    result = estimate(resolved, counts, utilisation=utilisation, num_processes=processes, split=split)
+    render = costing.as_json if as_json else costing.as_text
+    print(render(result, measured_hours(resolved, result, measured) if measured else None), end="")
 
 
 @app.command()

@@ -1,5 +1,5 @@
-"""The one place where errors become lines and exit codes: 0 done, 1 failed, 2 wrong usage, 70 a bug of ours,
-75 preempted, 130 Ctrl-C, 141 nobody reads the output. docs/command-line.md lists them.
+"""The one place where errors become lines and exit codes: 0 done, 1 failed, 2 wrong usage, 70 a bug of smpo,
+75 preempted, 130 Ctrl-C, 141 the reader of the output has ended. docs/command-line.md lists them.
 """
 
 import contextlib
@@ -56,27 +56,27 @@ def _guarded(app: typer.Typer, arguments: Sequence[str], *, shows_all: bool) -> 
             sys.stdout.flush()
         return 0
     except Stopped as stop:
-        _say(stop.message)
+        _print_line(stop.message)
         return int(stop.code or 0)
     except KeyboardInterrupt:
-        _say(f"stopped; {GO_ON}")
+        _print_line(f"stopped; {GO_ON}")
         return INTERRUPTED
     except ClickException as error:
-        _say(f"error: {_usage(error, app)}")
+        _print_line(f"error: {_usage(error, app)}")
         return USAGE
-    except BrokenPipeError:  # whoever read our output has gone, as `head` does
+    except BrokenPipeError:  # the program that read the output has ended, as `head` does
         _silence(1, 2)
         return UNREAD
-    except (typer.Exit, typer.Abort) as left:
-        return int(getattr(left, "exit_code", FAILED))
-    except SystemExit as left:
-        return left.code if isinstance(left.code, int) else FAILED
+    except (typer.Exit, typer.Abort) as end:
+        return int(getattr(end, "exit_code", FAILED))
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else FAILED
     except Exception as error:
         return _failed(error, shows_all=shows_all)
 
 
 def prepare_streams() -> None:
-    """Let every text be printed, whatever the terminal's encoding: what it lacks is escaped."""
+    """Escape the characters that the encoding of the terminal lacks, so that every text can be printed."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
@@ -98,9 +98,9 @@ def _failed(error: Exception, *, shows_all: bool) -> int:
     notes = [note.removeprefix(_STAGE) for note in getattr(error, "__notes__", []) if note.startswith(_STAGE)]
     where = f"{notes[0]}: " if notes else ""
     if line is None:
-        _say(f"error: {where}{type(error).__name__}; {REPORT}")
+        _print_line(f"error: {where}{type(error).__name__}; {REPORT}")
         return BUG
-    _say(f"error: {_process()}{where}{line}")
+    _print_line(f"error: {_process()}{where}{line}")
     return FAILED
 
 
@@ -111,7 +111,7 @@ def _without_debug(arguments: Sequence[str]) -> tuple[list[str], bool]:
 
 
 def _usage(error: Any, app: typer.Typer) -> str:
-    """A wrong usage in one line, with what was probably meant and where help is."""
+    """A wrong usage in one line, with the nearest known name and the command that prints help."""
     context = getattr(error, "ctx", None)
     verb = context.command_path if context else "smpo"
     message = " ".join(error.format_message().split())
@@ -128,19 +128,19 @@ def _usage(error: Any, app: typer.Typer) -> str:
 
 
 def _process() -> str:
-    """Which of several processes speaks, but for the main one, whose message is everybody's."""
+    """The number of this process in front of its message; empty for the main process or a single one."""
     rank, size = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1")
     return "" if size == "1" or rank == "0" else f"process {rank} of {size}: "
 
 
 def _silence(*descriptors: int) -> None:
-    """Let what is still written there go nowhere."""
+    """Discard everything that is written to these file descriptors from now on."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for descriptor in descriptors:
         with contextlib.suppress(OSError):
             os.dup2(nowhere, descriptor)
 
 
-def _say(line: str) -> None:
-    with contextlib.suppress(OSError):  # nobody may be there to read it
+def _print_line(line: str) -> None:
+    with contextlib.suppress(OSError):  # the reader of stderr may have ended
         print("".join(one if one.isprintable() else ascii(one)[1:-1] for one in line), file=sys.stderr, flush=True)

@@ -23,29 +23,29 @@ MEMORY_PARTS = {
 ON_HOST = {MEMORY_PARTS[name] for name in ("policy", "reference", "average", "gradients", "optimizer", "update")}
 
 
-def as_json(found: Estimate, measured: MeasuredHours | None = None) -> str:
+def as_json(cost: Estimate, measured: MeasuredHours | None = None) -> str:
     """The whole record, its memory with its peak, and the hours at a measured rate; bytes, FLOPs and hours."""
-    content = dataclasses.asdict(found)
+    content = dataclasses.asdict(cost)
     if measured is not None:
         content["measured"] = dataclasses.asdict(measured)
-    content["memory"] |= {"peak": found.memory.peak, "host": found.memory.host}
-    content["example"]["free"] = found.example.free
+    content["memory"] |= {"peak": cost.memory.peak, "host": cost.memory.host}
+    content["example"]["free"] = cost.example.free
     return json.dumps(content, indent=1) + "\n"
 
 
-def as_text(found: Estimate, measured: MeasuredHours | None = None) -> str:
+def as_text(cost: Estimate, measured: MeasuredHours | None = None) -> str:
     """The record for a reader, with the hours at a measured rate."""
-    several = found.num_processes
-    each = "a training process" if several == 1 else f"each of {several} training processes, {found.split}"
-    sections = {"Work": _work(found), f"Memory of {each}, GiB": _memory(found.memory), "Disk": _disk(found)}
-    hours = f"GPU-hours at {found.utilisation:.0%} of the peak rate"
-    parts = [f"{found.name}: what it will cost. Nothing was run; {_shapes(found)}"]
-    parts += ["\n".join([title, *lines]) for title, lines in {**sections, hours: _hours(found, measured)}.items()]
+    several = cost.num_processes
+    each = "a training process" if several == 1 else f"each of {several} training processes, {cost.split}"
+    sections = {"Work": _work(cost), f"Memory of {each}, GiB": _memory(cost.memory), "Disk": _disk(cost)}
+    hours = f"GPU-hours at {cost.utilisation:.0%} of the peak rate"
+    parts = [f"{cost.name}: what it will cost. Nothing was run; {_shapes(cost)}"]
+    parts += ["\n".join([title, *lines]) for title, lines in {**sections, hours: _hours(cost, measured)}.items()]
     return "\n\n".join(map(_wrapped, parts)) + "\n"
 
 
 def as_comment(recipe: Recipe) -> str:
-    """What the recipe will cost, as YAML comments; where that cannot be told yet, why."""
+    """The cost of the recipe as YAML comments, or the reason why it is not known yet."""
     try:
         text = as_text(estimate(recipe, counts_of(recipe)))
     except SmpoError as error:
@@ -53,30 +53,30 @@ def as_comment(recipe: Recipe) -> str:
     return "".join(f"# {line}".rstrip() + "\n" for line in text.splitlines())
 
 
-def _shapes(found: Estimate) -> str:
-    if found.own_shapes:
+def _shapes(cost: Estimate) -> str:
+    if cost.own_shapes:
         return "shapes are those of the model's own configurations."
     return "shapes are those of the public SD1.5 or SDXL, for the model is not a local folder."
 
 
-def _work(found: Estimate) -> list[str]:
-    example, one = found.example, found.example.seen.removesuffix("s")
+def _work(cost: Estimate) -> list[str]:
+    example, one = cost.example, cost.example.seen.removesuffix("s")
     forward = " + ".join(f"{value:.4g} {name}" for name, value in example.free_parts.items()) or "none"
-    total, caching = found.visit_flops * found.examples, sum(found.caching_flops)
-    rest = "" if found.examples >= found.counts.pairs else (
-        f"; training sees no more than {found.examples / found.counts.pairs:.0%} of them: data.max_rows reads fewer"
+    total, caching = cost.visit_flops * cost.examples, sum(cost.caching_flops)
+    rest = "" if cost.examples >= cost.counts.pairs else (
+        f"; training sees no more than {cost.examples / cost.counts.pairs:.0%} of them: data.max_rows reads fewer"
     )
-    storing = {} if found.storing is None else {
-        "storing": f"{_flops(found.storing.flops)}, once: {found.storing.examples:,} examples of "
-                   f"{found.storing.evaluations:.4g} UNet evaluations, forward only",
+    storing = {} if cost.storing is None else {
+        "storing": f"{_flops(cost.storing.flops)}, once: {cost.storing.examples:,} examples of "
+                   f"{cost.storing.evaluations:.4g} UNet evaluations, forward only",
     }
     return _rows({
-        f"{example.seen} seen": f"{found.examples:,}",
+        f"{example.seen} seen": f"{cost.examples:,}",
         f"UNet evaluations, one {one}": f"{example.trained:.4g} forward and backward; forward only: {forward}",
-        "one UNet evaluation": f"{_flops(found.forwards.unet)} forward",
-        f"one {one}": _flops(found.visit_flops),
+        "one UNet evaluation": f"{_flops(cost.forwards.unet)} forward",
+        f"one {one}": _flops(cost.visit_flops),
         "training": _flops(total), **storing,
-        "caching": f"{_flops(caching)}, once for these pairs (a VAE encoding is {_flops(found.forwards.vae)}){rest}",
+        "caching": f"{_flops(caching)}, once for these pairs (a VAE encoding is {_flops(cost.forwards.vae)}){rest}",
     })
 
 
@@ -88,29 +88,29 @@ def _memory(memory: Memory) -> list[str]:
     return _rows({text: f"{size / GIB:8.2f}" for text, size in sizes.items() if size})
 
 
-def _disk(found: Estimate) -> list[str]:
-    disk, counts = found.disk, found.counts
+def _disk(cost: Estimate) -> list[str]:
+    disk, counts = cost.disk, cost.counts
     return _rows({
         "pairs, unique prompts": f"{counts.pairs:,}, {counts.prompts:,} ({counts.source})",
         "cached latents": _bytes(disk.latents), "cached prompts": _bytes(disk.prompts),
-        **({} if found.storing is None else {"cached inversions": _bytes(found.storing.bytes)}),
+        **({} if cost.storing is None else {"cached inversions": _bytes(cost.storing.bytes)}),
         "checkpoints": f"{_bytes(disk.checkpoints)}, the one being written included",
     })
 
 
-def _hours(found: Estimate, measured: MeasuredHours | None) -> list[str]:
-    columns = ("caching", "training") if found.storing is None else ("caching", "storing", "training")
+def _hours(cost: Estimate, measured: MeasuredHours | None) -> list[str]:
+    columns = ("caching", "training") if cost.storing is None else ("caching", "storing", "training")
     head = f"  {'':12}{''.join(f'{name:>10}' for name in columns)}{'GiB left':>10}   peak TFLOP/s"
     lines = [
         f"  {one.gpu.name:12}{''.join(f'{_short(getattr(one, name)):>10}' for name in columns)}"
         f"{_left(one.left_gib):>10}   {one.gpu.half_tflops:g} bf16, {one.gpu.float32_tflops:g} float32"
-        for one in found.hours
+        for one in cost.hours
     ]
     assumed = ", ".join(f"{share:.0%} {family}" for family, share in UTILISATION.items())
     note = (
-        f"The share of the peak rate is assumed, not measured by us: the default ({assumed}) is what the paper's "
+        f"The share of the peak rate is assumed, not measured: the default ({assumed}) is what the paper's "
         f"GPU-hours imply; --utilisation sets it. GiB left allows {OVERHEAD_GIB:g} GiB for CUDA itself, assumed. "
-        "Reading, scoring, and drawing images are not counted."
+        "Reading, scoring and generating images are not counted."
     )
     if measured is None:
         return [head, *lines, note]

@@ -1,6 +1,6 @@
-"""What is shown of running stages: a progress bar on a terminal, else lines; and a line for each finished one.
+"""Shows running stages: a progress bar on a terminal, otherwise lines; and one line for each finished stage.
 
-Progress goes to stderr, results to stdout. What users wrote is printed as it is, never read as markup.
+Progress goes to stderr, results go to stdout. Texts of users are printed as they are, not read as markup.
 """
 
 import os
@@ -26,12 +26,12 @@ from rich.text import Text
 from smpo.core.progress_lines import UNITS, ProgressLines, interval_s
 
 RATED = ("sample", "generate", "cache")
-"""Stages whose bar shows a rate; the others say theirs themselves."""
+"""Stages whose bar shows a rate. The progress of the other stages contains theirs."""
 RATE_WINDOW_S = 600  # a batch of large images takes minutes on a CPU, and a rate needs three of them
 
 
 class RateColumn(ProgressColumn):
-    """The bar's units a second, of what was done since the start or resumption of this call."""
+    """Units per second of the bar since this call started or resumed."""
 
     def render(self, task: Task) -> Text:
         """The rate, or nothing as long as it is not known."""
@@ -41,7 +41,7 @@ class RateColumn(ProgressColumn):
 
 
 class DescriptionColumn(ProgressColumn):
-    """What the stage says of itself, literally."""
+    """The description that the stage gives of its progress, printed literally."""
 
     def render(self, task: Task) -> Text:
         """The description, dimmed."""
@@ -61,10 +61,10 @@ class Display:
         from smpo.core.processes import this_process
 
         quieten_libraries()
-        self.speaks, self.moves = this_process().is_main, is_terminal()
+        self.is_shown, self.moves = this_process().is_main, is_terminal()
         self.every_s = interval_s()
         self.console = Console(
-            stderr=True, quiet=not self.speaks, highlight=False, markup=False, force_terminal=self.moves
+            stderr=True, quiet=not self.is_shown, highlight=False, markup=False, force_terminal=self.moves
         )
         self.bars = Progress(
             TextColumn("{task.fields[stage]:>9}", markup=False), BarColumn(bar_width=24), MofNCompleteColumn(),
@@ -75,7 +75,7 @@ class Display:
     @contextmanager
     def stage(self, name: str) -> Iterator[Callable[..., None]]:
         """A callback (done, total) or (what, done, total) that moves the stage's bar."""
-        if not self.speaks:
+        if not self.is_shown:
             yield lambda *values: None
             return
         if not self.moves:
@@ -103,10 +103,10 @@ class Display:
         return progress
 
     def warn(self, subject: str, text: str) -> None:
-        """What the user should know before a run goes on."""
+        """Print a warning on stderr."""
         self.console.print(Text(f"  warning: {subject}: {text}"), soft_wrap=True)
 
     def done(self, name: str, result: str, seconds: float) -> None:
         """The finished stage's line."""
-        if self.speaks:
+        if self.is_shown:
             print(f"{name:>9} {seconds:6.1f} s  {result}", flush=True)

@@ -1,4 +1,4 @@
-"""What `smpo show` lists and prints, from the files alone: imports nothing heavy."""
+"""What `smpo show` lists and prints, from the files alone: imports no torch."""
 
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -59,7 +59,7 @@ def comments_of(text: str) -> str:
 
 
 def recipe_text(source: str) -> str:
-    """A recipe with its comments; one that has a base with all its keys, under a line that says which are its own."""
+    """A recipe with its comments; one with a base with all its keys, after a line that lists its own keys."""
     family = lineage(source)
     path, own = family[0]
     if len(family) == 1:
@@ -112,11 +112,11 @@ def _in_short(member: Mapping[str, Any], shown: Sequence[str]) -> str:
 
 def _leaves(content: Mapping[str, Any], above: str = "") -> list[str]:
     """Dotted names of the keys that a recipe sets itself, a named member's as one."""
-    found = []
+    names = []
     for key, value in content.items():
         deeper = isinstance(value, Mapping) and "name" not in value
-        found += _leaves(value, f"{above}{key}.") if deeper else [above + key]
-    return found
+        names += _leaves(value, f"{above}{key}.") if deeper else [above + key]
+    return names
 
 
 def _line(cells: Sequence[str], *, widths: Sequence[int] = COLUMNS) -> str:

@@ -2,7 +2,7 @@
 
 The seams' sections (`model`, `labels`, `noising`, `objective`, scorers) are mappings with a `name`; they are checked
 and completed by the dataclass that the name stands for. An unknown key anywhere is an error with the nearest name.
-A recipe may name another as its `base` and say only what differs (`smpo.pipeline.reading`).
+A recipe may name another one as its `base` and contain only its own keys (`smpo.pipeline.reading`).
 """
 
 import math
@@ -50,8 +50,8 @@ class Recipe(Section):
     """A resolved recipe.
 
     Attributes:
-        name: of the run; its artefacts go to runs/NAME.
-        seed: of every random draw in training.
+        name: name of the run; its artefacts go to runs/NAME.
+        seed: of all random numbers of the training.
         model: the family (`model.name`), its weights and their settings.
         data: the pairs, and which of them are kept.
         labels: who wins a pair, and how surely.
@@ -83,7 +83,7 @@ class Recipe(Section):
     def _consistent(self) -> "Recipe":
         """Exactly one source of pairs; then each part checks what it needs of the others."""
         if (self.sampling is None) == (self.data.source is None):
-            raise ConfigError("give either data.source (existing pairs) or a sampling section (pairs to draw)")
+            raise ConfigError("give either data.source (existing pairs) or a sampling section (pairs to generate)")
         parts = BuiltParts.of(self)
         for part in (self.training, parts.labels, parts.noising, parts.objective, self.scoring):
             if isinstance(part, ChecksRecipe):
@@ -193,7 +193,7 @@ def settings_text(settings: dict[str, Any]) -> str:
 
 
 def _apply(content: dict[str, Any], override: str) -> None:
-    """Set one `a.b.c=value`. A newly named member keeps only what it shares."""
+    """Set one `a.b.c=value`. If it names another member, only the settings that both members have are kept."""
     path, value = parse_override(override)
     *sections, key = path.split(".")
     node = content
@@ -217,7 +217,7 @@ def _shared_settings(section: str, old: Mapping[str, Any], name: str) -> dict[st
 
 
 def _check_numbers(given: Any, resolved: Any, path: str = "") -> None:
-    """Raise ConfigError for a number that is none, wherever it stands: inf, nan, or true for one."""
+    """Raise ConfigError for inf, nan, or a boolean in place of a number, anywhere in the recipe."""
     if isinstance(resolved, Mapping):
         for key, item in resolved.items():
             own = given.get(key) if isinstance(given, Mapping) else None

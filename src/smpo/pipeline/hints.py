@@ -1,4 +1,4 @@
-"""The nearest known key for an unknown one: in its section, in another one, or by what other tools call it."""
+"""The nearest known key for an unknown one: in its section, in another one, or by the name that other tools use."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any, get_args

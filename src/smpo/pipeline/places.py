@@ -1,4 +1,4 @@
-"""`~` and $VARIABLES in what a recipe names as a place: the one spot where they are written out."""
+"""Expands `~` and $VARIABLES in the keys of a recipe that name a file, folder or hub id."""
 
 import os
 import re
@@ -17,7 +17,7 @@ HOME = re.compile(r"~[\w.-]*(/|$)")
 
 
 def with_places_expanded(content: Mapping[str, Any], above: str = "") -> dict[str, Any]:
-    """A copy of `content` in which every place has `~`, `~user`, $NAME and ${NAME} written out.
+    """A copy of `content` in which every place has `~`, `~user`, $NAME and ${NAME} expanded.
 
     Raises:
         ConfigError: the user or the variable is unknown, or the variable is empty.
@@ -38,7 +38,7 @@ def with_places_expanded(content: Mapping[str, Any], above: str = "") -> dict[st
 
 
 def expanded_place(value: Any, where: str) -> Any:
-    """A text with its `~` and variables written out; anything else as it is."""
+    """A text with its `~` and variables expanded; any other value as it is."""
     if not isinstance(value, str):
         return value
 
@@ -58,5 +58,5 @@ def expanded_place(value: Any, where: str) -> Any:
 
 
 def _file(value: Any, where: str) -> Any:
-    """A prompt is left alone: only what starts like a path is one."""
+    """Expands a text that starts like a path; any other text is a prompt and stays as it is."""
     return expanded_place(value, where) if isinstance(value, str) and value.startswith(("~", "$", "/")) else value

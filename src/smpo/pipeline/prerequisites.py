@@ -1,4 +1,4 @@
-"""What has to be there before a stage starts: its source, the artefacts of the stages before it."""
+"""What a stage needs before it starts: the source of the pairs, and the artefacts of earlier stages."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,12 +19,12 @@ READS = {
 
 
 def check_prerequisites(names: Sequence[str], recipe: Recipe, source: str) -> None:
-    """Raise ConfigError unless the stages `names`, run in order, find what they read.
+    """Raise ConfigError unless everything that the stages `names` read exists, or one of them makes it.
 
     Args:
         names: of stages.
         recipe: of them.
-        source: what the user called the recipe, for the message.
+        source: the name or file by which the user named the recipe, for the message.
     """
     missing = missing_before(names, recipe)
     if "pairs" in {*names, *missing}:
@@ -56,7 +56,7 @@ def missing_before(names: Sequence[str], recipe: Recipe) -> list[str]:
 
 
 def _is_there(stage: str, recipe: Recipe) -> bool:
-    """Whether the stage has begun to write; whether it is whole and fits is looked at by who reads it."""
+    """Whether the stage has begun to write. Whoever reads the artefact checks that it is whole and fits."""
     folder = recipe.folder(stage)
     if stage == "score":
         tables = LABELS.build(recipe.labels).tables(tuple(recipe.pair_scorers))
@@ -65,7 +65,7 @@ def _is_there(stage: str, recipe: Recipe) -> bool:
 
 
 def _check_source(recipe: Recipe, *, already: bool) -> None:
-    """Raise ConfigError for a source of pairs that is not there; once `pairs` has read it, nobody looks."""
+    """Raise ConfigError if the source of the pairs does not exist."""
     source = recipe.data.source
     if source is None or Path(source).exists() or is_hub_id(source):
         return

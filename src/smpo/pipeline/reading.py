@@ -1,4 +1,4 @@
-"""From a recipe's file to one plain mapping: YAML, and the bases that it builds on. Imports nothing heavy."""
+"""From a recipe's file to one plain mapping: YAML, and the bases that it builds on. Imports no torch."""
 
 import re
 from collections.abc import Mapping
@@ -81,7 +81,7 @@ def overlaid(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any
 
 
 def _shown(text: str) -> str:
-    """A text in quotes, cut where it is long; what no terminal shows is escaped."""
+    """A text in quotes, shortened if it is long; characters that a terminal does not show are escaped."""
     cut = text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
     return f"'{cut}'" if cut.isprintable() else ascii(cut)
 

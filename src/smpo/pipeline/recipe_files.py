@@ -1,4 +1,4 @@
-"""The recipes and sweeps that ship with the package, and how a name or a path is found. Imports nothing heavy."""
+"""The recipes and sweeps that ship with the package, and how a name or a path is resolved. Imports no torch."""
 
 import os
 from pathlib import Path
@@ -23,20 +23,20 @@ def shipped_sweeps() -> list[str]:
 
 def recipe_path(source: str) -> Path:
     """The file of a recipe given as a path or as a shipped name."""
-    return _found(source, shipped_recipes(), what="recipe")
+    return _resolved(source, shipped_recipes(), what="recipe")
 
 
 def sweep_path(source: str) -> Path:
     """The file of a sweep given as a path or as a shipped name."""
-    return _found(source, shipped_sweeps(), what="sweep")
+    return _resolved(source, shipped_sweeps(), what="sweep")
 
 
 def any_path(source: str) -> Path:
     """The file of a recipe or sweep given as a path or as a shipped name."""
-    return _found(source, [*shipped_recipes(), *shipped_sweeps()], what="recipe or sweep")
+    return _resolved(source, [*shipped_recipes(), *shipped_sweeps()], what="recipe or sweep")
 
 
-def _found(source: str, known: list[str], *, what: str) -> Path:
+def _resolved(source: str, known: list[str], *, what: str) -> Path:
     path = Path(os.path.expanduser(source))
     is_file = path.is_file()
     if source in known:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 from smpo.core.checks import check_known
 from smpo.pipeline.config import Recipe
+from smpo.pipeline.prerequisites import check_prerequisites
 from smpo.pipeline.stages import ASIDE, STAGES, run_stage, stages_of
 
 
@@ -21,13 +22,14 @@ def run_recipe(
         Stage -> what it made, in one line, in the order in which the stages ran.
 
     Raises:
-        ConfigError: a stage is unknown, or a setting does not fit the model or the data.
+        ConfigError: a stage is unknown, a stage before is missing, or a setting does not fit the model or the data.
         DataError: an input is missing or damaged.
         StaleError: an artefact was made from other settings or inputs.
     """
     names = stages_of(recipe) if stages is None else list(stages)
     for name in names:
         check_known(name, [*STAGES, *ASIDE], what="stage")
+    check_prerequisites(names, recipe, recipe.name)
     return {name: run_stage(name, recipe, progress or _silent)[0] for name in names}
 
 

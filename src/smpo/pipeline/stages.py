@@ -1,7 +1,7 @@
-"""One function per verb: open the recipe's artefacts, call the stage, say in one line what it did.
+"""One function per command: it opens the artefacts of the recipe, calls the stage and returns its result in one line.
 
-Every stage may be run again: what is complete is left alone, what is unfinished is carried on, what was made from other
-settings or inputs is refused.
+Every stage may be run again. A complete artefact is left alone, an unfinished one is continued, and one that was made
+from other settings or inputs is refused.
 """
 
 import importlib.metadata
@@ -66,12 +66,12 @@ MIB = 1 / 1024  # ru_maxrss counts KiB
 
 
 def sample(recipe: Recipe, progress: Progress) -> str:
-    """Draw two images a prompt from the model itself, as a pair set without labels."""
+    """Generate two images of each prompt with the model itself, as a pair set without labels."""
     if recipe.sampling is None:
         raise ConfigError("sampling: the recipe has no such section; add it, or give data.source")
     prompts, out = prompts_of(recipe.sampling), recipe.folder("sample")
     report = sample_pairs(base_model(recipe), prompts, out, options=recipe.sampling.options, progress=progress)
-    return f"{report.num_images // 2} pairs in {out}, {report.num_made} images drawn{report.black}"
+    return f"{report.num_images // 2} pairs in {out}, {report.num_made} images generated{report.black}"
 
 
 def check_pairs(recipe: Recipe, progress: Progress) -> str:
@@ -135,7 +135,7 @@ def train(recipe: Recipe, progress: Progress) -> str:
 
 
 def generate(recipe: Recipe, progress: Progress) -> str:
-    """Paint the prompts with the base and the trained model, with the same seeds."""
+    """Generate images of the prompts with the base and the trained model, from the same seeds."""
     prompts, models, made, black = prompts_of(recipe.generation), compared_models(recipe), 0, 0
     for name, model in models.items():
         report = generate_shared(
@@ -145,7 +145,7 @@ def generate(recipe: Recipe, progress: Progress) -> str:
         made, black = made + report.num_made, black + report.num_black
     dark = f"; {black} of the images are entirely black" if black else ""
     cut = cut_prompts([prompt.text for prompt in prompts], base_model(recipe))
-    return f"{len(models)} sets of {report.num_images} images in {recipe.store}, {made} drawn{dark}{cut}"
+    return f"{len(models)} sets of {report.num_images} images in {recipe.store}, {made} generated{dark}{cut}"
 
 
 def evaluate(recipe: Recipe, progress: Progress) -> str:
@@ -155,7 +155,7 @@ def evaluate(recipe: Recipe, progress: Progress) -> str:
 
 
 def score_sets(recipe: Recipe, progress: Progress) -> None:
-    """Score and measure every image set, and take the implicit margins where the recipe asks for them."""
+    """Score and measure every image set, and take the implicit margins if the recipe names held-out pairs."""
     scorers = {name: SCORERS.build(settings) for name, settings in recipe.evaluation.scorers.items()}
     for name, images in image_sets(recipe).items():
         score_and_measure(
@@ -190,7 +190,7 @@ def report(recipe: Recipe, progress: Progress) -> str:
 
 
 def audit(recipe: Recipe, progress: Progress) -> str:
-    """Look for what is wrong with the pairs, by as many scores and labels as there are."""
+    """Look for faults of the pairs, with all scores and labels that exist."""
     report = audit_folder(
         recipe.folder("pairs"), recipe.folder("audit"), scores=recipe.folder("score"), labels=recipe.folder("label"),
         gamma=recipe.objective.get("gamma", 1.0), progress=progress,
@@ -241,7 +241,7 @@ def is_complete(recipe: Recipe, stage: str) -> bool:
 
 
 def run_stage(name: str, recipe: Recipe, progress: Progress) -> tuple[str, float]:
-    """What stage `name` says and how long it took, s; the time and peak memory are noted in the work folder.
+    """The result of stage `name` in one line, and its duration in s; the work folder records duration and peak memory.
 
     Processes that were started together share a stage of SHARED; any other is the main process's, and the others wait.
     """
@@ -250,12 +250,12 @@ def run_stage(name: str, recipe: Recipe, progress: Progress) -> tuple[str, float
         if is_main and name != "train":  # which locks its folder itself
             for place in places_of(name, recipe):
                 locks.enter_context(sole_writer(place))
-        said = {**STAGES, **ASIDE}[name](recipe, progress) if is_main or name in SHARED else ""
+        result = {**STAGES, **ASIDE}[name](recipe, progress) if is_main or name in SHARED else ""
     wait_for_all(f"finish `smpo {name}`")
     seconds = time.perf_counter() - started
     if is_main:
         _note_cost(name, recipe, seconds)
-    return said, seconds
+    return result, seconds
 
 
 def places_of(stage: str, recipe: Recipe) -> list[Path]:
@@ -371,7 +371,7 @@ def summary_of(compared: Comparison, model: str) -> str:
 
 
 def facts(recipe: Recipe) -> dict[str, dict[str, str]]:
-    """What the report tells about the data, the run, its cost and the software."""
+    """The facts in the report: the method, the duration of each stage, the peak memory and the software."""
     times = [json.loads(line) for line in _lines(recipe.workdir / TIMES)]
     longest: dict[str, float] = {}
     for entry in times:

@@ -1,7 +1,7 @@
-"""Strict YAML: what a recipe may be written in, read so that no text surprises. Imports nothing heavy.
+"""A strict reader of the subset of YAML in which recipes are written. Imports no torch.
 
-Numbers, true, false, null and texts mean what YAML 1.2 says: `no`, `on` and 2024-01-01 are texts, 1e-5 is a number.
-Every fault is one line that names the file and the line. Aliases and depth are bounded, so no text takes long.
+Values are read as in YAML 1.2: `no`, `on` and 2024-01-01 are texts, 1e-5 is a number. Every error is one line that
+names the file and the line. The number of aliases and the depth are bounded, so that reading any file ends soon.
 """
 
 import re
@@ -17,7 +17,7 @@ from smpo.core.errors import ConfigError
 MAX_BYTES = 1 << 20      # a recipe is some 50 lines
 MAX_DEPTH = 32           # a recipe's deepest key has four parts
 MAX_VALUES = 100_000     # with every alias written out
-MAX_INTEGER = 2**63 - 1  # what a tensor's size or seed can be
+MAX_INTEGER = 2**63 - 1  # the largest size or seed of a tensor
 CORE_TAGS = {f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "bool", "null", "seq", "map", "merge")}
 UNSET = "an unset shell variable?"
 
@@ -75,8 +75,8 @@ def parse_mapping(text: str, *, where: str) -> dict[str, Any]:
     """The mapping that a YAML text holds.
 
     Raises:
-        ConfigError: it holds none, is no YAML, or has what a recipe may not have; names `where` it came from, and the
-            line.
+        ConfigError: the text is no mapping, no YAML, or contains something that a recipe may not contain. The message
+            names `where` and the line.
     """
     source = _Where(where)
     node = _composed(text, source)
@@ -145,13 +145,13 @@ def _check_events(text: str, where: _Where) -> None:
 
 
 def _check_nodes(root: yaml.Node, where: _Where) -> None:
-    """Refuse what would be read otherwise than it looks: tags, repeated keys, keys that are no text, alias bombs."""
+    """Refuse tags, repeated keys, keys that are not texts, and aliases that expand to too many values."""
     sizes: dict[int, int] = {}
     open_nodes: set[int] = set()
 
     def size(node: yaml.Node) -> int:
         if id(node) in open_nodes:
-            raise ConfigError(f"{where.at(node.start_mark)}: an alias stands inside what it repeats")
+            raise ConfigError(f"{where.at(node.start_mark)}: an alias stands inside the value that it repeats")
         if id(node) not in sizes:
             open_nodes.add(id(node))
             _check_node(node, where)
@@ -199,13 +199,13 @@ def _constructed(node: yaml.Node, where: _Where) -> Any:
         content = loader.construct_document(node)
     except yaml.constructor.ConstructorError as error:
         raise ConfigError(f"{where.at(error.problem_mark)}: {' '.join(str(error.problem).split())}") from error
-    except ValueError as error:  # a tag !!int before what is none, or more digits than Python reads
+    except ValueError as error:  # a tag !!int before another text, or more digits than Python reads
         raise ConfigError(f"{where.at(node.start_mark)}: not a number, or one of too many digits") from error
     return _plain(content, where=where.name)
 
 
 def _plain(value: Any, *, where: str) -> Any:
-    """The same without shared parts, which a later change of one alias would change in all; depth and size are bound.
+    """A copy without shared parts: a later change of one alias must not change the others.
 
     Raises:
         ConfigError: a number of more than 63 bits, or a text that UTF-8 or a path cannot hold.

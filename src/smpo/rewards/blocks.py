@@ -51,7 +51,7 @@ class ScoreBlocks:
         return [number for number in self.ranges if self._read(number) is None]
 
     def write(self, number: int, scores: Tensor, verdicts: Verdicts | None) -> None:
-        """Store a block: scores (rows, images of a row), and what the scorer finds right and wrong in each image."""
+        """Store a block: scores (rows, images of a row), and each image's verdicts, if the scorer gives any."""
         names = [self.names[row] for row in self.ranges[number]]
         columns: dict[str, Any] = {"name": names, "scores": scores.tolist()}
         if verdicts is not None:

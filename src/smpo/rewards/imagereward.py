@@ -85,7 +85,7 @@ class ImageRewardModel(nn.Module):
 
 
 class LoadedImageReward:
-    """The model on one device, with the ids of the prompts that it has met."""
+    """The model on one device, with the token ids of the prompts that it has scored."""
 
     def __init__(self, model: ImageRewardModel, tokens: ImageRewardTokens) -> None:
         self.device, self.dtype = model.vision.device, model.vision.dtype
@@ -101,7 +101,7 @@ class LoadedImageReward:
 
 
 def to_transformers(tensors: Tensors) -> Tensors:
-    """The published tensors under the names of `ImageRewardModel`; what scoring does not use is left out."""
+    """The published tensors under the names of `ImageRewardModel`; tensors that scoring does not use are left out."""
     converted: Tensors = {}
     for name, tensor in tensors.items():
         if name.startswith("blip.visual_encoder."):

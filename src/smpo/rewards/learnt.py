@@ -1,4 +1,4 @@
-"""What every scorer with weights shares: its settings, its device, full precision, images in and scores out."""
+"""The base class of scorers with weights: device, precision, preprocessing of images, scoring."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -20,7 +20,7 @@ from smpo.rewards.settings import LearntSettings
 from smpo.rewards.weights import hashes
 
 PLACES = {"device", "source", "revision", "processor", "clip", "tokenizer"}
-"""Fields that say where something is or runs: not they decide a score, but the content of the files."""
+"""Fields that name a place of a file or a device. They do not change a score; the contents of the files do."""
 THREADS = 8  # pillow's resize releases the interpreter lock
 
 
@@ -110,7 +110,7 @@ class LearntScorer(LearntSettings, ABC):
 
     @property
     def _config_files(self) -> list[Path]:
-        """Every file that decides how the weights are used; none where the checkpoint alone says it."""
+        """Every file that decides how the weights are used; none if the checkpoint suffices."""
         return []
 
     @property

@@ -36,7 +36,7 @@ def clip_config(tensors: Tensors, *, vision_head: int, activation: str) -> CLIPC
 
     Args:
         tensors: in open_clip's layout.
-        vision_head: width of an attention head of the image tower, which no shape tells: 80 in ViT-H/14.
+        vision_head: width of an attention head of the image tower, which does not follow from a shape: 80 in ViT-H/14.
         activation: "gelu", or "quick_gelu" for OpenAI's weights.
 
     Raises:
@@ -65,7 +65,7 @@ def clip_config(tensors: Tensors, *, vision_head: int, activation: str) -> CLIPC
 
 
 def to_transformers(tensors: Tensors) -> Tensors:
-    """The tensors under CLIPModel's names; unknown ones keep theirs, for the loader to complain about."""
+    """The tensors under CLIPModel's names; unknown names stay as they are, and the loader refuses them."""
     converted: Tensors = {}
     for name, tensor in tensors.items():
         if name in TRANSPOSED:

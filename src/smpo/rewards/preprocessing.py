@@ -1,6 +1,6 @@
 """From a PIL image to the pixel values of a model: the two pipelines of the published scorers (docs/scorers.md).
 
-Both are bit-equal to what the originals do with torchvision or transformers, on pillow, torch and numpy alone.
+Both use only pillow, torch and numpy, and are bit-equal to the originals, which use torchvision or transformers.
 """
 
 import json
@@ -104,7 +104,7 @@ class ShortestSide:
         return image.resize(size, self.resample)
 
     def _crop_centre(self, image: Image.Image) -> Image.Image:
-        """The central crop; what lies outside the image is black."""
+        """The central crop; parts outside the image are black."""
         height, width = self.crop_px
         left, top = self._offset(image.width - width), self._offset(image.height - height)
         return image.crop((left, top, left + width, top + height))

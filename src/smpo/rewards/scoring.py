@@ -23,7 +23,7 @@ from smpo.core.signals import left_to_parent
 from smpo.rewards.options import ScoringOptions
 from smpo.rewards.scorer import Preprocessing, Scorer
 
-MAX_WORKERS = 8  # unless more are asked for
+MAX_WORKERS = 8  # unless `workers` is set
 
 Layout = tuple[tuple[int, ...], ...]
 """For each row of a block, the positions of its images among the block's requests."""
@@ -38,8 +38,8 @@ class Request:
     Attributes:
         name: of the image, for error messages.
         key: equal keys are equal images.
-        prompt: what it was asked to show.
-        data: what `decode` reads, e.g. encoded bytes or a path.
+        prompt: the prompt that it is scored for.
+        data: the argument of `decode`, e.g. encoded bytes or a path.
     """
 
     name: str
@@ -50,7 +50,7 @@ class Request:
 
 @runtime_checkable
 class DetailedScorer(Protocol):
-    """A scorer that can also say what is right and what is wrong."""
+    """A scorer that can also tell which attributes of the prompt an image has."""
 
     def verdicts(self, inputs: Tensor, prompts: Sequence[str]) -> list[dict[str, bool]]:
         """Attribute name -> right or wrong, one dict per preprocessed image."""
@@ -81,7 +81,7 @@ def score_blocks(rows: Rows, blocks: Mapping[int, range], scorers: Mapping[str, 
                  on_batch: Callable[[int], None] | None = None) -> Iterator[ScoredBlock]:
     """The scored blocks, in order. Memory is that of a few batches, whatever the number of rows.
 
-    Scorers whose preprocessings describe themselves alike share the preprocessed images.
+    Scorers whose preprocessings have the same description share the preprocessed images.
 
     Args:
         rows: the work.
@@ -111,7 +111,7 @@ def score_blocks(rows: Rows, blocks: Mapping[int, range], scorers: Mapping[str, 
 
 
 def num_workers(options: ScoringOptions) -> int:
-    """Decoding processes of this process: as asked for, or its share of the machine's cores, at most MAX_WORKERS."""
+    """Decoding processes of this process: `workers`, or its share of the machine's cores, at most MAX_WORKERS."""
     if options.workers is not None:
         return options.workers
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -90,7 +90,7 @@ class ImageRewardTokens:
         self._tokenizer.add_tokens(["[DEC]", "[ENC]"], special_tokens=True)  # 30522 and 30523
 
     def __call__(self, prompt: str) -> BertIds:
-        """Ids and mask of one prompt; what follows the 33rd word piece is cut."""
+        """Ids and mask of one prompt; word pieces after the 33rd are cut."""
         tokens = self._tokenizer(prompt, padding="max_length", truncation=True, max_length=BERT_CONTEXT)
         return BertIds(torch.tensor(tokens["input_ids"]), torch.tensor(tokens["attention_mask"]))
 

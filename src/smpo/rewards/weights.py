@@ -98,7 +98,7 @@ def read_tensors(files: Iterable[Path]) -> Tensors:
 
 
 def shapes_of(tensors: Tensors) -> Tensors:
-    """The same names and shapes without memory, for building what `load_model` fills and empties."""
+    """The same names and shapes without memory, from which a module is built before `load_model` fills it."""
     return {name: tensor.to("meta") for name, tensor in tensors.items()}
 
 
