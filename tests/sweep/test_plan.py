@@ -130,7 +130,7 @@ def test_rows_become_folder_names(name: str, expected: str) -> None:
     (("seeds:", "sseds:"), "sseds: unknown key|sseds.*Extra inputs"),
     (("own: [pairs]", "own: [pears]"), "unknown artefact to share or own 'pears'; known: .*Did you mean 'pairs'"),
     (("from start:", "start-:"), "rows start, start- would share the folder start; rename them"),
-    (("rows:", "report: {ours: start}\nrows:"), "report: ours was renamed in 0.2.0; write wins_of"),
+    (("rows:", "report: {ours: start}\nrows:"), "report: ours is named wins_of since smpo 0.2; rename it"),
     (("rows:", "report: {wins_of: stat}\nrows:"), "unknown row of report.wins_of 'stat'; .* Did you mean 'start'"),
     (("{run:start}", "{run:stat}"), "unknown row of this seed and point in {run:...} 'stat'; known: start, from start"),
 ])

@@ -63,7 +63,7 @@ class SweepReportSection(Section):
     @classmethod
     def _old_key(cls, values: Any) -> Any:
         if isinstance(values, Mapping) and "ours" in values:
-            raise ValueError("ours was renamed in 0.2.0; write wins_of")
+            raise ValueError("ours is named wins_of since smpo 0.2; rename it")
         return values
 
 
