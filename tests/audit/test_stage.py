@@ -153,6 +153,8 @@ def test_unlabelled_pairs_have_no_agreement(tmp_path: Path) -> None:
 def test_the_command_line_audits_a_folder(made, tmp_path: Path) -> None:
     pairs, _, labels = made
     root = pairs.folder.parent
+    dry = smpo("audit", pairs.folder, "--out", tmp_path / "a", "--dry-run")
+    assert dry.stdout == f"would read {pairs.folder} and write {tmp_path / 'a'}\n" and not (tmp_path / "a").exists()
     done = smpo("audit", pairs.folder, "--scores", root / "score", "--labels", labels.folder, "--out", tmp_path / "a")
     assert done.returncode == 0, done.stderr
     assert f"{tmp_path / 'a' / 'audit.html'}\n" in done.stdout

@@ -163,12 +163,14 @@ def audit(
     if not (folder / "manifest.json").exists():
         run_stages(["audit"], source, overrides, dry_run=dry_run)
         return
+    out = out or folder.parent / "audit"
+    if dry_run:
+        print(f"would read {folder} and write {out}")
+        return
     from smpo.audit.stage import audit_folder
 
     with stage_named("audit"), Display().stage("audit") as progress:
-        report = audit_folder(
-            folder, out or folder.parent / "audit", scores=scores, labels=labels, progress=progress
-        )
+        report = audit_folder(folder, out, scores=scores, labels=labels, progress=progress)
     print(f"{report.folder / 'audit.html'}\n{report.text}", end="")
 
 

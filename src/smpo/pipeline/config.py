@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from smpo.core.checks import listed
 from smpo.core.cross_checks import ChecksRecipe, NoisingFacts, ObjectiveFacts
@@ -238,12 +238,13 @@ def _explain(error: ValidationError) -> str:
     if first["type"] != "extra_forbidden":
         return one_line(error, section="")
     *sections, key = map(str, first["loc"])
-    model: Any = Recipe
+    model: type[BaseModel] = Recipe
     for section in sections:
         field = model.model_fields.get(section)
-        model = next(iter(sections_of(field.annotation)), None) if field else None
-        if model is None:
+        deeper = sections_of(field.annotation) if field else []
+        if not deeper:
             return one_line(error, section="")
+        model = deeper[0]
     known, path = list(model.model_fields), ".".join([*sections, key])
     return f"{path}: unknown key; known: {listed(known)}.{key_hint(path, known, _all_keys())}"
 

@@ -1,7 +1,10 @@
 """The nearest known key for an unknown one: in its section, in another one, or by the name that other tools use."""
 
+import inspect
 from collections.abc import Iterable, Iterator
 from typing import Any, get_args
+
+from pydantic import BaseModel
 
 from smpo.core.checks import did_you_mean
 from smpo.core.flag_names import FOREIGN_FLAGS, flag_hint
@@ -9,12 +12,12 @@ from smpo.core.flag_names import FOREIGN_FLAGS, flag_hint
 SURE = 0.72  # a likeness, in [0, 1], that names from other sections need; in the key's own section 0.5 is enough
 
 
-def sections_of(annotation: Any) -> list[Any]:
+def sections_of(annotation: Any) -> list[type[BaseModel]]:
     """The sections that a field of this annotation may hold: X of "X | None"."""
-    return [one for one in (annotation, *get_args(annotation)) if hasattr(one, "model_fields")]
+    return [one for one in (annotation, *get_args(annotation)) if inspect.isclass(one) and issubclass(one, BaseModel)]
 
 
-def dotted_keys(model: Any, above: str = "") -> Iterator[str]:
+def dotted_keys(model: type[BaseModel], above: str = "") -> Iterator[str]:
     """Every key of a section and of those in it, dotted."""
     for name, field in model.model_fields.items():
         yield above + name
