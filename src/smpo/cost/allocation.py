@@ -121,7 +121,8 @@ def activation_bytes(
     kernels = GpuKernels(half, kept.keep_inside if checkpointing == "selective" else None)
     unet.train()
     if checkpointing:
-        unet.enable_gradient_checkpointing(kept.checkpointed)
+        enable: Any = unet.enable_gradient_checkpointing  # of diffusers' models, untyped
+        enable(kept.checkpointed)
     with ExitStack() as stack:
         stack.enter_context(saved_tensors_hooks(kept.keep, lambda tensor: tensor))
         stack.enter_context(kernels)

@@ -42,13 +42,13 @@ class Architecture:
             raise ConfigError(f"model: {path} does not exist; give a diffusers pipeline folder or a hub id")
         return json.loads(path.read_text())
 
-    def unet(self) -> UNet2DConditionModel:
-        """The UNet, float32, without storage."""
+    def unet(self) -> Any:  # to mypy the classes of diffusers are no modules
+        """The UNet2DConditionModel, float32, without storage."""
         with META:
             return UNet2DConditionModel.from_config(self.config("unet"))
 
-    def vae(self) -> AutoencoderKL:
-        """The VAE, float32, without storage."""
+    def vae(self) -> Any:  # diffusers leaves `encode` untyped
+        """The AutoencoderKL, float32, without storage."""
         with META:
             return AutoencoderKL.from_config(self.config("vae"))
 

@@ -41,6 +41,7 @@ def phrase(scene: Scene, rng: np.random.Generator) -> str:
     """A prompt that names every attribute of a scene, in one of several English phrasings drawn with `rng`."""
     if len(scene.objects) == 1:
         (thing,) = scene.objects
+        assert thing.size is not None  # a Scene checks that a single object has one
         return _draw_from(SINGLE_TEMPLATES, rng).format(
             size=_draw_from(SIZE_WORDS[thing.size], rng),
             colour=thing.colour,

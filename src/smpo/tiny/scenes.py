@@ -2,7 +2,7 @@
 
 import colorsys
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -97,7 +97,7 @@ def attributes(scene: Scene) -> dict[str, str]:
 
     In a scene of two the object's attributes end in " 1" and " 2", and there is no size.
     """
-    named = {}
+    named: dict[str, str] = {}
     for i, thing in enumerate(scene.objects, start=1):
         suffix = f" {i}" if len(scene.objects) == 2 else ""
         named |= {f"object{suffix}": thing.kind, f"colour{suffix}": thing.colour, f"position{suffix}": thing.position}
@@ -126,7 +126,7 @@ def random_pair(rng: np.random.Generator) -> Scene:
     return Scene(tuple(things), str(background))
 
 
-def draw(scene: Scene, seed: int | np.random.Generator) -> Image.Image:
+def draw(scene: Scene, seed: int | Sequence[int] | np.random.Generator) -> Image.Image:
     """RGB image of a scene, 64 x 64 px; the seed sets the small jitter of place, scale, shade and direction."""
     rng = np.random.default_rng(seed)
     pixels = _backdrop(BACKGROUNDS[scene.background], rng)

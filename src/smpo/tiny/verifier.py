@@ -69,14 +69,14 @@ def verify(image: Image.Image, scene: Scene) -> dict[str, bool]:
     """
     reading = read(image)
     is_count_right = len(reading.objects) == len(scene.objects)
-    candidates = list(reading.objects[: len(scene.objects)])
+    candidates: list[FoundObject | None] = list(reading.objects[: len(scene.objects)])
     candidates += [None] * (len(scene.objects) - len(candidates))
     assignments = [
         [_fulfilled(thing, found, is_count_right) for thing, found in zip(scene.objects, order, strict=True)]
         for order in itertools.permutations(candidates)
     ]
     best = max(assignments, key=lambda verdicts: sum(sum(verdict.values()) for verdict in verdicts))
-    named = {}
+    named: dict[str, bool] = {}
     for i, verdict in enumerate(best, start=1):
         suffix = f" {i}" if len(best) == 2 else ""
         named |= {name if name == "size" else name + suffix: is_right for name, is_right in verdict.items()}
@@ -155,8 +155,8 @@ def attribute_accuracy(verdicts: Sequence[dict[str, bool]]) -> dict[str, float]:
 def read_background(pixels: np.ndarray) -> str | None:
     """Name of the background nearest to the frame's colour, or None where none is near; pixels (64, 64, 3)."""
     backdrop = to_lab(backdrop_colour(pixels))
-    deltas = {name: np.linalg.norm(backdrop - to_lab(np.array(colour))) for name, colour in BACKGROUNDS.items()}
-    nearest = min(deltas, key=deltas.get)
+    deltas = {name: float(np.linalg.norm(backdrop - to_lab(np.array(colour)))) for name, colour in BACKGROUNDS.items()}
+    nearest = min(deltas, key=deltas.__getitem__)
     return nearest if deltas[nearest] <= MAX_BACKDROP_DELTA else None
 
 
