@@ -1,5 +1,6 @@
 """What is only read or printed imports no torch: configurations, `show`, every dry run but that of `train`, help."""
 
+import importlib.util
 import subprocess
 import sys
 
@@ -9,7 +10,9 @@ HEAVY = ("torch", "diffusers", "transformers")
 CALL = "import sys\nfrom smpo.cli import main\nsys.argv = {argv!r}\ntry:\n    main()\nexcept SystemExit as end:\n" \
        "    assert not end.code, end.code\n"
 REPORT = "\nimport sys\nprint('HEAVY', [name for name in {heavy!r} if name in sys.modules], file=sys.stderr)"
-PENDING = pytest.mark.xfail(reason="the members of objectives import torch", strict=False)
+PENDING = pytest.mark.xfail(  # objectives import torch until their new contract is in; then these are plain tests
+    importlib.util.find_spec("smpo.objectives.objective") is None, reason="objectives import torch", strict=False
+)
 STAGES = ("sample", "pairs", "score", "label", "cache", "invert", "generate", "evaluate", "report", "audit", "run")
 
 
