@@ -65,8 +65,8 @@ def measure(work: Path, *, pairs: int, steps: int) -> dict:
     cache = sum(file.stat().st_size for file in recipe.folder("cache").rglob("*.npy"))
     unet = found.memory.policy
     return {
-        "nfe_grad": [found.example.trained, sum(line["nfe_grad"] for line in lines) / steps],
-        "nfe_no_grad": [found.example.free, sum(line["nfe_no_grad"] for line in lines) / steps],
+        "nfe_grad": [found.example.nfe_grad, sum(line["nfe_grad"] for line in lines) / steps],
+        "nfe_no_grad": [found.example.nfe_no_grad, sum(line["nfe_no_grad"] for line in lines) / steps],
         "cache_bytes": [found.disk.latents + found.disk.prompts, cache],
         "training_memory_mib": [round((found.memory.peak - unet) / MIB, 1), round((peak - before) / 1024, 1)],
         "seconds_of_the_other_run": [

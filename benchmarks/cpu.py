@@ -118,7 +118,7 @@ def hours(root: Path, accelerator: Accelerator, size: Size) -> dict[str, Any]:
     cases, flops = [Case(MATMUL, matmul)], {}
     for name, (place, changes) in predicted_cases(size).items():
         recipe = works[place].recipe(*changes)
-        flops[name] = estimate(recipe, counts_of(recipe)).visit_flops
+        flops[name] = estimate(recipe, counts_of(recipe)).flops_per_example
         cases.append(ours(works[place], accelerator, name, *changes))
     return predictions(alternate(cases, repetitions=size.repetitions, device=CPU), flops)
 

@@ -118,7 +118,7 @@ def foreseen(bench: Bench, *changes: str) -> dict[str, Any]:
     """What `smpo cost` tells of the recipe: memory, and FLOPs of a pair with what checkpointing repeats."""
     recipe = bench.work.recipe(*changes)
     told: Estimate = estimate(recipe, counts_of(recipe))
-    return {"estimated": {"peak_gib": told.memory.peak / GIB, "tflop_a_pair": told.visit_flops / 1e12}}
+    return {"estimated": {"peak_gib": told.memory.peak / GIB, "tflop_a_pair": told.flops_per_example / 1e12}}
 
 
 def peak(bench: Bench) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from smpo.cost import disk
 from smpo.cost.architecture import architecture_of
 from smpo.cost.disk import latents_bytes, prompts_bytes
 from smpo.cost.estimate import UTILISATION, Counts, counts_of, estimate
-from smpo.cost.examples import visit_cost
+from smpo.cost.examples import example_cost
 from smpo.data.pair_set import PairSet
 from smpo.models import FAMILIES
 from smpo.pipeline.config import load_recipe
@@ -52,7 +52,7 @@ def test_disk_is_the_bytes_of_a_real_cache(options, model, artefacts, tmp_path, 
     ({"name": "smpo"}, {"name": "chained", "chain_length": 2, "network": "reference"}),
     ({"name": "kto", "winner_share": 0.5}, {"name": "forward"}),
 ])
-def test_disk_and_work_of_stored_visits_are_those_of_a_real_store(
+def test_disk_and_work_of_cached_inversions_are_those_of_a_real_store(
     objective, noising, artefacts, random_sd, tmp_path, monkeypatch
 ) -> None:
     """28 examples in blocks of three chains, the last one short; two draws a pair, so that none comes again."""
@@ -71,7 +71,7 @@ def test_disk_and_work_of_stored_visits_are_those_of_a_real_store(
     assert found.storing.examples == report.examples == 28 and found.storing.evaluations == report.evaluations
     assert found.storing.bytes == sum(file.stat().st_size for file in (tmp_path / "store").glob("*.npy"))
     assert found.storing.flops == 28 * report.evaluations * found.forwards.unet
-    assert found.example.free == found.memory.reference == 0 and found.hours[0].storing > 0
+    assert found.example.nfe_no_grad == found.memory.reference == 0 and found.hours[0].storing > 0
     text = as_text(found)
     assert "28 examples of" in text and "cached inversions" in text and " storing  training" in text
 
@@ -89,10 +89,10 @@ def test_evaluations_are_those_that_a_run_logs(artefacts, random_sd, tmp_path) -
     train(run)
     lines = [json.loads(line) for line in run.metrics_path.read_text().splitlines()]
     recipe = load_recipe("sd15-smpo", [f"noising.{key}={value}" for key, value in noising.items() if key != "name"])
-    expected = visit_cost(recipe)
+    expected = example_cost(recipe)
     assert {line["nfe_grad"] for line in lines} == {expected.trained}
     mean = sum(line["nfe_no_grad"] for line in lines) / len(lines)
-    assert mean == pytest.approx(expected.free, abs=4 * 2 * 1.12 / 80**0.5)
+    assert mean == pytest.approx(expected.nfe_no_grad, abs=4 * 2 * 1.12 / 80**0.5)
 
 
 def test_hours_follow_from_the_work(random_sd) -> None:
@@ -122,7 +122,7 @@ def test_text_and_json(random_sd) -> None:
     found = estimate(recipe, Counts(10, 5, "as given"))
     text = as_text(found)
     assert max(map(len, text.splitlines())) <= 100
-    assert "2 reference + 11.93 inversion" in text and "assumed, not measured by us" in text
+    assert "2 reference + 11.93 inversion" in text and "assumed, not measured" in text
     content = json.loads(as_json(found))
     assert content["memory"]["peak"] == found.memory.peak and content["utilisation"] == 0.1
 

@@ -5,8 +5,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from smpo.cost.architecture import architecture_of, unet_inputs
-from smpo.cost.examples import visit_cost
-from smpo.cost.flops import forward_flops, trained_forwards, visit_flops
+from smpo.cost.examples import example_cost
+from smpo.cost.flops import flops_per_example, forward_flops, trained_forwards
 from smpo.pipeline.config import load_recipe
 from smpo.training.options import TrainingOptions
 from smpo.training.policy.speed import speed_up
@@ -27,7 +27,7 @@ def test_the_published_models_on_the_hub(name: str, unet: float, vae: float, pai
     assert not architecture.is_own
     assert sum(p.numel() for p in architecture.unet().parameters()) == PARAMETERS[name]
     assert (forwards.unet, forwards.vae) == pytest.approx((unet, vae), rel=1e-3)
-    assert visit_flops(visit_cost(recipe), forwards.unet, recipe.training) == pytest.approx(pair, rel=0.06)
+    assert flops_per_example(example_cost(recipe), forwards.unet, recipe.training) == pytest.approx(pair, rel=0.06)
 
 
 @pytest.mark.parametrize(("name", "changes", "forwards"), [
@@ -39,10 +39,10 @@ def test_the_published_models_on_the_hub(name: str, unet: float, vae: float, pai
     ("sd15-dpo", ("training.lora={rank: 8}",), 2 * 2 + 2),
     ("sdxl-mapo", ("training.gradient_checkpointing=false",), 2 * 3),
 ])
-def test_a_visit_in_forwards(name: str, changes: tuple[str, ...], forwards: int) -> None:
+def test_an_example_in_forwards(name: str, changes: tuple[str, ...], forwards: int) -> None:
     """By hand: a trained evaluation is three forwards, four with checkpointing; N inversions and one ReNoise step."""
     recipe = load_recipe(name, changes)
-    assert visit_flops(visit_cost(recipe), 1.0, recipe.training) == forwards
+    assert flops_per_example(example_cost(recipe), 1.0, recipe.training) == forwards
 
 
 @pytest.mark.parametrize("checkpointing", [False, "selective", True])

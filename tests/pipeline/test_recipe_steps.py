@@ -11,7 +11,7 @@ from diffusers import DiffusionPipeline, StableDiffusionPipeline, StableDiffusio
 
 from smpo.core.artefacts import fingerprint
 from smpo.core.errors import ConfigError
-from smpo.cost.examples import visit_cost
+from smpo.cost.examples import example_cost
 from smpo.pipeline.config import PathsSection, Recipe, load_recipe
 from smpo.pipeline.recipe_files import shipped_recipes
 from smpo.pipeline.stages import run_stage, stages_of
@@ -81,12 +81,12 @@ def test_two_steps(name: str, work: Path) -> None:
     """Finite losses, the work that `smpo show` tells, a saved recipe that is complete, a model that diffusers opens."""
     recipe = shrunk(name, work)
     run(recipe, "train")
-    out, cost = recipe.folder("train"), visit_cost(recipe)
+    out, cost = recipe.folder("train"), example_cost(recipe)
     metrics = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert len(metrics) == STEPS and all(math.isfinite(line["loss"]) and line["grad_norm"] > 0 for line in metrics)
-    assert {line["nfe_grad"] for line in metrics} == {cost.trained}
+    assert {line["nfe_grad"] for line in metrics} == {cost.nfe_grad}
     if recipe.noising["name"] == "forward" or recipe.noising.get("grid") == "subdivide":
-        assert {line["nfe_no_grad"] for line in metrics} == {cost.free}
+        assert {line["nfe_no_grad"] for line in metrics} == {cost.nfe_no_grad}
     assert load_recipe(str(out / "recipe.yaml")) == recipe
     assert f"{STEPS} optimizer steps of {BATCH} {cost.seen}" in (out / "model" / "README.md").read_text()
     pipeline = DiffusionPipeline.from_pretrained(out / "model")

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from smpo.cli import showing
 from smpo.cli.app import app
 from smpo.cli.explaining import explanation
-from smpo.cost.examples import VisitCost, storing_cost, visit_cost
+from smpo.cost.examples import ExampleCost, example_cost, invert_nfe
 from smpo.pipeline.config import load_recipe
 from smpo.pipeline.reading import lineage
 from smpo.pipeline.recipe_files import recipe_path, shipped_recipes, shipped_sweeps
@@ -78,21 +78,21 @@ def test_show_prints_a_recipe_that_loads_to_the_same_settings_and_explains_it(na
 
 
 @pytest.mark.parametrize(("name", "changes", "expected"), [
-    ("sd15-dpo", (), VisitCost("pairs", 2, 2, 0, 0)),
-    ("sd15-sft", (), VisitCost("images", 1, 0, 0, 0)),
-    ("sdxl-mapo", (), VisitCost("pairs", 2, 0, 0, 0)),
-    ("sd15-kto", (), VisitCost("images", 1, 1, 0, 0)),
-    ("sd15-kto", ("training.micro_batch_size=2",), VisitCost("images", 1, 1, 0, 1)),
-    ("tiny-demo", (), VisitCost("pairs", 2, 2, 10, 0)),
-    ("tiny-demo", ("noising.inversion_cfg=5.0",), VisitCost("pairs", 2, 2, 20, 0)),
-    ("tiny-inpo", (), VisitCost("pairs", 2, 2, 8, 0)),
-    ("tiny-smpo-cached", (), VisitCost("pairs", 2, 0, 0, 0)),
+    ("sd15-dpo", (), ExampleCost("pairs", 2, 2, 0, 0)),
+    ("sd15-sft", (), ExampleCost("images", 1, 0, 0, 0)),
+    ("sdxl-mapo", (), ExampleCost("pairs", 2, 0, 0, 0)),
+    ("sd15-kto", (), ExampleCost("images", 1, 1, 0, 0)),
+    ("sd15-kto", ("training.micro_batch_size=2",), ExampleCost("images", 1, 1, 0, 1)),
+    ("tiny-demo", (), ExampleCost("pairs", 2, 2, 10, 0)),
+    ("tiny-demo", ("noising.inversion_cfg=5.0",), ExampleCost("pairs", 2, 2, 20, 0)),
+    ("tiny-inpo", (), ExampleCost("pairs", 2, 2, 8, 0)),
+    ("tiny-smpo-cached", (), ExampleCost("pairs", 2, 0, 0, 0)),
     ("sd15-kto", ("training.cached_inversion_epochs=1", "training.micro_batch_size=2"),
-     VisitCost("images", 1, 0, 0, 1)),
+     ExampleCost("images", 1, 0, 0, 1)),
 ])
-def test_the_work_of_a_visit(name: str, changes: tuple[str, ...], expected: VisitCost) -> None:
+def test_the_work_of_an_example(name: str, changes: tuple[str, ...], expected: ExampleCost) -> None:
     """By hand: sides shown; the reference sees each once; N steps and one ReNoise step an image; guidance doubles."""
-    assert visit_cost(load_recipe(name, changes)) == expected
+    assert example_cost(load_recipe(name, changes)) == expected
 
 
 def test_the_work_of_the_papers_grid_and_of_the_released_ones() -> None:
@@ -101,16 +101,16 @@ def test_the_work_of_the_papers_grid_and_of_the_released_ones() -> None:
     The mean of the former is (112 * 36 + 9 * 103) / 999. The released grids take K = 6.4 (SDXL) and 3.8 (SD1.5) steps
     of two predictions, InPO's of one (METHODS 4.1).
     """
-    assert visit_cost(load_recipe("sd15-smpo")).inversion == pytest.approx(2 * ((112 * 36 + 9 * 103) / 999 + 1))
-    assert visit_cost(load_recipe("sdxl-smpo-released")).inversion == pytest.approx(2 * 12.8, abs=0.1)
-    assert visit_cost(load_recipe("sd15-smpo-released")).inversion == pytest.approx(2 * 7.6, abs=0.1)
-    assert visit_cost(load_recipe("sdxl-inpo-released")).inversion == pytest.approx(2 * 6.4, abs=0.05)
+    assert example_cost(load_recipe("sd15-smpo")).inversion == pytest.approx(2 * ((112 * 36 + 9 * 103) / 999 + 1))
+    assert example_cost(load_recipe("sdxl-smpo-released")).inversion == pytest.approx(2 * 12.8, abs=0.1)
+    assert example_cost(load_recipe("sd15-smpo-released")).inversion == pytest.approx(2 * 7.6, abs=0.1)
+    assert example_cost(load_recipe("sdxl-inpo-released")).inversion == pytest.approx(2 * 6.4, abs=0.05)
 
 
 def test_stored_visits_take_the_work_of_inversion_and_reference_before_training() -> None:
     recipe = load_recipe("tiny-smpo-cached")
-    assert storing_cost(recipe) == 12
-    assert storing_cost(load_recipe("sd15-smpo-cached")) == pytest.approx(2 + 11.93, abs=5e-3)
+    assert invert_nfe(recipe) == 12
+    assert invert_nfe(load_recipe("sd15-smpo-cached")) == pytest.approx(2 + 11.93, abs=5e-3)
     assert "come again after an epoch; `smpo invert` inverts each example that differs once" in explanation(recipe)[-1]
 
 

@@ -29,7 +29,7 @@ def as_json(cost: Estimate, measured: MeasuredHours | None = None) -> str:
     if measured is not None:
         content["measured"] = dataclasses.asdict(measured)
     content["memory"] |= {"peak": cost.memory.peak, "host": cost.memory.host}
-    content["example"]["free"] = cost.example.free
+    content["example"]["nfe_no_grad"] = cost.example.nfe_no_grad
     return json.dumps(content, indent=1) + "\n"
 
 
@@ -61,8 +61,8 @@ def _shapes(cost: Estimate) -> str:
 
 def _work(cost: Estimate) -> list[str]:
     example, one = cost.example, cost.example.seen.removesuffix("s")
-    forward = " + ".join(f"{value:.4g} {name}" for name, value in example.free_parts.items()) or "none"
-    total, caching = cost.visit_flops * cost.examples, sum(cost.caching_flops)
+    forward = " + ".join(f"{value:.4g} {name}" for name, value in example.no_grad_parts.items()) or "none"
+    total, caching = cost.flops_per_example * cost.examples, sum(cost.caching_flops)
     rest = "" if cost.examples >= cost.counts.pairs else (
         f"; training sees no more than {cost.examples / cost.counts.pairs:.0%} of them: data.max_rows reads fewer"
     )
@@ -72,9 +72,9 @@ def _work(cost: Estimate) -> list[str]:
     }
     return _rows({
         f"{example.seen} seen": f"{cost.examples:,}",
-        f"UNet evaluations, one {one}": f"{example.trained:.4g} forward and backward; forward only: {forward}",
+        f"UNet evaluations, one {one}": f"{example.nfe_grad:.4g} forward and backward; forward only: {forward}",
         "one UNet evaluation": f"{_flops(cost.forwards.unet)} forward",
-        f"one {one}": _flops(cost.visit_flops),
+        f"one {one}": _flops(cost.flops_per_example),
         "training": _flops(total), **storing,
         "caching": f"{_flops(caching)}, once for these pairs (a VAE encoding is {_flops(cost.forwards.vae)}){rest}",
     })

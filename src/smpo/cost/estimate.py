@@ -8,8 +8,8 @@ from smpo.core.artefacts import MANIFEST
 from smpo.core.checks import check_fraction, check_positive
 from smpo.cost.architecture import Architecture, architecture_of, unet_inputs
 from smpo.cost.disk import latents_bytes, prompts_bytes, stored_bytes
-from smpo.cost.examples import VisitCost, storing_cost, visit_cost
-from smpo.cost.flops import Forwards, forward_flops, visit_flops
+from smpo.cost.examples import ExampleCost, example_cost, invert_nfe
+from smpo.cost.flops import Forwards, flops_per_example, forward_flops
 from smpo.cost.gpus import GPU, GPUS
 from smpo.cost.memory import Memory, state_bytes, training_memory
 from smpo.cost.parallel import Parallel, bytes_of
@@ -94,7 +94,7 @@ class Estimate:
         example: UNet evaluations of one.
         examples: of the whole training.
         forwards: FLOPs of the networks.
-        visit_flops: FLOPs of an example.
+        flops_per_example: FLOPs of an example.
         caching_flops: FLOPs of `smpo cache`, (VAE, text encoders).
         storing: what `smpo invert` does; None where training noises its examples itself.
         counts: pairs and prompts.
@@ -108,10 +108,10 @@ class Estimate:
 
     name: str
     own_shapes: bool
-    example: VisitCost
+    example: ExampleCost
     examples: int
     forwards: Forwards
-    visit_flops: float
+    flops_per_example: float
     caching_flops: tuple[float, float]
     storing: Storing | None
     counts: Counts
@@ -146,7 +146,7 @@ def estimate(
     options, resolution = recipe.training, recipe.cache.resolution
     options.accumulation(num_processes)
     architecture = architecture_of(recipe.model)
-    example, forwards = visit_cost(recipe, num_processes=num_processes), forward_flops(architecture, resolution)
+    example, forwards = example_cost(recipe, num_processes=num_processes), forward_flops(architecture, resolution)
     unet = architecture.unet()
     if options.lora:
         add_adapters(unet, options.lora, seed=0)
@@ -155,14 +155,14 @@ def estimate(
         unet, unet_inputs(architecture, images, resolution), options,
         has_reference=_has_reference(recipe), inverts=bool(example.inversion or example.ahead), parallel=parallel,
     )
-    each, examples = visit_flops(example, forwards.unet, options), options.steps * options.batch_size
+    each, examples = flops_per_example(example, forwards.unet, options), options.steps * options.batch_size
     views = counts.pairs * 2 * recipe.cache.views.num_views
     caching = (views * forwards.vae, (1 + counts.prompts) * forwards.text)
     storing = _storing(recipe, architecture, counts, forwards)
     flops = (each * examples, storing.flops if storing else 0.0, *caching)
     return Estimate(
         name=recipe.name, own_shapes=architecture.is_own, example=example, examples=examples, forwards=forwards,
-        visit_flops=each, caching_flops=caching, storing=storing, counts=counts, memory=memory,
+        flops_per_example=each, caching_flops=caching, storing=storing, counts=counts, memory=memory,
         num_processes=num_processes, split=split, disk=_disk(recipe, architecture, counts, unet), utilisation=share,
         hours=tuple(_hours(gpu, recipe, memory, share=share, flops=flops) for gpu in GPUS),
     )
@@ -209,7 +209,7 @@ def _storing(recipe: Recipe, architecture: Architecture, counts: Counts, forward
         return None
     order = order_of(recipe.seed, NOISINGS.build(recipe.noising), OBJECTIVES.build(recipe.objective), options)
     examples = distinct_examples(options.steps * options.batch_size, num_pairs=counts.pairs, order=order)
-    each = storing_cost(recipe)
+    each = invert_nfe(recipe)
     size = stored_bytes(architecture, recipe.cache, order, num_examples=examples)
     return Storing(examples, each, examples * each * forwards.unet, size)
 

@@ -18,31 +18,31 @@ from smpo.training.step import Evaluations, StepParts, noised, prepare, rewards_
 
 
 @dataclass(frozen=True)
-class VisitCost:
+class ExampleCost:
     """Images sent through a UNet for one example of a pair (or of an image), the mean over timesteps.
 
     Attributes:
         seen: what a batch counts, "pairs" or "images".
-        trained: by the policy, forward and backward.
+        nfe_grad: by the policy, forward and backward.
         reference: by the reference, forward only, as all that follow.
         inversion: by the network that inverts.
         ahead: by the policy before an accumulated step, for its reference point.
     """
 
     seen: str
-    trained: float
+    nfe_grad: float
     reference: float
     inversion: float
     ahead: float
 
     @property
-    def free(self) -> float:
+    def nfe_no_grad(self) -> float:
         """All evaluations without gradient."""
         return self.reference + self.inversion + self.ahead
 
     @property
-    def free_parts(self) -> dict[str, float]:
-        """They by what makes them, as far as there are any."""
+    def no_grad_parts(self) -> dict[str, float]:
+        """The evaluations without gradient by what makes them, as far as there are any."""
         parts = {"reference": self.reference, "inversion": self.inversion, "policy, ahead of the step": self.ahead}
         return {name: value for name, value in parts.items() if value}
 
@@ -57,7 +57,7 @@ class NullFamily:
         return torch.zeros_like(x_t)
 
 
-def visit_cost(recipe: Recipe, *, num_processes: int = 1) -> VisitCost:
+def example_cost(recipe: Recipe, *, num_processes: int = 1) -> ExampleCost:
     """What an example costs in training, the mean over timesteps."""
     batch, parts = _every_timestep(recipe)
     num, inversion = len(batch.timesteps), Evaluations()
@@ -71,13 +71,13 @@ def visit_cost(recipe: Recipe, *, num_processes: int = 1) -> VisitCost:
         rewards_ahead(prepared, parts)
     ahead = prepared.evaluations.free - before
     training_step(prepared, parts)
-    return VisitCost(
+    return ExampleCost(
         unit_of_batch(parts.objective), prepared.evaluations.trained / num, (before - inversion.free) / num,
         inversion.free / num, ahead / num,
     )
 
 
-def storing_cost(recipe: Recipe) -> float:
+def invert_nfe(recipe: Recipe) -> float:
     """UNet evaluations, forward only, of an example that `smpo invert` stores, the mean over timesteps."""
     batch, parts = _every_timestep(recipe)
     evaluations = Evaluations()

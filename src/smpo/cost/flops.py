@@ -8,7 +8,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from smpo.cost.architecture import META, Architecture, unet_inputs
-from smpo.cost.examples import VisitCost
+from smpo.cost.examples import ExampleCost
 from smpo.training.options import TrainingOptions
 
 Count = TypeVar("Count", float, np.ndarray)
@@ -53,9 +53,9 @@ def trained_forwards(options: TrainingOptions) -> int:
     return (2 if options.lora else 3) + (options.gradient_checkpointing is True)
 
 
-def visit_flops(cost: VisitCost, forward: float, options: TrainingOptions) -> float:
+def flops_per_example(cost: ExampleCost, forward: float, options: TrainingOptions) -> float:
     """FLOPs of an example whose UNet evaluations `cost` counts, at `forward` FLOPs each."""
-    return evaluations_flops(cost.trained, cost.free, forward=forward, options=options)
+    return evaluations_flops(cost.nfe_grad, cost.nfe_no_grad, forward=forward, options=options)
 
 
 def evaluations_flops(trained: Count, free: Count, *, forward: float, options: TrainingOptions) -> Count:

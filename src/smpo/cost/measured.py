@@ -71,7 +71,7 @@ def measured_hours(recipe: Recipe, found: Estimate, folder: Path) -> MeasuredHou
     storing = 0.0 if found.storing is None else found.storing.flops
     return MeasuredHours(
         str(run), len(rates), rate, _differences(own, recipe), storing / rate / 3600,
-        found.visit_flops * found.examples / rate / 3600,
+        found.flops_per_example * found.examples / rate / 3600,
     )
 
 
