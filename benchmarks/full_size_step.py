@@ -20,6 +20,7 @@ from pathlib import Path
 
 import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel
+from smpo.training.step import StepParts, prepare, training_step
 
 from smpo.core.records import Conditioning, TrainingBatch
 from smpo.cost.architecture import architecture_of
@@ -29,7 +30,6 @@ from smpo.noising.inversion import ReNoise
 from smpo.objectives.smpo import SmPO
 from smpo.training.options import OptimizerOptions
 from smpo.training.policy.optimizers import build_optimizer
-from smpo.training.step import StepParts, prepare, training_step
 
 PUBLISHED = {  # whose configurations come with the package
     "sd15": {"name": "sd", "source": "stable-diffusion-v1-5/stable-diffusion-v1-5"},

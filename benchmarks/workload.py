@@ -36,11 +36,11 @@ from smpo.pipeline.stages import run_stage, run_without_cache
 from smpo.preparation.cache import cache_pairs
 from smpo.preparation.crops import views_of
 from smpo.preparation.options import Crops
-from smpo.training.batches import MicroBatches, Share
 from smpo.training.invert import cache_inversions, with_cached_inversions
 from smpo.training.parallel.replicated import Replicated
 from smpo.training.policy.optimizers import build_optimizer
 from smpo.training.run import Run
+from smpo.training.sources.pairs import MicroBatches, Share
 from smpo.training.trainer import Trainer
 
 SHAPES = {  # name -> (family, package, folder of configurations, px)

@@ -33,8 +33,8 @@ from smpo.training.checkpoint import load_checkpoint
 from smpo.training.implicit import HeldOut, measure_held_out, read_held_out
 from smpo.training.invert import cache_inversions, with_cached_inversions
 from smpo.training.options import ImplicitOptions
-from smpo.training.order import example_at
 from smpo.training.result import metrics_of
+from smpo.training.sources.order import example_at
 from smpo.training.trainer import train
 from tests.preparation.scorers import Brightness
 from tests.training.conftest import prepare, write_jsonl_pairs

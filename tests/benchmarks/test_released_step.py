@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from smpo.training.step import StepParts, prepare, training_step
 from torch import Tensor, nn
 
 from benchmarks.released_step import ReleasedOptions, ReleasedTrainer, pair_loss
@@ -17,9 +18,8 @@ from benchmarks.workload import (
     released_trainer,
     stepping,
 )
-from smpo.training.batches import MicroBatches, Share
 from smpo.training.run import Run
-from smpo.training.step import StepParts, prepare, training_step
+from smpo.training.sources.pairs import MicroBatches, Share
 from smpo.training.trainer import forget_precision
 
 CPU = torch.device("cpu")

@@ -19,8 +19,8 @@ from smpo.pipeline.config import load_recipe
 from smpo.preparation import cache
 from smpo.preparation.cache import cache_pairs
 from smpo.preparation.options import CacheOptions
-from smpo.training import cached
 from smpo.training.invert import cache_inversions
+from smpo.training.sources import cached
 from smpo.training.trainer import train
 from tests.training.conftest import NUM_PAIRS
 from tests.training.runs import make_run

@@ -9,9 +9,9 @@ from smpo.noising import NOISINGS
 from smpo.objectives import OBJECTIVES
 from smpo.preparation.cache import LatentCache
 from smpo.preparation.label import LabelTable
-from smpo.training.batches import TrainingPairs
 from smpo.training.options import TrainingOptions
 from smpo.training.run import Run
+from smpo.training.sources.pairs import TrainingPairs
 
 
 def make_run(

@@ -13,9 +13,9 @@ from smpo.data.pair_set import PairSet
 from smpo.models import FAMILIES
 from smpo.preparation.cache import LatentCache, cache_pairs
 from smpo.preparation.options import CacheOptions
-from smpo.training.batches import MicroBatches, Share
-from smpo.training.order import Example, ExampleOrder, draws_of, example_at
 from smpo.training.run import Run
+from smpo.training.sources.order import Example, ExampleOrder, draws_of, example_at
+from smpo.training.sources.pairs import MicroBatches, Share
 from tests.training.runs import make_run
 
 MakeRun = Callable[..., Run]

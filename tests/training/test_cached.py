@@ -18,10 +18,10 @@ from smpo.models import FAMILIES
 from smpo.models.sd import StableDiffusion
 from smpo.preparation.cache import LatentCache, cache_pairs
 from smpo.preparation.options import CacheOptions
-from smpo.training import cached
-from smpo.training.batches import MicroBatches, Share
 from smpo.training.invert import cache_inversions, with_cached_inversions
 from smpo.training.run import Run
+from smpo.training.sources import cached
+from smpo.training.sources.pairs import MicroBatches, Share
 from smpo.training.trainer import forget_precision, train
 from tests.tiny_pipelines import save_random_sd
 from tests.training.faults import PowerCut

@@ -5,18 +5,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from smpo.training.step import StepParts, prepare, training_step
 
 from smpo.core.errors import StaleError
 from smpo.core.randomness import derive_seed
 from smpo.evaluation.implicit_accuracy import implicit_accuracy
 from smpo.evaluation.statistics import share_interval
 from smpo.maths.preference import implicit_margin
-from smpo.training.batches import MicroBatches, Share
 from smpo.training.implicit import HeldOut, held_out_margins, measure_held_out, read_held_out
 from smpo.training.options import ImplicitOptions
-from smpo.training.order import Example, ExampleOrder
 from smpo.training.run import Run
-from smpo.training.step import StepParts, prepare, training_step
+from smpo.training.sources.order import Example, ExampleOrder
+from smpo.training.sources.pairs import MicroBatches, Share
 from tests.tiny_pipelines import save_random_sd
 from tests.training.runs import make_run
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from smpo.training.step import Evaluations, StepOutput
 
 from smpo.core.records import PairErrors
 from smpo.training.metrics import SUMS, MetricsLog, step_sums, summarise
-from smpo.training.step import Evaluations, StepOutput
 
 
 def output() -> StepOutput:

@@ -13,8 +13,8 @@ from smpo.core.errors import NonFiniteError
 from smpo.preparation.cache import LatentCache
 from smpo.training import trainer
 from smpo.training.checkpoint import load_checkpoint
-from smpo.training.order import ExampleOrder, example_at
 from smpo.training.run import Run
+from smpo.training.sources.order import ExampleOrder, example_at
 from smpo.training.trainer import train
 
 MakeRun = Callable[..., Run]

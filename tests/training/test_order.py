@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from smpo.core.randomness import derive_seed, generator, normal_per_seed
-from smpo.training.order import (
+from smpo.training.sources.order import (
     ExampleOrder,
     distinct_examples,
     draws_of,

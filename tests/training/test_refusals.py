@@ -15,10 +15,10 @@ from smpo.core.errors import ConfigError, DataError, StaleError
 from smpo.data.pair_set import PairSet
 from smpo.preparation.cache import LatentCache
 from smpo.preparation.label import LabelTable
-from smpo.training.batches import MicroBatches, Share, TrainingPairs
 from smpo.training.options import OptimizerOptions, TrainingOptions
-from smpo.training.order import ExampleOrder
 from smpo.training.run import Run
+from smpo.training.sources.order import ExampleOrder
+from smpo.training.sources.pairs import MicroBatches, Share, TrainingPairs
 from smpo.training.trainer import train
 from tests.training.conftest import prepare, write_jsonl_pairs
 from tests.training.outcomes import die, exit_code

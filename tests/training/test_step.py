@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 import torch
+from smpo.training.step import Evaluations, StepOutput, StepParts, noised, prepare, rewards_ahead, training_step
 from torch import Tensor, nn
 
 from smpo.core.records import Conditioning, TrainingBatch
 from smpo.maths.path import GaussianPath
 from smpo.models.sd import StableDiffusion
-from smpo.training.batches import MicroBatches, Share
-from smpo.training.order import ExampleOrder, example_at
 from smpo.training.run import Run
-from smpo.training.step import Evaluations, StepOutput, StepParts, noised, prepare, rewards_ahead, training_step
+from smpo.training.sources.order import ExampleOrder, example_at
+from smpo.training.sources.pairs import MicroBatches, Share
 
 MakeRun = Callable[..., Run]
 OBJECTIVE_SETTINGS = {

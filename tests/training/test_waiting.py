@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from smpo.training.step import StepParts, prepare, rewards_ahead, training_step
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -25,7 +26,6 @@ from smpo.training.metrics import SUMS, step_sums
 from smpo.training.options import LoraOptions
 from smpo.training.policy.lora import AdaptersOff, add_adapters
 from smpo.training.run import Run
-from smpo.training.step import StepParts, prepare, rewards_ahead, training_step
 from tests.training.runs import make_run
 from tests.training.test_step import OBJECTIVE_SETTINGS, batch_of
 

@@ -2,7 +2,7 @@
 
 import inspect
 
-from smpo.objectives import OBJECTIVES, unit_of_batch
+from smpo.objectives import OBJECTIVES
 from smpo.pipeline.config import SEAMS, Recipe, settings_text
 from smpo.sweep.plan import Sweep
 from smpo.training.options import OptimizerOptions, TrainingOptions
@@ -12,7 +12,7 @@ def explanation(recipe: Recipe) -> list[str]:
     """Paragraphs: what the three seams are, where the weights start, and how much is trained."""
     seams = [f"{seam.capitalize()}: {settings_text(getattr(recipe, seam))}. {_what(seam, recipe)}"
              for seam in ("labels", "noising", "objective")]
-    unit = unit_of_batch(OBJECTIVES.build(recipe.objective))
+    unit = OBJECTIVES.build(recipe.objective).unit
     return [*seams, _start(recipe), _budget(recipe.training, unit), *_caching(recipe)]
 
 

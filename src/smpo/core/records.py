@@ -72,8 +72,8 @@ class TrainingBatch:
             inversion, policy and reference share it.
         null_conditioning: of the empty prompt, S * B rows.
         seeds: one number per pair and example, shape (B,), int64; all of the pair's random draws derive from it.
-        pair_ids: names for error messages.
-        stored: their noised latents, where these were made before training.
+        ids: names of the examples' pairs, for error messages.
+        cached: their noised latents, where these were made before training.
     """
 
     x_0: Tensor
@@ -82,8 +82,8 @@ class TrainingBatch:
     conditioning: Conditioning
     null_conditioning: Conditioning
     seeds: Tensor
-    pair_ids: tuple[str, ...]
-    stored: CachedInversion | None = None
+    ids: tuple[str, ...]
+    cached: CachedInversion | None = None
 
     def to(self, device: torch.device) -> TrainingBatch:
         """The same on `device`; seeds and timesteps stay on the CPU, where draws and inversions' plans are made."""
@@ -97,7 +97,7 @@ class TrainingBatch:
         return replace(
             self, x_0=move(self.x_0), p_winner=move(self.p_winner), conditioning=self.conditioning.moved(move),
             null_conditioning=self.null_conditioning.moved(move),
-            stored=None if self.stored is None else self.stored.moved(move),
+            cached=None if self.cached is None else self.cached.moved(move),
         )
 
 
@@ -120,7 +120,7 @@ class NoisyPair:
 class PairErrors:
     """Mean squared error of the prediction of each image, shape (B,), float32.
 
-    `reference_point` is k of `maths.utility`, shape (), where an objective asks for it.
+    `pool` holds what an objective pools over the optimizer step, of all its examples on all processes, shape (n,).
     Where an example shows one image of its pair, `_w` holds that image, winner or not, and `_l` is None; the reference
     is None where an objective needs none.
     """
@@ -129,7 +129,7 @@ class PairErrors:
     policy_l: Tensor | None = None
     reference_w: Tensor | None = None
     reference_l: Tensor | None = None
-    reference_point: Tensor | None = None
+    pool: Tensor | None = None
 
 
 def flatten_sides(x: Tensor) -> Tensor:

@@ -7,8 +7,8 @@ import numpy as np
 from smpo.cost.architecture import Architecture
 from smpo.preparation.cache import BLOCK_PAIRS, BLOCK_PROMPTS
 from smpo.preparation.options import CacheOptions
-from smpo.training.cached import block_size
-from smpo.training.order import ExampleOrder
+from smpo.training.sources.cached import block_size
+from smpo.training.sources.order import ExampleOrder
 
 
 def npy_bytes(shape: tuple[int, ...], dtype: str) -> int:

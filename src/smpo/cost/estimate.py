@@ -15,12 +15,12 @@ from smpo.cost.memory import Memory, state_bytes, training_memory
 from smpo.cost.parallel import Parallel, bytes_of
 from smpo.data.pair_set import PairSet
 from smpo.noising import NOISINGS
-from smpo.objectives import OBJECTIVES, needs_reference_model
+from smpo.objectives import OBJECTIVES
 from smpo.pipeline.config import Recipe
 from smpo.pipeline.stages import prompts_of
-from smpo.training.order import distinct_examples
 from smpo.training.policy.lora import add_adapters, trained_parameters
-from smpo.training.run import order_of
+from smpo.training.preference_run import order_of
+from smpo.training.sources.order import distinct_examples
 
 UTILISATION = {"sd": 0.10, "sdxl": 0.30}
 """Family -> share of the peak rate. Assumed: what the paper's GPU-hours imply for its runs on A800s, not ours."""
@@ -199,7 +199,8 @@ def _assumed_counts(at_most: int | None) -> Counts:
 
 def _has_reference(recipe: Recipe) -> bool:
     """Whether the trainer holds a second UNet: a LoRA's is its own without adapters, cached inversions need none."""
-    asked = needs_reference_model(OBJECTIVES.build(recipe.objective), NOISINGS.build(recipe.noising))
+    noising = NOISINGS.build(recipe.noising)
+    asked = OBJECTIVES.build(recipe.objective).needs_reference_model(noising.network)
     return asked and recipe.training.lora is None and recipe.training.cached_inversion_epochs is None
 
 

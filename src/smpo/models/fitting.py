@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import nn
@@ -11,6 +11,7 @@ from transformers import CLIPTextConfig
 
 from smpo.models import FAMILIES
 from smpo.models.configs import KINDS_BY_CHANNELS
+from smpo.models.family import Family
 from smpo.models.folders import Part
 from smpo.models.loading import CONFIG, network_config
 from smpo.models.sources import INDEX
@@ -24,22 +25,6 @@ OPTIONS = ("requires_safety_checker", "force_zeros_for_empty_prompt", "add_water
 """Settings of a pipeline, beside its parts. A watermark is never added: it would change the scores."""
 TOKENIZERS = ("CLIPTokenizer", "CLIPTokenizerFast")
 ANOTHER_BASE = "use another base"
-
-
-class Family(Protocol):
-    """What a model family says of its pipelines.
-
-    Attributes:
-        pipeline_class: name of the class of its pipelines.
-        text_encoders: folder of each text encoder -> its class.
-        added: what its UNet is given beside prompt and timestep, as `addition_embed_type` has it.
-        undoes_statistics: whether the pipeline undoes the VAE's latents_mean and latents_std when it decodes.
-    """
-
-    pipeline_class: str
-    text_encoders: Mapping[str, type[nn.Module]]
-    added: str | None
-    undoes_statistics: bool
 
 
 def index_of(folder: Path) -> dict[str, Any]:

@@ -117,7 +117,7 @@ def empty_network(network: type[nn.Module], part: Part) -> Any:
         with torch.device("meta"), quiet_transformers():
             if issubclass(network, CLIPTextModel | CLIPTextModelWithProjection):
                 return network(CLIPTextConfig.from_dict(config))
-            return network.from_config(config)
+            return network.from_config(config)  # type: ignore[attr-defined]  # of diffusers' classes
     except Exception as error:  # the constructor of a library, given numbers and words of a stranger
         raise part.error(f"{CONFIG} describes no {network.__name__}: {error or type(error).__name__}") from error
 

@@ -8,6 +8,7 @@ part that was changed in place is another.
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from smpo.core.artefacts import MANIFEST, Artefact, fingerprint
 from smpo.core.digests import file_digests
@@ -21,7 +22,7 @@ VOLATILE = {
 """Keys of settings that name places, versions or how weights were stored: they decide nothing of what is loaded."""
 UNUSED = {"safety_checker", "feature_extractor", "requires_safety_checker"}
 """Entries of a pipeline's index that neither training nor generation uses."""
-DENOISER, SCHEDULER = "unet", "scheduler"
+SCHEDULER = "scheduler"
 
 
 def pipeline_digests(folder: Path) -> dict[str, str]:
@@ -34,9 +35,9 @@ def pipeline_digests(folder: Path) -> dict[str, str]:
     return {"index": fingerprint(index), **{name: part_digest(folder / name) for name in _part_names(folder)}}
 
 
-def encoder_parts(folder: Path) -> dict[str, str]:
+def encoder_parts(folder: Path, *, denoiser: str) -> dict[str, str]:
     """Part -> digest of what a cache is made with: VAE, text encoders and tokenizers of the pipeline in `folder`."""
-    names = [name for name in _part_names(folder) if name not in (DENOISER, SCHEDULER)]
+    names = [name for name in _part_names(folder) if name not in (denoiser, SCHEDULER)]
     return {name: part_digest(folder / name) for name in names}
 
 
@@ -104,7 +105,7 @@ def _short(digest: str | None) -> str:
     return "none" if digest is None else digest[:12]
 
 
-def _settings(path: Path) -> dict:
+def _settings(path: Path) -> dict[str, Any]:
     """A file of settings, parsed, without the keys that decide nothing."""
     try:
         return _without(json.loads(path.read_text(encoding="utf-8")))
@@ -113,7 +114,7 @@ def _settings(path: Path) -> dict:
         raise ConfigError(f"model: {path} cannot be read ({reason}); give an undamaged diffusers pipeline") from error
 
 
-def _without(content: object) -> object:
+def _without(content: Any) -> Any:
     if isinstance(content, dict):
         return {key: _without(value) for key, value in content.items() if key not in VOLATILE}
     return [_without(value) for value in content] if isinstance(content, list) else content

@@ -82,9 +82,9 @@ def load_scheduler(part: Part, class_name: str) -> SchedulerMixin:
         raise part.error(f"diffusers has no scheduler {class_name}")
     check_values(config, kind, part, file=schedules.CONFIG)
     try:
-        scheduler = kind.from_config(config)
+        scheduler = kind.from_config(config)  # type: ignore[attr-defined]  # diffusers is not seen
         scheduler.set_timesteps(2)
-        fresh = kind.from_config(config)
+        fresh = kind.from_config(config)  # type: ignore[attr-defined]  # as above
     except Exception as error:  # the constructor of a library, given numbers and words of a stranger
         raise part.error(f"{schedules.CONFIG} describes no {class_name}: {error or type(error).__name__}") from error
     for name, largest in {"betas": 1.0, "alphas_cumprod": 1.0, "sigmas": float("inf")}.items():

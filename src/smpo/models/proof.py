@@ -5,7 +5,6 @@ networks without storage. On those a sampling step is rehearsed, which finds con
 """
 
 import contextlib
-import dataclasses
 import functools
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -15,16 +14,16 @@ import torch
 from diffusers import AutoencoderKL, DiffusionPipeline, UNet2DConditionModel
 from torch import nn
 
+from smpo.models.family import Family
 from smpo.models.folders import Part
 from smpo.models.loading import prove_network
 from smpo.models.schedules import check_timesteps
-from smpo.models.sd import StableDiffusion
 from smpo.models.sources import local_denoiser
 
 META = torch.device("meta")
 
 
-def prove_pipeline(family: StableDiffusion, unets: Iterable[str | None] = (None,)) -> None:
+def prove_pipeline(family: Family, unets: Iterable[str | None] = (None,)) -> None:
     """Prove all parts of `family`'s pipeline, and every UNet of `unets` in it.
 
     Proven: every weight (see `loading`), the tokenizers, the scheduler, that all fit each other, that the pipeline can
@@ -43,7 +42,7 @@ def prove_pipeline(family: StableDiffusion, unets: Iterable[str | None] = (None,
     _prove_once(family, chosen, tuple(state for place in sorted(places) for state in _states(place)))
 
 
-def prove_training(family: StableDiffusion, unets: Iterable[str | None], *, max_timestep: int) -> None:
+def prove_training(family: Family, unets: Iterable[str | None], *, max_timestep: int) -> None:
     """`prove_pipeline`, and that training can follow the schedule up to timestep `max_timestep`.
 
     Raises:
@@ -54,8 +53,8 @@ def prove_training(family: StableDiffusion, unets: Iterable[str | None], *, max_
 
 
 @functools.lru_cache(maxsize=16)
-def _prove_once(family: StableDiffusion, unets: tuple[str | None, ...], states: tuple[Any, ...]) -> None:
-    family = dataclasses.replace(family)  # what it has read before may have changed
+def _prove_once(family: Family, unets: tuple[str | None, ...], states: tuple[Any, ...]) -> None:
+    family = family.reread()
     networks = {name: prove_network(kind, family.part(name)) for name, kind in _frozen(family).items()}
     for source in unets:
         part = family.denoiser_part(source)
@@ -72,13 +71,13 @@ def _states(folder: Path) -> Iterator[tuple[Any, ...]]:
             yield str(path), found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino
 
 
-def _frozen(family: StableDiffusion) -> Mapping[str, type[nn.Module]]:
+def _frozen(family: Family) -> Mapping[str, type[nn.Module]]:
     """The networks beside the UNet: folder -> class. The folder as a whole is looked at first."""
     assert family.configs
     return {"vae": AutoencoderKL, **family.text_encoders}
 
 
-def _assembled(family: StableDiffusion, networks: Mapping[str, nn.Module], part: Part) -> DiffusionPipeline:
+def _assembled(family: Family, networks: Mapping[str, nn.Module], part: Part) -> DiffusionPipeline:
     try:
         return family.assemble(networks)
     except (TypeError, AttributeError, KeyError) as error:  # what a pipeline's constructor raises over a config
@@ -86,7 +85,7 @@ def _assembled(family: StableDiffusion, networks: Mapping[str, nn.Module], part:
 
 
 @torch.no_grad()
-def _rehearse(family: StableDiffusion, pipeline: Any, part: Part) -> None:
+def _rehearse(family: Family, pipeline: Any, part: Part) -> None:
     """Encode a prompt, predict noise and decode, on shapes alone; ConfigError names what does not run."""
     stage, folder = "", part.folder.parent
     try:

@@ -1,7 +1,7 @@
 """Stable Diffusion 1.x (and 2.x): one text encoder."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -16,24 +16,24 @@ from smpo.core.records import Conditioning
 from smpo.core.transfer import send
 from smpo.maths.path import DiffusionPath
 from smpo.models import kohya, parts, saving, schedules
+from smpo.models.family import Texts
 from smpo.models.fitting import check_unet, checked_configs, completed, index_of, scheduler_class
 from smpo.models.folders import Part
 from smpo.models.loading import load_network
 from smpo.models.settings import FamilySettings
 from smpo.models.sources import local_denoiser, local_pipeline
 
-Texts = list[tuple[CLIPTokenizer, nn.Module]]
-
 
 @dataclass(frozen=True, kw_only=True)
 class StableDiffusion(FamilySettings):
     """The family of StableDiffusionPipeline."""
 
+    component: ClassVar[str] = "unet"
     pipeline_class: ClassVar[str] = "StableDiffusionPipeline"
     pipeline_options: ClassVar[dict[str, Any]] = {
         "safety_checker": None, "feature_extractor": None, "requires_safety_checker": False
     }
-    text_encoders: ClassVar[dict[str, type[nn.Module]]] = {"text_encoder": CLIPTextModel}
+    text_encoders: ClassVar[Mapping[str, type[nn.Module]]] = {"text_encoder": CLIPTextModel}
     added: ClassVar[str | None] = None
     undoes_statistics: ClassVar[bool] = False
     kohya_version: ClassVar[str] = "sd_v1"
@@ -42,6 +42,10 @@ class StableDiffusion(FamilySettings):
     def folder(self) -> Path:
         """The local diffusers folder of the source, downloaded where it is a hub id."""
         return local_pipeline(self.source, revision=self.revision)
+
+    def reread(self) -> "StableDiffusion":
+        """The same family, which remembers nothing that it has read: files may have changed."""
+        return replace(self)
 
     def part(self, name: str) -> Part:
         """The part of the pipeline in the folder `name`."""
@@ -70,7 +74,7 @@ class StableDiffusion(FamilySettings):
         """Where the UNet of `source` lies; ConfigError unless it fits the other parts of the family's pipeline."""
         configs = self.configs
         if source is None:
-            return self.part("unet")
+            return self.part(self.component)
         part = Part(local_denoiser(source))
         check_unet(completed(UNet2DConditionModel, part), part, self, configs)
         return part
@@ -103,17 +107,17 @@ class StableDiffusion(FamilySettings):
         """Conditioning of n images from their encoded prompts; `sizes` (n, 6) does not matter to this family."""
         return Conditioning(dict(prompts))
 
-    def predict(self, unet: UNet2DConditionModel, x_t: Tensor, timesteps: Tensor, given: Conditioning) -> Tensor:
+    def predict(self, denoiser: nn.Module, x_t: Tensor, timesteps: Tensor, given: Conditioning) -> Tensor:
         """What the path trains the denoiser to predict, shape of `x_t` (n, C, H, W), float32; timesteps on the CPU."""
-        return self._call(unet, x_t, send(timesteps, x_t.device), given).float()
+        return self._call(denoiser, x_t, send(timesteps, x_t.device), given).float()
 
     def pipeline(
-        self, unet: UNet2DConditionModel | None = None, *, dtype: torch.dtype = torch.float32
+        self, denoiser: UNet2DConditionModel | None = None, *, dtype: torch.dtype = torch.float32
     ) -> DiffusionPipeline:
-        """The whole pipeline around `unet` (its own where None), of proven parts, without a safety checker."""
+        """The whole pipeline around `denoiser` (its own where None), of proven parts, without a safety checker."""
         networks = {name: self.load_text_encoder(name, dtype) for name in self.text_encoders}
-        unet = self.load_denoiser(dtype=dtype) if unet is None else unet
-        return self.assemble({"unet": unet, "vae": self.load_vae(dtype), **networks})
+        denoiser = self.load_denoiser(dtype=dtype) if denoiser is None else denoiser
+        return self.assemble({self.component: denoiser, "vae": self.load_vae(dtype), **networks})
 
     def assemble(self, networks: Mapping[str, nn.Module]) -> DiffusionPipeline:
         """The pipeline of these networks, by name, and of the folder's tokenizers, scheduler and settings."""
@@ -138,10 +142,10 @@ class StableDiffusion(FamilySettings):
     def _texts(self) -> Texts:
         return [(self.load_tokenizer(name), self.load_text_encoder(name)) for name in self.text_encoders]
 
-    def kohya_name(self, module: str, unet: UNet2DConditionModel) -> str:
-        """The name of a module of `unet` in LoRA files of kohya's layout."""
+    def kohya_name(self, module: str, denoiser: UNet2DConditionModel) -> str:
+        """The name of a module of `denoiser` in LoRA files of kohya's layout."""
         return kohya.flat_name(module)
 
-    def save_pipeline(self, unet: UNet2DConditionModel, out: Path) -> None:
+    def save_pipeline(self, denoiser: UNet2DConditionModel, out: Path) -> None:
         """Write a diffusers pipeline folder that `DiffusionPipeline.from_pretrained` opens, of any version."""
-        saving.save_pipeline(self.folder, unet, out)
+        saving.save_pipeline(self.folder, denoiser, out)

@@ -11,7 +11,8 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
 from smpo.core.records import Conditioning
 from smpo.models import kohya, parts
-from smpo.models.sd import StableDiffusion, Texts
+from smpo.models.family import Texts
+from smpo.models.sd import StableDiffusion
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +21,7 @@ class StableDiffusionXL(StableDiffusion):
 
     pipeline_class: ClassVar[str] = "StableDiffusionXLPipeline"
     pipeline_options: ClassVar[dict[str, Any]] = {"add_watermarker": False}
-    text_encoders: ClassVar[dict[str, type[nn.Module]]] = {
+    text_encoders: ClassVar[Mapping[str, type[nn.Module]]] = {
         "text_encoder": CLIPTextModel, "text_encoder_2": CLIPTextModelWithProjection
     }
     added: ClassVar[str | None] = "text_time"
@@ -40,9 +41,9 @@ class StableDiffusionXL(StableDiffusion):
         """Conditioning of n images; `sizes` (n, 6) = original h, w, crop top, left, target h, w, in pixels."""
         return Conditioning({**prompts, "time_ids": sizes.float()})
 
-    def kohya_name(self, module: str, unet: UNet2DConditionModel) -> str:
-        """The name of a module of `unet` in LoRA files of kohya's layout."""
-        return kohya.flat_name(kohya.original_module(module, unet.config))
+    def kohya_name(self, module: str, denoiser: UNet2DConditionModel) -> str:
+        """The name of a module of `denoiser` in LoRA files of kohya's layout."""
+        return kohya.flat_name(kohya.original_module(module, denoiser.config))
 
     def _call(self, unet: UNet2DConditionModel, x_t: Tensor, timesteps: Tensor, given: Conditioning) -> Tensor:
         added = {"text_embeds": given.tensors["pooled"], "time_ids": given.tensors["time_ids"]}

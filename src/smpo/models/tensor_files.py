@@ -1,5 +1,6 @@
 """Weights on disk, one tensor in memory at a time: reading a part's folder, writing .safetensors piece by piece."""
 
+import functools
 import hashlib
 import json
 import os
@@ -51,7 +52,7 @@ def tensors_of_file(path: Path) -> dict[str, StoredTensor]:
     except (SafetensorError, OSError) as error:
         raise ConfigError(f"{path} cannot be read as .safetensors ({error}); download or write it again") from error
     return {
-        name: StoredTensor(tuple(part.get_shape()), part.get_dtype(), lambda name=name: file.get_tensor(name))
+        name: StoredTensor(tuple(part.get_shape()), part.get_dtype(), functools.partial(file.get_tensor, name))
         for name, part in slices.items()
     }
 
@@ -119,7 +120,7 @@ def _bytes_of(name: str, stored: StoredTensor) -> memoryview:
     tensor = stored.read()
     if tuple(tensor.shape) != stored.shape or tensor.dtype != DTYPES[stored.dtype]:
         raise AssertionError(f"{name}: announced {stored.shape} {stored.dtype}, got {tensor.shape} {tensor.dtype}")
-    return memoryview(tensor.contiguous().flatten().view(torch.uint8).numpy())
+    return tensor.contiguous().flatten().view(torch.uint8).numpy().data
 
 
 def some(names: Iterable[str], *, most: int = 3) -> str:

@@ -1,10 +1,13 @@
 """Seam 2: noisings, the members by name; `noising.Noising` is the contract."""
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from smpo.core.registry import Registry
 
-NOISINGS: Registry[Any] = Registry("noising", {
+if TYPE_CHECKING:
+    from smpo.noising.noising import Noising
+
+NOISINGS: Registry["Noising"] = Registry("noising", {
     "forward": "smpo.noising.forward:Forward",
     "ddim": "smpo.noising.inversion:DDIM",
     "renoise": "smpo.noising.inversion:ReNoise",

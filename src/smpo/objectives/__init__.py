@@ -1,17 +1,13 @@
-"""Seam 3: objectives. A frozen dataclass of hyper-parameters; `(errors, p_winner) -> loss (B,)`.
+"""Seam 3: objectives, the members by name; `objective.Objective` is the contract."""
 
-Every one says what a step must give it:
-    needs_reference: whether the reference's errors are computed.
-    needs_reference_point: whether the errors must carry the step's `reference_point`.
-    winner_share: None where an example shows both images of its pair; else it shows one, the winner with this
-    probability. takes_smoothed_labels: whether `p_winner` may be other than certain.
-"""
-
-from typing import Any
+from typing import TYPE_CHECKING
 
 from smpo.core.registry import Registry
 
-OBJECTIVES: Registry[Any] = Registry("objective", {
+if TYPE_CHECKING:
+    from smpo.objectives.objective import Objective
+
+OBJECTIVES: Registry["Objective"] = Registry("objective", {
     "smpo": "smpo.objectives.smpo:SmPO",
     "dpo": "smpo.objectives.dpo:DPO",
     "sft": "smpo.objectives.sft:SFT",
@@ -21,13 +17,3 @@ OBJECTIVES: Registry[Any] = Registry("objective", {
     "cdpo": "smpo.objectives.cdpo:ConservativeDPO",
     "linear": "smpo.objectives.linear:Linear",
 })
-
-
-def needs_reference_model(objective: Any, noising: Any) -> bool:
-    """Whether training asks a reference for its errors, or to invert."""
-    return objective.needs_reference or noising.network == "reference"
-
-
-def unit_of_batch(objective: Any) -> str:
-    """What a batch of `objective` counts: "pairs", or "images" where an example shows one image of its pair."""
-    return "pairs" if objective.winner_share is None else "images"

@@ -1,12 +1,18 @@
 """Conservative DPO (Mitchell 2023): Diffusion-DPO for labels that may be wrong."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from torch import Tensor
-
-from smpo.core.records import PairErrors
-from smpo.maths.preference import cdpo_loss, implicit_margin
+from smpo import maths
+from smpo.objectives.objective import Loss
 from smpo.objectives.pairwise import Pairwise
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from smpo.core.records import PairErrors
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,6 +23,7 @@ class ConservativeDPO(Pairwise):
         beta: code beta, > 0, as DPO's.
     """
 
-    def __call__(self, errors: PairErrors, p_winner: Tensor) -> Tensor:
-        """Loss of each pair, shape (B,)."""
-        return cdpo_loss(implicit_margin(errors), p_winner, beta=self.beta)
+    def __call__(self, errors: PairErrors, p_winner: Tensor) -> Loss:
+        """The loss of each pair."""
+        margin = self.margin(errors)
+        return Loss(maths.preference.cdpo_loss(margin, p_winner, beta=self.beta), self.logit(margin, p_winner))

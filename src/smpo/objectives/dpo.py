@@ -1,14 +1,18 @@
 """Diffusion-DPO (Wallace et al., CVPR 2024)."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-import torch
-from torch import Tensor
-
-from smpo.core.records import PairErrors
-from smpo.maths.preference import dpo_loss, implicit_margin, preference_logit
+from smpo import maths
+from smpo.objectives.objective import Loss
 from smpo.objectives.pairwise import Pairwise
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from smpo.core.records import PairErrors
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,10 +25,11 @@ class DPO(Pairwise):
 
     takes_smoothed_labels: ClassVar[bool] = False
 
-    def __call__(self, errors: PairErrors, p_winner: Tensor) -> Tensor:
-        """Loss of each pair, shape (B,); `p_winner` is 1 by the check on `takes_smoothed_labels`."""
-        return dpo_loss(implicit_margin(errors), beta=self.beta)
+    def __call__(self, errors: PairErrors, p_winner: Tensor) -> Loss:
+        """The loss of each pair."""
+        margin = self.margin(errors)
+        return Loss(maths.preference.dpo_loss(margin, beta=self.beta), self.logit(margin, p_winner))
 
-    def logit(self, errors: PairErrors, p_winner: Tensor) -> Tensor:
-        """Argument of the log-sigmoid, shape (B,)."""
-        return preference_logit(implicit_margin(errors), torch.ones_like(p_winner), beta=self.beta)
+    def logit(self, margin: Tensor, p_winner: Tensor) -> Tensor:
+        """Argument of the log-sigmoid, shape (B,); p_winner is 1 by the check on `takes_smoothed_labels`."""
+        return maths.preference.preference_logit(margin, p_winner.new_ones(p_winner.shape), beta=self.beta)

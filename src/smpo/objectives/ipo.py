@@ -1,12 +1,18 @@
 """Identity Preference Optimisation (Azar et al., AISTATS 2024) of a diffusion model."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from torch import Tensor
-
-from smpo.core.records import PairErrors
-from smpo.maths.preference import implicit_margin, ipo_loss
+from smpo import maths
+from smpo.objectives.objective import Loss
 from smpo.objectives.pairwise import Pairwise
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from smpo.core.records import PairErrors
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,6 +25,7 @@ class IPO(Pairwise):
         beta: code beta, > 0; diffusers' LoRA-DPO scripts with `loss_type=ipo` have beta_dpo = beta / 2.
     """
 
-    def __call__(self, errors: PairErrors, p_winner: Tensor) -> Tensor:
-        """Loss of each pair, shape (B,)."""
-        return ipo_loss(implicit_margin(errors), p_winner, beta=self.beta)
+    def __call__(self, errors: PairErrors, p_winner: Tensor) -> Loss:
+        """The loss of each pair."""
+        margin = self.margin(errors)
+        return Loss(maths.preference.ipo_loss(margin, p_winner, beta=self.beta), self.logit(margin, p_winner))

@@ -1,13 +1,19 @@
 """Linear-DPO (arXiv 2605.21123) as its published code has it: DPO's slope replaced by a clipped line."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from torch import Tensor
-
+from smpo import maths
 from smpo.core.errors import ConfigError
-from smpo.core.records import PairErrors
-from smpo.maths.preference import linear_loss
+from smpo.objectives.objective import Loss
 from smpo.objectives.pairwise import Pairwise
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from smpo.core.records import PairErrors
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +37,7 @@ class Linear(Pairwise):
         if not 0 <= self.eta <= 0.5:
             raise ConfigError(f"objective.eta must lie in [0, 0.5], got {self.eta}")
 
-    def __call__(self, errors: PairErrors, p_winner: Tensor) -> Tensor:
-        """Loss of each pair, shape (B,)."""
-        return linear_loss(errors, p_winner, beta=self.beta, eta=self.eta)
+    def __call__(self, errors: PairErrors, p_winner: Tensor) -> Loss:
+        """The loss of each pair."""
+        value = maths.preference.linear_loss(errors, p_winner, beta=self.beta, eta=self.eta)
+        return Loss(value, self.logit(self.margin(errors), p_winner))

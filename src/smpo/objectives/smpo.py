@@ -1,14 +1,19 @@
 """SmPO-Diffusion (Lu et al., ICML 2025)."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from torch import Tensor
-
+from smpo import maths
 from smpo.core.checks import check_positive
-from smpo.core.records import PairErrors
-from smpo.maths.preference import implicit_margin, preference_logit, smpo_loss
-from smpo.maths.smoothing import pair_weight
+from smpo.objectives.objective import Loss
 from smpo.objectives.pairwise import Pairwise
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from smpo.core.records import PairErrors
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,10 +31,13 @@ class SmPO(Pairwise):
         super().__post_init__()
         check_positive(gamma=self.gamma)
 
-    def __call__(self, errors: PairErrors, p_winner: Tensor) -> Tensor:
-        """Loss of each pair, shape (B,)."""
-        return smpo_loss(implicit_margin(errors), p_winner, beta=self.beta, gamma=self.gamma)
+    def __call__(self, errors: PairErrors, p_winner: Tensor) -> Loss:
+        """The loss of each pair."""
+        margin = self.margin(errors)
+        value = maths.preference.smpo_loss(margin, p_winner, beta=self.beta, gamma=self.gamma)
+        return Loss(value, self.logit(margin, p_winner))
 
-    def logit(self, errors: PairErrors, p_winner: Tensor) -> Tensor:
+    def logit(self, margin: Tensor, p_winner: Tensor) -> Tensor:
         """Argument of the log-sigmoid, shape (B,); a useful run keeps it around 0.1 to 1."""
-        return preference_logit(implicit_margin(errors), pair_weight(p_winner, gamma=self.gamma), beta=self.beta)
+        weight = maths.smoothing.pair_weight(p_winner, gamma=self.gamma)
+        return maths.preference.preference_logit(margin, weight, beta=self.beta)

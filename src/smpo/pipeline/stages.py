@@ -36,7 +36,7 @@ from smpo.models import FAMILIES
 from smpo.models.package_data import resolve_source
 from smpo.models.sources import pinned
 from smpo.noising import NOISINGS
-from smpo.objectives import OBJECTIVES, unit_of_batch
+from smpo.objectives import OBJECTIVES
 from smpo.pipeline.config import Recipe, dump_recipe, settings_text
 from smpo.pipeline.sections import PromptedOptions
 from smpo.preparation import label, pairs, score
@@ -50,11 +50,11 @@ from smpo.report.tables import paper_tables
 from smpo.rewards import SCORERS
 from smpo.sampling.image_set import ImageSet
 from smpo.sampling.store import generate_shared
-from smpo.training.batches import TrainingPairs
 from smpo.training.implicit import HeldOut, measure_held_out, read_held_out
 from smpo.training.invert import cache_inversions, with_cached_inversions
+from smpo.training.preference_run import PreferenceRun
 from smpo.training.result import metrics_of
-from smpo.training.run import Run
+from smpo.training.sources.pairs import TrainingPairs
 from smpo.training.trainer import train as train_policy
 
 Progress = Callable[..., None]
@@ -271,7 +271,7 @@ def _note_cost(name: str, recipe: Recipe, seconds: float) -> None:
         file.write(json.dumps({"stage": name, "seconds": round(seconds, 2), "peak_memory_mib": round(peak)}) + "\n")
 
 
-def training_run(recipe: Recipe) -> Run:
+def training_run(recipe: Recipe) -> PreferenceRun:
     """The resolved training run over the recipe's artefacts, with its cached inversions where it has them."""
     run = run_without_cache(recipe)
     if recipe.training.cached_inversion_epochs is None:
@@ -279,11 +279,11 @@ def training_run(recipe: Recipe) -> Run:
     return with_cached_inversions(run, recipe.folder("invert"))
 
 
-def run_without_cache(recipe: Recipe) -> Run:
+def run_without_cache(recipe: Recipe) -> PreferenceRun:
     """The training run but for its cached inversions."""
     pair_set, labels = PairSet.open(recipe.folder("pairs")), label.LabelTable.open(recipe.folder("label"))
     cache = matching_cache(recipe, recipe.folder("cache"))
-    return Run(
+    return PreferenceRun(
         name=recipe.name, folder=recipe.folder("train"), seed=recipe.seed, family=FAMILIES.build(recipe.model),
         init_weights=recipe.init_weights, reference_weights=recipe.reference_weights,
         noising=NOISINGS.build(recipe.noising), objective=OBJECTIVES.build(recipe.objective), options=recipe.training,
@@ -377,7 +377,7 @@ def facts(recipe: Recipe) -> dict[str, dict[str, str]]:
     for entry in times:
         longest[entry["stage"]] = max(entry["seconds"], longest.get(entry["stage"], 0))
     packages = ("torch", "diffusers", "transformers", "accelerate")
-    training, seen = recipe.training, unit_of_batch(OBJECTIVES.build(recipe.objective))
+    training, seen = recipe.training, OBJECTIVES.build(recipe.objective).unit
     return {
         "Method": {
             "objective": settings_text(recipe.objective), "noising": settings_text(recipe.noising),

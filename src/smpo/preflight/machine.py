@@ -13,7 +13,7 @@ from smpo.core.artefacts import stage_of
 from smpo.core.errors import ConfigError
 from smpo.core.processes import local_device, this_process
 from smpo.cost.estimate import GIB, OVERHEAD_GIB, Estimate, counts_of, estimate
-from smpo.objectives import OBJECTIVES, unit_of_batch
+from smpo.objectives import OBJECTIVES
 from smpo.pipeline.config import Recipe
 from smpo.pipeline.stages import artefacts_of, is_complete, stages_of
 from smpo.preflight.data import num_rows
@@ -71,8 +71,8 @@ def processes(recipe: Recipe) -> Iterator[Note]:
     """Check that the processes can share the batch, and that the launcher's settings are supported."""
     count = this_process().world_size
     accumulation = recipe.training.accumulation(count)
-    from_environment(recipe.training, stored=recipe.training.cached_inversion_epochs is not None)
-    each = f"{accumulation} x {recipe.training.micro_batch_size} {unit_of_batch(OBJECTIVES.build(recipe.objective))}"
+    from_environment(recipe.training)
+    each = f"{accumulation} x {recipe.training.micro_batch_size} {OBJECTIVES.build(recipe.objective).unit}"
     yield Note(f"{count} training together, {each} a step on each")
 
 

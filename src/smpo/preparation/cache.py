@@ -23,10 +23,10 @@ from smpo.core.processes import local_device
 from smpo.core.progress_lines import Progress
 from smpo.data.images import decode_image
 from smpo.data.pair_set import PairImages, PairSet
+from smpo.models.family import Family
 from smpo.models.part_digests import check_same_parts, encoder_parts
 from smpo.models.parts import posterior_moments
 from smpo.models.schedules import check_timesteps
-from smpo.models.sd import StableDiffusion
 from smpo.preparation.crops import views_of
 from smpo.preparation.options import CacheOptions
 from smpo.prompts.lengths import LongPrompts, long_prompts
@@ -49,7 +49,7 @@ class CacheReport:
 
 
 def cache_pairs(
-    pairs: PairSet, family: StableDiffusion, out: Path, *, options: CacheOptions, progress: Progress | None = None
+    pairs: PairSet, family: Family, out: Path, *, options: CacheOptions, progress: Progress | None = None
 ) -> CacheReport:
     """Write the cache of `pairs` for the VAE and text encoders of `family` into `out`.
 
@@ -61,7 +61,8 @@ def cache_pairs(
     """
     stored = options.model_dump(exclude={"batch_size"})
     settings = {"family": type(family).__name__, **stored}
-    parts = {f"{MODEL}{name}": digest for name, digest in encoder_parts(family.folder).items()}
+    encoders = encoder_parts(family.folder, denoiser=family.component)
+    parts = {f"{MODEL}{name}": digest for name, digest in encoders.items()}
     status = begin(out, stage="cache", settings=settings, inputs={"pairs": pairs.fingerprint, **parts})
     if status is not Status.DONE:
         check_timesteps(family.path, 1)  # refuses a schedule that cannot be trained with before the work
@@ -88,12 +89,12 @@ def _content(parts: Parts) -> str:
     return fingerprint({name: seal.entry for name, seal in parts.of_all().items()})
 
 
-def check_encoders(cache: "LatentCache", family: StableDiffusion) -> None:
+def check_encoders(cache: "LatentCache", family: Family) -> None:
     """Raise StaleError unless the cache was made with the VAE, text encoders and tokenizers of `family`."""
     made_with = {name.removeprefix(MODEL): digest for name, digest in cache.manifest["inputs"].items()
                  if name.startswith(MODEL)}
     check_same_parts(
-        encoder_parts(family.folder), made_with, made=str(cache.folder), model=family.source,
+        encoder_parts(family.folder, denoiser=family.component), made_with, made=str(cache.folder), model=family.source,
         again="set paths.cache to another folder, or delete this one, and run `smpo cache`",
     )
 
@@ -152,7 +153,7 @@ def prompt_rows(captions: Sequence[str]) -> list[int]:
 @torch.no_grad()
 @float32_products(tf32=False)
 def _write_prompts(
-    prompts: Sequence[str], family: StableDiffusion, parts: Parts, *, options: CacheOptions, device: torch.device
+    prompts: Sequence[str], family: Family, parts: Parts, *, options: CacheOptions, device: torch.device
 ) -> None:
     for number, start in enumerate(range(0, len(prompts), BLOCK_PROMPTS)):
         block_lost = any(name.startswith("prompts/") and name.endswith(f"-{number:05d}.npy") for name in parts.lost)

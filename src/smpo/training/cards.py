@@ -6,7 +6,6 @@ from typing import Any
 import yaml
 
 from smpo import __version__
-from smpo.objectives import unit_of_batch
 from smpo.training.options import LoraOptions
 from smpo.training.run import Run
 
@@ -31,11 +30,9 @@ tags: [smpo, preference-alignment, {run.settings["objective"]["name"]}]
 
 # {run.name}
 
-The UNet of `{public_name(run.init_weights or run.family.source)}`, trained on image preferences
-with smpo {__version__}:
-objective **{run.settings["objective"]["name"]}**, noising **{run.settings["noising"]["name"]}**,
-{len(run.pairs)} pairs, {options.steps} optimizer steps of {options.batch_size} {unit_of_batch(run.objective)}
-at an effective
+The {run.family.component} of `{public_name(run.init_weights or run.family.source)}`, trained on image preferences
+with smpo {__version__}: objective **{run.settings["objective"]["name"]}**, noising
+**{run.settings["noising"]["name"]}**, {options.steps} optimizer steps of {options.batch_size} examples at an effective
 learning rate of {optimizer.lr:g} ({optimizer.name}, {optimizer.warmup_steps} warm-up steps){_how(run.options.lora)}.
 The text encoders, the VAE and the scheduler are those of the base model, whose licence applies.
 
@@ -64,9 +61,9 @@ def _how(lora: LoraOptions | None) -> str:
     return f"; a LoRA of rank {lora.rank}, fused into these weights" if lora else ""
 
 
-def lora_card(run: Run) -> str:
+def lora_card(run: Run, options: LoraOptions) -> str:
     """The README of the adapters: what they belong to and how to load them."""
-    options, base = run.options.lora, public_name(run.init_weights or run.family.source)
+    base = public_name(run.init_weights or run.family.source)
     other_programs = f"{DORA}\n\n{DORA_SCALE}" if options.dora else (
         f"ComfyUI: put `{run.name}_comfyui.safetensors` into `models/loras` (A1111: `models/Lora`) and load it at "
         "strength 1 on the same base. Of `pytorch_lora_weights.safetensors` it reads a part or nothing, and only its "

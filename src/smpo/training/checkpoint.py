@@ -1,7 +1,7 @@
 """Checkpoints that exist or do not: written aside, synced, described by a manifest of sizes and hashes, renamed.
 
 The state of a run is its optimizer step, the weights, the optimizer's state and nothing else: order, noise and learning
-rate are functions of the step (see `order` and `optimizers`).
+rate are functions of the step (see `sources.order` and `policy.optimizers`).
 
 A file holds whole tensors; where processes keep their rows of each, every process writes its own, and reading puts them
 together, tensor by tensor when it is asked for, on any number of processes.
@@ -23,10 +23,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from smpo.core.artefacts import fingerprint, hash_file, sync_folder, write_atomically
+from smpo.core.errors import StaleError
 from smpo.core.processes import Process
 
 MANIFEST, STATE = "manifest.json", "state.json"
-STEMS = ("optimizer", "unet")  # of the tensors that every run has
+POLICY = "policy"  # stem of what is trained
+STEMS = ("optimizer", POLICY)  # of the tensors that every run has
+OLD_POLICY = "unet*.safetensors"  # before smpo 0.2
 STEP_FOLDER = re.compile(r"step-(\d{8})")
 SHARD = re.compile(r"(?P<stem>.+)-\d{5}-of-\d{5}(?P<ending>\.safetensors)?")
 
@@ -40,7 +43,7 @@ class TrainState:
 
     Attributes:
         step: optimizer steps done.
-        tensors: file stem ("unet", "optimizer", "ema") -> name -> tensor, or this process's rows of it.
+        tensors: file stem (POLICY, "optimizer", "ema") -> name -> tensor, or this process's rows of it.
         scalars: JSON-serialisable rest.
     """
 
@@ -103,8 +106,15 @@ def save_checkpoint(
 
 
 def load_checkpoint(folder: Path) -> TrainState | None:
-    """The newest intact checkpoint in `folder`, or None; a damaged one is passed over with a warning."""
+    """The newest intact checkpoint in `folder`, or None; a damaged one is passed over with a warning.
+
+    Raises:
+        StaleError: it was written by a version that named its files otherwise.
+    """
     for path in checkpoints(folder):
+        if any(path.glob(OLD_POLICY)):
+            raise StaleError(f"checkpoint {path} was written by smpo 0.1; go on with that version, or train in another "
+                             "folder")
         complaint = damage(path)
         if complaint is None:
             scalars = json.loads((path / STATE).read_text())

@@ -11,20 +11,20 @@ from torch import Tensor, nn
 
 from smpo.core.artefacts import Artefact, Status, begin, finish, hash_file, write_atomically
 from smpo.core.precision import float32_products
-from smpo.core.processes import local_device, main_first
+from smpo.core.processes import Process, local_device, main_first
 from smpo.core.randomness import derive_seed
 from smpo.core.records import Predict
 from smpo.maths.preference import implicit_margin
-from smpo.models.part_digests import DENOISER, SCHEDULER, check_trained, part_digest
+from smpo.models.family import Family
+from smpo.models.part_digests import SCHEDULER, check_trained, part_digest
 from smpo.models.schedules import check_timesteps
-from smpo.models.sd import StableDiffusion
 from smpo.models.sources import local_denoiser
 from smpo.noising.forward import Forward
 from smpo.preparation.cache import LatentCache, check_encoders
-from smpo.training.batches import MicroBatches, Share, TrainingPairs
+from smpo.training.learners.preference import pair_errors, side_errors
 from smpo.training.options import ImplicitOptions, OptimizerOptions, TrainingOptions
-from smpo.training.order import Example, ExampleOrder
-from smpo.training.step import pair_errors, side_errors
+from smpo.training.sources.order import Example, ExampleOrder
+from smpo.training.sources.pairs import MicroBatches, PairSource, TrainingPairs
 
 STAGE = "evaluate"  # the verb that measures it
 FILE = "margins.npz"
@@ -43,14 +43,14 @@ class HeldOut:
 
     pairs: TrainingPairs
     cache: LatentCache
-    family: StableDiffusion
+    family: Family
     inputs: dict[str, str]
 
 
 @torch.no_grad()
 @float32_products(tf32=False)
 def held_out_margins(
-    held: HeldOut, unets: tuple[nn.Module, nn.Module], *, options: ImplicitOptions,
+    held: HeldOut, denoisers: tuple[nn.Module, nn.Module], *, options: ImplicitOptions,
     progress: Callable[[int, int], None] | None = None,
 ) -> Tensor:
     """Implicit margin (the inner difference of Eq. 16) of every pair at every timestep, shape (timesteps, pairs), CPU.
@@ -60,18 +60,17 @@ def held_out_margins(
 
     Args:
         held: the pairs.
-        unets: policy and reference.
+        denoisers: policy and reference.
         options: timesteps, seed.
         progress: called with (forward passes done, all).
     """
     pairs, family, device = held.pairs, held.family, torch.device(local_device())
-    policy, reference = (_predictor(family, unet.eval().to(device)) for unet in unets)
+    policy, reference = (_predictor(family, denoiser.eval().to(device)) for denoiser in denoisers)
     noising, rows = Forward(noise="shared"), range(len(pairs))
     columns, starts = [], range(0, len(pairs), options.batch_size)
     for place, timestep in enumerate(options.timesteps):
-        batches = MicroBatches(
-            pairs, held.cache, family, options=_plain(timestep), order=ExampleOrder(options.seed), share=Share(0, 1)
-        )
+        source = PairSource(pairs, held.cache, family, _plain(timestep), ExampleOrder(options.seed))
+        batches = MicroBatches(source, Process())
         margins = []
         for number, start in enumerate(starts):
             chosen = rows[start : start + options.batch_size]
@@ -108,7 +107,7 @@ def measure_held_out(
     folder = held.family.folder
     settings = {
         **options.model_dump(exclude={"batch_size"}), "policy": part_digest(local_denoiser(policy)),
-        "reference": part_digest(folder / DENOISER if reference is None else local_denoiser(reference)),
+        "reference": part_digest(folder / held.family.component if reference is None else local_denoiser(reference)),
         "scheduler": part_digest(folder / SCHEDULER),
     }
 
@@ -117,8 +116,8 @@ def measure_held_out(
     def measured() -> None:
         if begin(out, stage=STAGE, settings=settings, inputs=held.inputs) is Status.DONE:
             return
-        unets = (held.family.load_denoiser(policy), held.family.load_denoiser(reference))
-        margins = held_out_margins(held, unets, options=options, progress=progress).numpy()
+        denoisers = (held.family.load_denoiser(policy), held.family.load_denoiser(reference))
+        margins = held_out_margins(held, denoisers, options=options, progress=progress).numpy()
         buffer = io.BytesIO()
         np.savez(buffer, margins=margins, timesteps=options.timesteps, prompts=held.pairs.prompt_rows)
         write_atomically(out / FILE, buffer.getvalue())
@@ -137,8 +136,8 @@ def read_held_out(out: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return stored["margins"], stored["timesteps"], stored["prompts"]
 
 
-def _predictor(family: StableDiffusion, unet: nn.Module) -> Predict:
-    return lambda x_t, timesteps, conditioning: family.predict(unet, x_t, timesteps, conditioning)
+def _predictor(family: Family, denoiser: nn.Module) -> Predict:
+    return lambda x_t, timesteps, conditioning: family.predict(denoiser, x_t, timesteps, conditioning)
 
 
 def _plain(timestep: int) -> TrainingOptions:

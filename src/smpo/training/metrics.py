@@ -1,7 +1,8 @@
-"""What a run reports at each optimizer step, summed over micro-batches and processes, and its metrics.jsonl."""
+"""What a run reports at each optimizer step: named means over all examples, and their file metrics.jsonl."""
 
+import functools
 import json
-import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,76 +10,32 @@ import torch
 from torch import Tensor
 
 from smpo.core.artefacts import write_atomically
-from smpo.core.precision import widest_float
-from smpo.core.records import PairErrors
-from smpo.training.step import StepOutput
-
-SUMS = (
-    "pairs", "bad", "loss", "judged", "right", "logit", "logit_squared",
-    "winners", "losers", "referenced", "error_w", "error_l", "error_delta_w", "error_delta_l",
-    "pooled", "reference_point", "nfe_grad", "nfe_no_grad",
-)
+from smpo.training.learners.learner import Sums
 
 
-def step_sums(output: StepOutput, p_winner: Tensor) -> Tensor:
-    """The sums over a micro-batch named by SUMS, shape (18,), in `widest_float`; no host sync.
+class MeanTable:
+    """Sums and counts of the metrics of an optimizer step, over its micro-batches, where the loss is.
 
-    Right is an example whose logit is positive, half right one whose logit is zero; where p_winner = 1/2 there is
-    nothing to judge by. An image shown alone counts as winner or loser by its p_winner.
+    Every micro-batch and every process names the same metrics in the same order.
     """
-    errors, loss = output.errors, output.loss.detach()
-    zero, one = torch.zeros_like(loss), torch.ones_like(loss)
-    logit = zero if output.logit is None else output.logit.detach()
-    judged = zero if output.logit is None else (p_winner != 0.5).to(loss)
-    right = judged * ((logit > 0).to(loss) + 0.5 * (logit == 0).to(loss))
-    point, counted = errors.reference_point, output.evaluations
-    columns = (
-        one, (~torch.isfinite(loss)).to(loss), loss, judged, right, logit, logit.square(), *_by_image(errors, p_winner),
-        zero if point is None else one, zero if point is None else point.expand_as(loss),
-    )
-    wide = widest_float(loss.device)
-    counts = [loss.new_full((), count, dtype=wide) for count in (counted.trained, counted.free)]
-    return torch.stack([*(column.to(wide).sum() for column in columns), *counts])
 
+    def __init__(self) -> None:
+        self.names: tuple[str, ...] = ()
+        self._rows: list[Tensor] = []
 
-def _by_image(errors: PairErrors, p_winner: Tensor) -> tuple[Tensor, ...]:
-    """Which examples show a winner, a loser, have a reference; errors and their deltas of both; shape (B,) each."""
-    w, zero = errors.policy_w.detach(), torch.zeros_like(errors.policy_w)
-    referenced = zero if errors.reference_w is None else zero + 1
-    delta_w = zero if errors.reference_w is None else w - errors.reference_w
-    if errors.policy_l is not None:
-        l_l = errors.policy_l.detach()
-        delta_l = zero if errors.reference_l is None else l_l - errors.reference_l
-        return zero + 1, zero + 1, referenced, w, l_l, delta_w, delta_l
-    winner = (p_winner > 0.5).to(w)
-    loser = 1 - winner
-    return winner, loser, referenced, winner * w, loser * w, winner * delta_w, loser * delta_w
+    def add(self, sums: Sums) -> None:
+        """Add a micro-batch's."""
+        self.names = tuple(sums)
+        self._rows.append(torch.stack([torch.stack(pair) for pair in sums.values()]))
 
+    @property
+    def sums(self) -> Tensor:
+        """Sum and count of each metric over the micro-batches, shape (n, 2)."""
+        return functools.reduce(torch.add, self._rows)
 
-def summarise(sums: Tensor) -> dict[str, float]:
-    """Means over all examples of an optimizer step; what has no meaning for the objective is left out."""
-    total = dict(zip(SUMS, sums.tolist(), strict=True))
-    pairs = total["pairs"]
-    means = {"loss": total["loss"] / pairs}
-    for side, shown in (("w", total["winners"]), ("l", total["losers"])):
-        if shown:
-            means[f"error_{side}"] = total[f"error_{side}"] / shown
-        if shown and total["referenced"]:
-            means[f"error_delta_{side}"] = total[f"error_delta_{side}"] / shown
-    if total["judged"]:
-        mean = total["logit"] / pairs
-        means |= {
-            "implicit_accuracy": total["right"] / total["judged"],
-            "logit_mean": mean,
-            "logit_std": math.sqrt(max(0.0, total["logit_squared"] / pairs - mean**2)),
-        }
-    if total["pooled"]:
-        means |= {
-            "reference_point": total["reference_point"] / total["pooled"],
-            "desirable_share": total["winners"] / pairs,
-        }
-    counts = ("nfe_grad", "nfe_no_grad")
-    return means | {name: total[name] / pairs for name in counts}
+    def means(self, sums: Tensor) -> dict[str, float]:
+        """The mean of each metric from its sum and count, shape (n, 2); a metric without a count is left out."""
+        return {name: total / count for name, (total, count) in zip(self.names, sums.tolist(), strict=True) if count}
 
 
 class MetricsLog:
@@ -92,7 +49,7 @@ class MetricsLog:
             kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= resume_step]
         write_atomically(path, "".join(line + "\n" for line in kept))
 
-    def append(self, values: dict[str, Any]) -> None:
+    def append(self, values: Mapping[str, Any]) -> None:
         """Write one line, through to the operating system."""
         with open(self.path, "a") as file:
             file.write(json.dumps(values) + "\n")

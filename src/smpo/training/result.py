@@ -6,12 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from diffusers import UNet2DConditionModel
+from diffusers import ModelMixin
 
 from smpo.core.artefacts import Artefact, Status, begin, finish, hash_file, is_complete, reopen, write_atomically
 from smpo.core.errors import DataError, StaleError
 from smpo.models.export import export, family_of_folder
-from smpo.preparation.cache import check_encoders
 from smpo.sampling.options import GenerationOptions
 from smpo.sampling.rendering import sample_grid
 from smpo.training.cards import model_card
@@ -39,7 +38,7 @@ def begin_run(run: Run) -> Status:
     if run.options.optimizer.schedule == "constant":
         del options["steps"]
     settings = {"family": type(run.family).__name__, **run.settings, "seed": run.seed, "training": options}
-    check_encoders(run.cache, run.family)
+    run.check_inputs()
     return begin(run.folder, stage="train", settings=settings, inputs={**run.inputs, **model_inputs(run)})
 
 
@@ -90,36 +89,36 @@ def check_not_beyond(run: Run, done: int) -> None:
         )
 
 
-def finish_run(run: Run, unet: UNet2DConditionModel) -> None:
+def finish_run(run: Run, denoiser: ModelMixin) -> None:
     """Write the model folder with its card, and a LoRA's folder, each whole or not at all; mark the run complete.
 
-    Adapters are fused into `unet`.
+    Adapters are fused into `denoiser`.
 
     Raises:
         NonFiniteError: a weight is NaN or infinite.
         StaleError: the model, of which the other parts are saved too, has changed since the run was opened.
     """
     begin_run(run)
-    unet.to("cpu")
-    _check_weights(run, unet)
+    denoiser.to("cpu")
+    _check_weights(run, denoiser)
     if run.options.lora:
-        _write_whole(run.lora_folder, lambda aside: save_adapters(run, unet, aside))
-        fuse(unet)
-        _check_weights(run, unet)
+        options = run.options.lora
+        _write_whole(run.lora_folder, lambda aside: save_adapters(run, options, denoiser, aside))
+        fuse(denoiser)
+        _check_weights(run, denoiser)
 
     def save_model(aside: Path) -> None:
-        run.family.save_pipeline(unet, aside)
+        run.family.save_pipeline(denoiser, aside)
         (aside / "README.md").write_text(model_card(run))
 
     _write_whole(run.model_folder, save_model)
-    weights = sorted((run.model_folder / "unet").glob("*.safetensors"))
+    weights = sorted((run.model_folder / run.family.component).glob("*.safetensors"))
     results = [run.model_folder, *([run.lora_folder] if run.options.lora else [])]
     files = [path for folder in results for path in folder.rglob("*") if path.is_file() and path.suffix != ".md"]
     adapters = sorted(run.lora_folder.glob("*.safetensors")) if run.options.lora else []
     finish(run.folder, {
         "steps": run.options.steps,
-        "pairs": len(run.pairs),
-        "pairs_seen": run.options.steps * run.options.batch_size,
+        **run.results,
         "weights": {file.name: hash_file(file) for file in [*weights, *adapters]},
     }, files=[METRICS, *(path.relative_to(run.folder).as_posix() for path in files)])  # cards are people's to edit
     run.single_file.unlink(missing_ok=True)  # of fewer steps
@@ -132,8 +131,8 @@ def write_single_file(run: Run) -> None:
         export(run.model_folder, run.single_file, precision=run.options.single_file, title=run.name)
 
 
-def _check_weights(run: Run, unet: UNet2DConditionModel) -> None:
-    names = non_finite(unet.state_dict())
+def _check_weights(run: Run, denoiser: ModelMixin) -> None:
+    names = non_finite(denoiser.state_dict())
     check_finite(names, step=run.options.steps, what="weights of the result are", checkpoints=run.checkpoints)
 
 
@@ -149,15 +148,15 @@ def _write_whole(folder: Path, write: Callable[[Path], None]) -> None:
     shutil.rmtree(replaced, ignore_errors=True)
 
 
-def save_samples(run: Run, unet: UNet2DConditionModel, step: int) -> Path:
+def save_samples(run: Run, denoiser: ModelMixin, step: int) -> Path:
     """Draw the fixed prompts with the policy as it is and write samples/step-XXXXXXXX.png."""
     options = run.options.samples
-    unet.eval()
+    denoiser.eval()
     with torch.no_grad():
         settings = GenerationOptions(
             num_inference_steps=options.num_inference_steps, guidance_scale=options.guidance_scale, seed=run.seed
         )
-        sheet = sample_grid(run.family.pipeline(unet).to(unet.device), options.prompts, options=settings)
+        sheet = sample_grid(run.family.pipeline(denoiser).to(denoiser.device), options.prompts, options=settings)
     path = run.folder / "samples" / f"step-{step:08d}.png"
     path.parent.mkdir(parents=True, exist_ok=True)
     sheet.save(path)

@@ -1,63 +1,67 @@
 """What a training run is made of, and where it keeps its files."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from smpo.models.part_digests import DENOISER, SCHEDULER, part_digest
-from smpo.models.sd import StableDiffusion
+from smpo.models.family import Family
+from smpo.models.part_digests import SCHEDULER, part_digest
 from smpo.models.sources import local_denoiser
-from smpo.preparation.cache import MODEL, LatentCache
-from smpo.training.batches import TrainingPairs
-from smpo.training.cached import CachedInversions
+from smpo.preparation.cache import MODEL
+from smpo.training.learners.learner import Learner
 from smpo.training.options import TrainingOptions
-from smpo.training.order import ExampleOrder
+from smpo.training.sources.source import BatchSource
 
 METRICS = "metrics.jsonl"
 
 
-@dataclass(frozen=True)
-class Run:
-    """A training run, resolved.
+@dataclass(frozen=True, kw_only=True)
+class Run(ABC):
+    """A training run, resolved: what the trainer is given.
 
     Attributes:
         name: of the recipe.
         folder: where all of the run's files live.
         seed: of order, noise and every other draw.
         family: the model family with its source.
-        init_weights: start weights of the policy; None is the family's own UNet.
+        init_weights: start weights of the policy; None is the family's own denoiser.
         reference_weights: weights of the reference; None is the policy's start.
-        noising: a member of seam 2.
-        objective: a member of seam 3.
         options: the training section.
-        pairs: labelled pairs.
-        cache: their latents and prompts.
         inputs: fingerprints of the artefacts read.
         settings: the resolved sections that decide the result, for the manifest.
         recipe_yaml: the whole resolved recipe, saved beside the result.
-        stored: its examples, where they were noised before training.
     """
 
     name: str
     folder: Path
     seed: int
-    family: StableDiffusion
+    family: Family
     init_weights: str | None
     reference_weights: str | None
-    noising: Any
-    objective: Any
     options: TrainingOptions
-    pairs: TrainingPairs
-    cache: LatentCache
     inputs: dict[str, str]
     settings: dict[str, Any]
     recipe_yaml: str
-    stored: CachedInversions | None = None
 
     @property
-    def order(self) -> ExampleOrder:
-        """How the pairs are visited."""
-        return order_of(self.seed, self.noising, self.objective, self.options)
+    @abstractmethod
+    def source(self) -> BatchSource:
+        """Where its batches come from."""
+
+    @property
+    @abstractmethod
+    def learner(self) -> Learner:
+        """What it computes of them."""
+
+    @abstractmethod
+    def check_inputs(self) -> None:
+        """Raise StaleError where what is read was made with another model than the run's."""
+
+    @property
+    @abstractmethod
+    def results(self) -> dict[str, int]:
+        """What its manifest says of the data that a finished run has seen."""
 
     @property
     def checkpoints(self) -> Path:
@@ -90,22 +94,15 @@ def model_inputs(run: Run) -> dict[str, str]:
 
     By content (see `smpo.models.part_digests`): another name or place of the same weights is the same.
     """
-    folder = run.family.folder
+    folder, component = run.family.folder, run.family.component
     start, reference = (
-        part_digest(folder / DENOISER if source is None else local_denoiser(source))
+        part_digest(folder / component if source is None else local_denoiser(source))
         for source in (run.init_weights, run.reference_weights or run.init_weights)
     )
     return {
-        f"{MODEL}{DENOISER}": start, f"{MODEL}reference": reference,
+        f"{MODEL}{component}": start, f"{MODEL}reference": reference,
         f"{MODEL}{SCHEDULER}": part_digest(folder / SCHEDULER),
     }
-
-
-def order_of(seed: int, noising: Any, objective: Any, options: TrainingOptions) -> ExampleOrder:
-    """How a run of these parts examples its pairs."""
-    return ExampleOrder(
-        seed, objective.winner_share, chain_length=noising.chain_length, reuse_epochs=options.cached_inversion_epochs
-    )
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from smpo.training.checkpoint import POLICY
 from smpo.training.options import OptimizerOptions
 from smpo.training.policy.lora import trained_parameters, trained_tensors
 from smpo.training.policy.optimizers import build_optimizer, optimizer_tensors, restore_optimizer
@@ -98,7 +99,7 @@ class Replicated:
             File stem -> name -> tensor, and the optimizer's scalars.
         """
         moments, scalars = optimizer_tensors(self.optimizer)
-        parts = {"unet": trained_tensors(denoiser), "optimizer": moments, **averages}
+        parts = {POLICY: trained_tensors(denoiser), "optimizer": moments, **averages}
         return {stem: self._to_save(tensors) for stem, tensors in parts.items()}, scalars
 
     def restore_optimizer(self, tensors: Mapping[str, Tensor], scalars: dict[str, dict[str, Any]]) -> None:

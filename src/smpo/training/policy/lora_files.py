@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
-from diffusers import UNet2DConditionModel
+from diffusers import ModelMixin
 from diffusers.loaders import StableDiffusionLoraLoaderMixin
 from peft import get_peft_model_state_dict
 from safetensors.torch import save_file
@@ -19,34 +19,34 @@ from smpo.training.run import Run
 SD2_WIDTH = 1024  # of the text states; SD1.x has 768
 
 
-def save_adapters(run: Run, unet: UNet2DConditionModel, folder: Path) -> None:
-    """Write the adapters of `unet`, with a card that says how to load them.
+def save_adapters(run: Run, options: LoraOptions, denoiser: ModelMixin, folder: Path) -> None:
+    """Write the adapters of `denoiser`, with a card that says how to load them.
 
     pytorch_lora_weights.safetensors is for `load_lora_weights` of diffusers, <name>_comfyui.safetensors for ComfyUI and
     A1111; DoRA has only the former, with a warning.
     """
-    options, tensors = run.options.lora, adapter_tensors(unet)
+    tensors = adapter_tensors(denoiser)
     StableDiffusionLoraLoaderMixin.save_lora_weights(folder, unet_lora_layers=diffusers_tensors(tensors, options))
-    (folder / "README.md").write_text(lora_card(run))
+    (folder / "README.md").write_text(lora_card(run, options))
     if options.dora:
         warnings.warn(f"training.lora.dora=true. {DORA}", stacklevel=2)
         return
-    names = kohya_tensors(tensors, options, lambda module: run.family.kohya_name(module, unet))
+    names = kohya_tensors(tensors, options, lambda module: run.family.kohya_name(module, denoiser))
     metadata = {
         "ss_network_module": "networks.lora", "ss_network_dim": str(options.rank),
         "ss_network_alpha": str(options.scaled_by), "ss_output_name": run.name,
         "ss_base_model_version": run.family.kohya_version,
-        "ss_v2": str(unet.config.cross_attention_dim == SD2_WIDTH),  # by these two A1111 tells which models it fits
+        "ss_v2": str(denoiser.config.cross_attention_dim == SD2_WIDTH),  # by these two A1111 tells which models it fits
     }
     save_file(names, folder / f"{run.name}_comfyui.safetensors", metadata=metadata)
 
 
-def adapter_tensors(unet: UNet2DConditionModel) -> dict[str, Tensor]:
+def adapter_tensors(denoiser: ModelMixin) -> dict[str, Tensor]:
     """peft's tensors on the CPU: <module>.lora_A.weight (r, in, ...) and .lora_B.weight (out, r, ...).
 
     With DoRA also <module>.lora_magnitude_vector.
     """
-    state = get_peft_model_state_dict(unet, adapter_name=ADAPTER, save_embedding_layers=False)
+    state = get_peft_model_state_dict(denoiser, adapter_name=ADAPTER, save_embedding_layers=False)
     return {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
 
 

@@ -2,7 +2,8 @@
 
 import importlib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import nn
@@ -20,9 +21,9 @@ def build_optimizer(parameters: Iterable[nn.Parameter], options: OptimizerOption
         ConfigError: `adamw_8bit` without the package bitsandbytes.
     """
     if options.name != "adafactor":
-        how = {"fused": True} if options.fused else {}
+        fused: dict[str, Any] = {"fused": True} if options.fused else {}
         return _adamw(options.name)(
-            parameters, lr=options.lr, betas=options.betas, eps=options.eps, weight_decay=options.weight_decay, **how
+            parameters, lr=options.lr, betas=options.betas, eps=options.eps, weight_decay=options.weight_decay, **fused
         )
     return Adafactor(
         parameters, lr=options.lr, weight_decay=options.weight_decay, clip_threshold=1.0, scale_parameter=False,
@@ -97,11 +98,12 @@ def _parameters(optimizer: Optimizer) -> list[nn.Parameter]:
     return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
-def _adamw(name: str) -> type[Optimizer]:
+def _adamw(name: str) -> Callable[..., Optimizer]:
     if name == "adamw":
         return AdamW
     try:
-        return importlib.import_module("bitsandbytes.optim").AdamW8bit
+        adamw_8bit: Callable[..., Optimizer] = importlib.import_module("bitsandbytes.optim").AdamW8bit
+        return adamw_8bit
     except ImportError as error:
         raise ConfigError(
             f"training.optimizer.name={name} needs the package bitsandbytes, not installed; pip install 'smpo[8bit]'"

@@ -1,4 +1,4 @@
-"""What makes the steps of a UNet faster or smaller and leaves its maths alone: see docs/speed.md.
+"""What makes the steps of a denoiser faster or smaller and leaves its maths alone: see docs/speed.md.
 
 Parameters keep their names and values, so that a checkpoint fits a run with other choices.
 """
@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from diffusers import UNet2DConditionModel
+from diffusers import ModelMixin
 from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 
 from smpo.training.options import TrainingOptions
@@ -18,7 +18,7 @@ PRODUCTS = [
     aten._scaled_dot_product_flash_attention.default, aten._scaled_dot_product_efficient_attention.default,
     aten._scaled_dot_product_cudnn_attention.default, aten._scaled_dot_product_flash_attention_for_cpu.default,
 ]
-"""What nearly all of a UNet's time goes into: under selective checkpointing these outputs stay, the rest is remade."""
+"""What nearly all of a denoiser's time goes into: selective checkpointing keeps these outputs alone."""
 
 COMPILING: dict[str, Any] = {"dynamic": True}
 """One graph for every number of rows above one: an inversion moves fewer from step to step."""
@@ -28,17 +28,17 @@ GRAPHS = 64
 above which PyTorch goes on without compiling."""
 
 
-def speed_up(unet: UNet2DConditionModel, options: TrainingOptions) -> None:
-    """Lay out, compile and checkpoint `unet` as `options` ask, in place."""
+def speed_up(denoiser: ModelMixin, options: TrainingOptions) -> None:
+    """Lay out, compile and checkpoint `denoiser` as `options` ask, in place."""
     if options.channels_last:
-        unet.to(memory_format=torch.channels_last)
+        denoiser.to(memory_format=torch.channels_last)
     if options.gradient_checkpointing == "selective":
-        unet.enable_gradient_checkpointing(_keeping_products)
+        denoiser.enable_gradient_checkpointing(_keeping_products)
     elif options.gradient_checkpointing:
-        unet.enable_gradient_checkpointing()
+        denoiser.enable_gradient_checkpointing()
     if options.compile:
         torch._dynamo.config.recompile_limit = max(GRAPHS, torch._dynamo.config.recompile_limit)
-        unet.compile_repeated_blocks(**COMPILING)
+        denoiser.compile_repeated_blocks(**COMPILING)
 
 
 def _keeping_products(unit: torch.nn.Module, *args: Any) -> Any:

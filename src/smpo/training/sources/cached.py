@@ -12,7 +12,7 @@ from smpo.core.artefacts import Artefact
 from smpo.core.parts import Parts, SealedBlocks
 from smpo.core.records import CachedInversion
 from smpo.preparation.cache import save_block
-from smpo.training.order import Example, ExampleOrder, first_position
+from smpo.training.sources.order import Example, ExampleOrder, first_position
 
 STAGE = "invert"
 BLOCK_CHAINS = 128  # a block holds so many examples, of a chained noising so many chains
@@ -34,7 +34,7 @@ class CachedInversions:
     def __len__(self) -> int:
         return self.manifest["results"]["examples"]
 
-    def noise(self, examples: Sequence[Example]) -> CachedInversion:
+    def read(self, examples: Sequence[Example]) -> CachedInversion:
         """What is stored of these examples."""
         rows = [first_position(example, num_pairs=self.num_pairs, order=self.order) for example in examples]
         x_t, timesteps, reference = (self._read(name, rows) for name in ARRAYS)
