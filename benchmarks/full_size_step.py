@@ -20,7 +20,6 @@ from pathlib import Path
 
 import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel
-from smpo.training.step import StepParts, prepare, training_step
 
 from smpo.core.records import Conditioning, TrainingBatch
 from smpo.cost.architecture import architecture_of
@@ -28,6 +27,8 @@ from smpo.models.sd import StableDiffusion
 from smpo.models.sdxl import StableDiffusionXL
 from smpo.noising.inversion import ReNoise
 from smpo.objectives.smpo import SmPO
+from smpo.training.learners.learner import Networks
+from smpo.training.learners.preference import PreferenceLearner
 from smpo.training.options import OptimizerOptions
 from smpo.training.policy.optimizers import build_optimizer
 
@@ -46,7 +47,7 @@ def random_batch(latents: int, width: int, *, xl: bool) -> TrainingBatch:
     return TrainingBatch(
         x_0=torch.randn(2, 1, 4, latents, latents), timesteps=torch.tensor([500]), p_winner=torch.tensor([0.55]),
         conditioning=Conditioning(tensors), null_conditioning=Conditioning(tensors), seeds=torch.tensor([0]),
-        pair_ids=("random",),
+        ids=("random",),
     )
 
 
@@ -69,20 +70,18 @@ def measure(model: str, latents: int, *, steps: int, optimizer: str, dtype: str)
     updates = build_optimizer(policy.parameters(), OptimizerOptions(name=optimizer, lr=1e-5))
     half = functools.partial(torch.autocast, "cpu", torch.bfloat16)
     precision = half if dtype == "bfloat16" else contextlib.nullcontext
-    parts = StepParts(
-        family=family, policy=policy, inverter=policy, reference=reference,
-        noising=ReNoise(inversion_steps=steps), objective=SmPO(), autocast=precision,
-    )
+    learner = PreferenceLearner(family, ReNoise(inversion_steps=steps), SmPO())
+    networks = Networks(policy, policy, reference, precision)
     started = time.perf_counter()
     batch = random_batch(latents, config["cross_attention_dim"], xl=xl)
-    output = training_step(prepare(batch, parts), parts)
+    output = learner.loss(learner.prepare(batch, networks), networks, lambda values: values)
     output.loss.mean().backward()
     norm = torch.nn.utils.clip_grad_norm_(policy.parameters(), 1.0)
     updates.step()
     return {
         "model": model, "latents": latents, "inversion_steps": steps, "optimizer": optimizer, "dtype": dtype,
         "gradient_checkpointing": True, "parameters": sum(p.numel() for p in policy.parameters()),
-        "loss": output.loss.item(), "error_w": output.errors.policy_w.item(), "grad_norm": norm.item(),
+        "loss": output.loss.item(), "error_w": output.sums["error_w"][0].item(), "grad_norm": norm.item(),
         "seconds": round(time.perf_counter() - started, 1),
         "peak_memory_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * GIB, 2),
         "threads": torch.get_num_threads(), "torch": torch.__version__, "python": platform.python_version(),

@@ -22,6 +22,7 @@ from transformers import CLIPTextConfig, CLIPTokenizer
 from benchmarks.released_step import ReleasedModels, ReleasedOptions, ReleasedPair, ReleasedTrainer
 from benchmarks.scoring import make_pairs
 from benchmarks.timing import Step
+from smpo.core.processes import Process
 from smpo.core.randomness import normal_per_seed
 from smpo.cost.architecture import Architecture
 from smpo.cost.flops import forward_flops, trained_forwards
@@ -39,8 +40,8 @@ from smpo.preparation.options import Crops
 from smpo.training.invert import cache_inversions, with_cached_inversions
 from smpo.training.parallel.replicated import Replicated
 from smpo.training.policy.optimizers import build_optimizer
-from smpo.training.run import Run
-from smpo.training.sources.pairs import MicroBatches, Share
+from smpo.training.preference_run import PreferenceRun as Run
+from smpo.training.sources.pairs import MicroBatches
 from smpo.training.trainer import Trainer
 
 SHAPES = {  # name -> (family, package, folder of configurations, px)
@@ -114,7 +115,7 @@ class Stepper(Trainer):
 
     def __init__(self, run: Run, accelerator: Accelerator) -> None:
         super().__init__(run, accelerator, [], Replicated(accelerator), None)
-        self.batches = iter(self._loader())
+        self.batches = self._batches()
 
     def step(self) -> dict[str, Any]:
         """One optimizer step's metrics."""
@@ -279,9 +280,7 @@ def released_trainer(
 def released_pairs(work: Workload, run: Run) -> Callable[[int], ReleasedPair]:
     """Example number -> its pair for the released step, with our draws; pixels and tokens of a pair are made once."""
     options = run.options.model_copy(update={"micro_batch_size": 1})
-    examples = MicroBatches(
-        run.pairs, run.cache, run.family, options=options, order=run.order, share=Share(0, 1)
-    )
+    examples = MicroBatches(replace(run.source, options=options), Process())
     rows = {pair_id: row for row, pair_id in enumerate(run.pairs.pair_ids)}
 
     @functools.cache
@@ -297,7 +296,7 @@ def released_pairs(work: Workload, run: Run) -> Callable[[int], ReleasedPair]:
 
     def pair_at(position: int) -> ReleasedPair:
         batch = examples[position]
-        pixels, tokens = given(batch.pair_ids[0])
+        pixels, tokens = given(batch.ids[0])
         draws = [normal_per_seed(batch.seeds, batch.x_0.shape[2:], stream=f"posterior-{image}") for image in (0, 1)]
         return ReleasedPair(
             pixels=pixels, token_ids=tokens, p_winner=float(batch.p_winner),

@@ -93,8 +93,8 @@ def read_cache(root: Path) -> None:
 def read_store(root: Path, model: Path) -> None:
     run = make_run(root, root / "train", model, **RUN)
     run = replace(run, options=run.options.model_copy(update={"cached_inversion_epochs": 1}))
-    stored = with_cached_inversions(run, root / "invert").stored
-    stored.noise([example_at(0, num_pairs=len(run.pairs), order=run.order)])
+    cached = with_cached_inversions(run, root / "invert").cached
+    cached.read([example_at(0, num_pairs=len(run.pairs), order=run.order)])
 
 
 def read_training(root: Path) -> None:

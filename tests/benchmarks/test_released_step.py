@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from smpo.training.step import StepParts, prepare, training_step
 from torch import Tensor, nn
 
 from benchmarks.released_step import ReleasedOptions, ReleasedTrainer, pair_loss
@@ -18,9 +17,10 @@ from benchmarks.workload import (
     released_trainer,
     stepping,
 )
+from smpo.training.learners.learner import Networks
 from smpo.training.run import Run
-from smpo.training.sources.pairs import MicroBatches, Share
 from smpo.training.trainer import forget_precision
+from tests.training.steps import Setup, micro_batches, stepped
 
 CPU = torch.device("cpu")
 PAIRS = 4
@@ -82,14 +82,9 @@ def test_loss_and_gradient_are_those_of_our_step(work) -> None:
     theirs = gradients(models.policy)
     models.policy.zero_grad()
 
-    parts = StepParts(
-        run.family, models.policy, models.policy, models.reference, run.noising, run.objective, models.autocast
-    )
-    options = run.options.model_copy(update={"micro_batch_size": PAIRS})
-    batches = MicroBatches(
-        run.pairs, run.cache, run.family, options=options, order=run.order, share=Share(0, 1)
-    )
-    output = training_step(prepare(batches[0], parts), parts)
+    setup = Setup(run.learner, Networks(models.policy, models.policy, models.reference, models.autocast))
+    batches = micro_batches(run, order=run.order, micro_batch_size=PAIRS)
+    output = stepped(batches[0], setup)
     output.loss.mean().backward()
     ours = gradients(models.policy)
 

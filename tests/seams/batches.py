@@ -31,13 +31,13 @@ def batch_of(
         x_0=x_0, timesteps=torch.tensor(timesteps), p_winner=torch.full((len(timesteps),), 0.6),
         conditioning=conditioning(prompt), null_conditioning=conditioning(torch.full_like(prompt, -0.5)),
         seeds=torch.tensor(seeds if seeds is not None else list(numbers)),
-        pair_ids=tuple(f"p{number}" for number in numbers),
+        ids=tuple(f"p{number}" for number in numbers),
     )
 
 
 def winners(batch: TrainingBatch) -> TrainingBatch:
     """The same examples, showing their winners alone."""
-    first = torch.arange(len(batch.pair_ids))
+    first = torch.arange(len(batch.ids))
     return replace(
         batch, x_0=batch.x_0[:1], conditioning=batch.conditioning.rows(first),
         null_conditioning=batch.null_conditioning.rows(first),

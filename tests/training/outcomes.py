@@ -11,7 +11,7 @@ from typing import Any
 from smpo.core.artefacts import hash_file
 from smpo.training.run import Run
 
-TIMINGS = ("pairs_per_s", "seconds")
+TIMINGS = ("examples_per_s", "seconds")
 QUICK: dict[str, Any] = {"noising": {"name": "forward"}, "batch_size": 4, "micro_batch_size": 2, "steps": 7}
 """Seven steps of four of the ten pairs: epochs end in the middle of step 3 and after step 5."""
 

@@ -10,7 +10,7 @@ from smpo.objectives import OBJECTIVES
 from smpo.preparation.cache import LatentCache
 from smpo.preparation.label import LabelTable
 from smpo.training.options import TrainingOptions
-from smpo.training.run import Run
+from smpo.training.preference_run import PreferenceRun
 from smpo.training.sources.pairs import TrainingPairs
 
 
@@ -18,7 +18,7 @@ def make_run(
     artefacts: Path, folder: Path, model: Path, *, family: str = "sd", objective: dict | None = None,
     noising: dict | None = None, seed: int = 0, init_weights: str | None = None, reference_weights: str | None = None,
     **training: Any,
-) -> Run:
+) -> PreferenceRun:
     """A run of two micro-batches of two pairs a step unless told otherwise."""
     objective = objective or {"name": "smpo", "beta": 2000.0, "gamma": 1.0}
     noising = noising or {"name": "renoise", "inversion_steps": 3, "grid": "subdivide"}
@@ -28,7 +28,7 @@ def make_run(
     }
     cache = LatentCache(artefacts / "cache")
     pairs = TrainingPairs(PairSet.open(artefacts / "pairs"), LabelTable.open(artefacts / "label"), cache)
-    return Run(
+    return PreferenceRun(
         name="test", folder=folder, seed=seed, family=FAMILIES.build({"name": family, "source": str(model)}),
         init_weights=init_weights, reference_weights=reference_weights, noising=NOISINGS.build(noising),
         objective=OBJECTIVES.build(objective), options=TrainingOptions(**options), pairs=pairs, cache=cache,

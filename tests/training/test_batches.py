@@ -7,23 +7,24 @@ from typing import Any
 import pytest
 import torch
 
+from smpo.core.processes import Process
 from smpo.core.randomness import normal_per_seed
 from smpo.core.records import TrainingBatch
 from smpo.data.pair_set import PairSet
 from smpo.models import FAMILIES
 from smpo.preparation.cache import LatentCache, cache_pairs
 from smpo.preparation.options import CacheOptions
-from smpo.training.run import Run
+from smpo.training.preference_run import PreferenceRun as Run
 from smpo.training.sources.order import Example, ExampleOrder, draws_of, example_at
-from smpo.training.sources.pairs import MicroBatches, Share
+from smpo.training.sources.pairs import MicroBatches, PairSource
 from tests.training.runs import make_run
+from tests.training.steps import micro_batches
 
 MakeRun = Callable[..., Run]
 
 
 def batches(run: Run, *, winner_share: float | None = None, **changes: Any) -> MicroBatches:
-    options, order = run.options.model_copy(update=changes), ExampleOrder(0, winner_share)
-    return MicroBatches(run.pairs, run.cache, run.family, options=options, order=order, share=Share(0, 1))
+    return micro_batches(run, order=ExampleOrder(0, winner_share), **changes)
 
 
 def visits_of(run: Run, count: int) -> list[Example]:
@@ -154,14 +155,14 @@ def test_rows_carry_their_own_weight_and_name(new_run: MakeRun) -> None:
     batch, rows = collated(run, 10)
     place = {row: number for number, row in enumerate(run.pairs.cache_rows)}
     assert batch.p_winner.tolist() == pytest.approx([place[row] / 10 for row in rows])
-    assert batch.pair_ids == tuple(run.pairs.pair_ids[place[row]] for row in rows)
+    assert batch.ids == tuple(run.pairs.pair_ids[place[row]] for row in rows)
 
 
 def test_a_micro_batch_is_the_same_whatever_the_size_of_the_others(new_run: MakeRun) -> None:
     run = new_run("run")
     four = batches(run, micro_batch_size=4)[1]
     ones = [batches(run, micro_batch_size=1)[place] for place in range(4, 8)]
-    assert four.pair_ids == tuple(one.pair_ids[0] for one in ones)
+    assert four.ids == tuple(one.ids[0] for one in ones)
     assert torch.equal(four.x_0, torch.cat([one.x_0 for one in ones], dim=1))
     assert torch.equal(four.timesteps, torch.cat([one.timesteps for one in ones]))
 
@@ -172,9 +173,8 @@ def test_two_processes_deal_out_what_one_reads(new_run: MakeRun) -> None:
     alone = batches(run, micro_batch_size=4)[3]
     assert (alone.timesteps.diff() >= 0).all()
     for rank in (0, 1):
-        share = Share(rank, 2)
-        ours = MicroBatches(run.pairs, run.cache, run.family, options=run.options, order=ExampleOrder(0), share=share)
-        assert torch.equal(ours[3].x_0, alone.x_0[:, rank::2]) and ours[3].pair_ids == alone.pair_ids[rank::2]
+        ours = micro_batches(run, order=ExampleOrder(0), process=Process(rank, 2))
+        assert torch.equal(ours[3].x_0, alone.x_0[:, rank::2]) and ours[3].ids == alone.ids[rank::2]
 
 
 def sdxl_sizes(artefacts: Path, folder: Path, model: Path, **cache: Any) -> torch.Tensor:
@@ -184,10 +184,8 @@ def sdxl_sizes(artefacts: Path, folder: Path, model: Path, **cache: Any) -> torc
     cache_pairs(pairs, family, folder / "cache", options=CacheOptions(resolution=32, **cache))
     run = make_run(artefacts, folder / "run", model, family="sdxl")
     run.pairs.cache_rows = list(range(len(run.pairs)))
-    dataset = MicroBatches(
-        run.pairs, LatentCache(folder / "cache"), family, options=run.options, order=ExampleOrder(0), share=Share(0, 1)
-    )
-    return dataset[0].conditioning.tensors["time_ids"]
+    source = PairSource(run.pairs, LatentCache(folder / "cache"), family, run.options, ExampleOrder(0))
+    return MicroBatches(source, Process())[0].conditioning.tensors["time_ids"]
 
 
 def test_constant_sizes_are_those_of_an_uncropped_square(

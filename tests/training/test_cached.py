@@ -21,7 +21,7 @@ from smpo.preparation.options import CacheOptions
 from smpo.training.invert import cache_inversions, with_cached_inversions
 from smpo.training.run import Run
 from smpo.training.sources import cached
-from smpo.training.sources.pairs import MicroBatches, Share
+from smpo.training.sources.pairs import MicroBatches
 from smpo.training.trainer import forget_precision, train
 from tests.tiny_pipelines import save_random_sd
 from tests.training.faults import PowerCut
@@ -87,7 +87,7 @@ def test_training_from_the_store_is_training_without_it_bit_for_bit(
     train(ours)
     assert without_free(outcome(ours)) == without_free(outcome(plain))
     first = metrics_of(ours)[0]
-    assert {line["nfe_no_grad"] for line in metrics_of(ours)} == {0.0} and len(ours.stored) == 16
+    assert {line["nfe_no_grad"] for line in metrics_of(ours)} == {0.0} and len(ours.cached) == 16
     assert min(line["nfe_no_grad"] for line in metrics_of(plain)) > 1
     assert first["logit_std"] == first["logit_mean"] == 0.0 and metrics_of(ours)[1]["logit_std"] > 0
 
@@ -101,7 +101,7 @@ def test_visits_that_come_again_are_read_again(new_run: MakeRun, stored_run: Mak
     train(plain)
     train(ours)
     assert_same_trajectory(ours, plain, but=("nfe_no_grad",))
-    assert len(ours.stored) == 10
+    assert len(ours.cached) == 10
     seen = [line["error_w"] + line["error_l"] for line in metrics_of(ours)]
     assert len(set(seen)) == 7
 
@@ -157,14 +157,9 @@ def test_no_reference_is_loaded(stored_run: MakeRun, monkeypatch: pytest.MonkeyP
 def test_two_processes_read_what_one_does(stored_run: MakeRun) -> None:
     run = stored_run("run")
 
-    def batches(share: Share) -> MicroBatches:
-        made = MicroBatches(run.pairs, run.cache, run.family, options=run.options, order=run.order, share=share)
-        made.stored = run.stored
-        return made
-
-    whole = [batches(Share(0, 1))[number].stored for number in range(2)]
+    whole = [MicroBatches(run.source, Process())[number].cached for number in range(2)]
     for name, dim in (("x_t", 1), ("timesteps", 0), ("reference", 1)):
-        theirs = [getattr(batches(Share(rank, 2))[0].stored, name) for rank in (0, 1)]
+        theirs = [getattr(MicroBatches(run.source, Process(rank, 2))[0].cached, name) for rank in (0, 1)]
         dealt = torch.stack(theirs, dim=dim + 1).flatten(dim, dim + 1)  # in turns
         assert torch.equal(dealt, torch.cat([getattr(one, name) for one in whole], dim=dim))
     assert whole[0].x_t.shape == (2, 2, 4, 8, 8) and whole[0].reference.shape == (2, 2)
@@ -182,7 +177,7 @@ def test_a_store_killed_at_any_write_carries_on_to_the_same_bytes(
     run = new_run("run", noising=RENOISE, cached_inversion_epochs=1)
     cache_inversions(run, tmp_path / "straight")
     straight = contents(tmp_path / "straight")
-    assert len(straight) == 9 and len(with_cached_inversions(run, tmp_path / "straight").stored) == 10
+    assert len(straight) == 9 and len(with_cached_inversions(run, tmp_path / "straight").cached) == 10
     code, at = -9, 0
     while code == -9:
 
@@ -274,7 +269,7 @@ def test_a_store_of_other_settings_inputs_or_weights_is_refused_by_name(
     with pytest.raises(DataError, match="holds no invert artefact; run `smpo invert` first"):
         with_cached_inversions(new_run("run", **plain), tmp_path / "nowhere")
     same = {"objective": {"name": "dpo", "beta": 1.0}, "optimizer": {"lr": 1.0}, "lora": {"rank": 1}}
-    assert len(with_cached_inversions(new_run("run", **{**plain, **same}), out).stored) == len(run.stored)
+    assert len(with_cached_inversions(new_run("run", **{**plain, **same}), out).cached) == len(run.cached)
 
 
 def test_a_policy_that_starts_elsewhere_than_its_stored_reference_is_refused(

@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from smpo.training.step import StepParts, prepare, training_step
 
 from smpo.core.errors import StaleError
 from smpo.core.randomness import derive_seed
@@ -13,12 +12,13 @@ from smpo.evaluation.implicit_accuracy import implicit_accuracy
 from smpo.evaluation.statistics import share_interval
 from smpo.maths.preference import implicit_margin
 from smpo.training.implicit import HeldOut, held_out_margins, measure_held_out, read_held_out
+from smpo.training.learners.learner import Networks
 from smpo.training.options import ImplicitOptions
-from smpo.training.run import Run
+from smpo.training.preference_run import PreferenceRun as Run
 from smpo.training.sources.order import Example, ExampleOrder
-from smpo.training.sources.pairs import MicroBatches, Share
 from tests.tiny_pipelines import save_random_sd
 from tests.training.runs import make_run
+from tests.training.steps import Setup, micro_batches, stepped
 
 OPTIONS = ImplicitOptions(timesteps=(100, 800), batch_size=4)
 
@@ -47,17 +47,16 @@ def test_the_reference_itself_has_no_preference(held: HeldOut) -> None:
 
 
 def test_margins_are_those_of_a_training_step(held: HeldOut, run: Run, other_sd: Path) -> None:
-    """The same batch through `training_step` gives the same errors; batch size, order and sides change nothing."""
+    """The same batch through the learner gives the same errors; batch size, order and sides change nothing."""
     policy, reference = held.family.load_denoiser(str(other_sd)), held.family.load_denoiser()
     calls: list[tuple[int, int]] = []
     margins = held_out_margins(held, (policy, reference), options=OPTIONS, progress=lambda *c: calls.append(c))
     assert calls[-1] == (6, 6) and margins.abs().min() > 0
-    options = run.options.model_copy(update={
-        "min_timestep": 800, "max_timestep": 800, "caption_dropout": 0.0, "flips": "none", "latents": "mean"})
-    batches = MicroBatches(run.pairs, run.cache, run.family, options=options, order=ExampleOrder(0), share=Share(0, 1))
+    plain = {"min_timestep": 800, "max_timestep": 800, "caption_dropout": 0.0, "flips": "none", "latents": "mean"}
+    batches = micro_batches(run, order=ExampleOrder(0), **plain)
     batch = batches.collate([Example(row, derive_seed(0, "held-out", 800, row)) for row in range(10)])
-    parts = StepParts(run.family, policy, policy, reference, run.noising, run.objective, torch.no_grad)
-    expected = implicit_margin(training_step(prepare(batch, parts), parts).errors)
+    setup = Setup(run.learner, Networks(policy, policy, reference, torch.no_grad))
+    expected = implicit_margin(stepped(batch, setup).errors)
     torch.testing.assert_close(margins[1], expected, rtol=0, atol=1e-5)
     swapped = held_out_margins(held, (reference, policy), options=OPTIONS)
     torch.testing.assert_close(swapped, -margins, rtol=0, atol=1e-6)

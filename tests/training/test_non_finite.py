@@ -11,8 +11,8 @@ from torch import Tensor
 
 from smpo.core.errors import NonFiniteError
 from smpo.preparation.cache import LatentCache
-from smpo.training import trainer
 from smpo.training.checkpoint import load_checkpoint
+from smpo.training.learners.preference import PreferenceLearner
 from smpo.training.run import Run
 from smpo.training.sources.order import ExampleOrder, example_at
 from smpo.training.trainer import train
@@ -59,7 +59,7 @@ def test_nan_latents_stop_the_run_and_name_step_and_pair_alone(
     bad, pair_id = damaged(new_run("bad", steps=3), position=6)
     train(good)
     updates.clear()
-    with pytest.raises(NonFiniteError, match=f"1 losses are not finite at step 2 .pairs {pair_id}.;"):
+    with pytest.raises(NonFiniteError, match=f"1 losses are not finite at step 2 .examples {pair_id}.;"):
         train(bad)
     assert len(updates) == 1  # that of step 1
     assert same_weights(bad, good)
@@ -74,7 +74,7 @@ def test_an_infinite_gradient_stops_the_run_and_names_all_pairs_of_the_step(
 ) -> None:
     good, bad = new_run("good", steps=2), new_run("bad", steps=4)
     train(good)
-    step, calls = trainer.training_step, []
+    step, calls = PreferenceLearner.loss, []
 
     def exploding(*arguments: Any) -> Any:
         output = step(*arguments)
@@ -83,7 +83,7 @@ def test_an_infinite_gradient_stops_the_run_and_names_all_pairs_of_the_step(
             output.loss.register_hook(lambda gradient: gradient * float("inf"))
         return output
 
-    monkeypatch.setattr(trainer, "training_step", exploding)
+    monkeypatch.setattr(PreferenceLearner, "loss", exploding)
     with pytest.raises(NonFiniteError, match="the gradient is not finite at step 3") as error:
         train(bad)
     assert all(bad.pairs.pair_ids[row_at(bad, position)] in str(error.value) for position in range(8, 12))

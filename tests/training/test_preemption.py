@@ -12,8 +12,8 @@ import pytest
 
 from smpo.core.errors import Stopped
 from smpo.core.signals import remembered
-from smpo.training import trainer
 from smpo.training.checkpoint import checkpoints, damage
+from smpo.training.learners.preference import PreferenceLearner
 from smpo.training.run import Run
 from smpo.training.trainer import train
 from tests.training.outcomes import metrics_of, outcome, start_child
@@ -49,7 +49,7 @@ def test_a_signal_between_micro_batches_saves_the_step_before(
 ) -> None:
     straight, preempted = (new_run(name, steps=4, checkpoint_every=100) for name in ("straight", "preempted"))
     train(straight)
-    step, calls = trainer.training_step, []
+    step, calls = PreferenceLearner.loss, []
 
     def signalling(*arguments: Any) -> Any:
         calls.append(1)
@@ -57,7 +57,7 @@ def test_a_signal_between_micro_batches_saves_the_step_before(
             os.kill(os.getpid(), signal.SIGTERM)
         return step(*arguments)
 
-    monkeypatch.setattr(trainer, "training_step", signalling)
+    monkeypatch.setattr(PreferenceLearner, "loss", signalling)
     with pytest.raises(SystemExit):
         train(preempted)
     assert len(calls) == 5

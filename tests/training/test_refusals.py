@@ -17,8 +17,7 @@ from smpo.preparation.cache import LatentCache
 from smpo.preparation.label import LabelTable
 from smpo.training.options import OptimizerOptions, TrainingOptions
 from smpo.training.run import Run
-from smpo.training.sources.order import ExampleOrder
-from smpo.training.sources.pairs import MicroBatches, Share, TrainingPairs
+from smpo.training.sources.pairs import TrainingPairs
 from smpo.training.trainer import train
 from tests.training.conftest import prepare, write_jsonl_pairs
 from tests.training.outcomes import die, exit_code
@@ -116,7 +115,7 @@ def test_flips_that_were_not_cached_are_refused(new_run: MakeRun) -> None:
     run = new_run("run")
     run.cache.flips = False
     with pytest.raises(ConfigError, match="training.flips=independent needs mirrored views"):
-        MicroBatches(run.pairs, run.cache, run.family, options=run.options, order=ExampleOrder(0), share=Share(0, 1))
+        run.source  # noqa: B018 -- made on use
 
 
 def test_processes_that_accelerate_does_not_find_are_refused(new_run: MakeRun) -> None:

@@ -32,7 +32,7 @@ from tests.training.runs import make_run
 MakeRun = Callable[..., Run]
 KEYS = {
     "step", "loss", "implicit_accuracy", "logit_mean", "logit_std", "error_delta_w", "error_delta_l", "grad_norm", "lr",
-    "pairs_per_s",
+    "examples_per_s",
 }
 SAMPLES = {"prompts": ("a thing", "thing 2"), "num_inference_steps": 2, "guidance_scale": 2.0}
 

@@ -17,6 +17,7 @@ from smpo.core.errors import ConfigError, NonFiniteError
 from smpo.core.signals import PREEMPTED
 from smpo.training import trainer
 from smpo.training.checkpoint import load_checkpoint
+from smpo.training.learners.preference import PreferenceLearner
 from smpo.training.run import Run
 from smpo.training.trainer import MAX_SKIPPED_STEPS, forget_precision, train
 from tests.training.outcomes import metrics_of
@@ -46,7 +47,7 @@ def scaled(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def overflowing(monkeypatch: pytest.MonkeyPatch, calls: set[int], then: Callable[[], None] = lambda: None) -> list[int]:
     """Let the gradients of these micro-batches, counted from 1, be infinite; returns what is counted."""
-    step, made = trainer.training_step, []
+    step, made = PreferenceLearner.loss, []
 
     def exploding(*arguments: Any) -> Any:
         output = step(*arguments)
@@ -56,14 +57,14 @@ def overflowing(monkeypatch: pytest.MonkeyPatch, calls: set[int], then: Callable
             then()
         return output
 
-    monkeypatch.setattr(trainer, "training_step", exploding)
+    monkeypatch.setattr(PreferenceLearner, "loss", exploding)
     return made
 
 
 def assert_same_course(run: Run, straight: Run, *, skipped: list[int]) -> None:
     """Weights, averages, moments and metrics are those of a run without a skip, which has its count besides."""
     ours, theirs = load_checkpoint(run.checkpoints), load_checkpoint(straight.checkpoints)
-    assert ours.step == theirs.step == 4 and set(ours.tensors) == {"unet", "optimizer", "ema", "reference"}
+    assert ours.step == theirs.step == 4 and set(ours.tensors) == {"policy", "optimizer", "ema", "reference"}
     for stem, named in theirs.tensors.items():
         assert all(torch.equal(ours.tensors[stem][name], tensor) for name, tensor in named.items()), stem
     lines = metrics_of(run)

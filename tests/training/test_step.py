@@ -3,20 +3,18 @@
 import itertools
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 import torch
-from smpo.training.step import Evaluations, StepOutput, StepParts, noised, prepare, rewards_ahead, training_step
 from torch import Tensor, nn
 
-from smpo.core.records import Conditioning, TrainingBatch
+from smpo.core.records import Conditioning
 from smpo.maths.path import GaussianPath
 from smpo.models.sd import StableDiffusion
-from smpo.training.run import Run
-from smpo.training.sources.order import ExampleOrder, example_at
-from smpo.training.sources.pairs import MicroBatches, Share
+from smpo.training.preference_run import PreferenceRun as Run
+from tests.training.steps import batch_of, setup_of, stepped
 
 MakeRun = Callable[..., Run]
 OBJECTIVE_SETTINGS = {
@@ -34,38 +32,10 @@ NOISING_SETTINGS = {
 }
 
 
-def micro_batches(run: Run, **changes: Any) -> MicroBatches:
-    options, order = run.options.model_copy(update=changes), ExampleOrder(0, run.objective.winner_share)
-    return MicroBatches(run.pairs, run.cache, run.family, options=options, order=order, share=Share(0, 1))
-
-
-def parts_of(run: Run, *, moved: float = 0.0, **replaced: Any) -> StepParts:
-    """Parts whose policy differs from the reference by normal draws of deviation `moved`."""
-    policy, reference = run.family.load_denoiser(run.init_weights), run.family.load_denoiser(run.init_weights)
-    draw = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for parameter in policy.parameters():
-            parameter += moved * torch.randn(parameter.shape, generator=draw)
-    parts = StepParts(
-        family=run.family, policy=policy, inverter=policy, reference=reference.eval().requires_grad_(False),
-        noising=run.noising, objective=run.objective, autocast=lambda: torch.autocast("cpu", enabled=False),
-    )
-    return replace(parts, **replaced)
-
-
 def with_weights(run: Run) -> Run:
     """`run` with another weight for every pair."""
     run.pairs.p_winner = torch.linspace(0.05, 0.95, len(run.pairs))
     return run
-
-
-def batch_of(run: Run, positions: range, **changes: Any) -> TrainingBatch:
-    examples = [example_at(position, num_pairs=len(run.pairs), order=ExampleOrder(0)) for position in positions]
-    return micro_batches(run, **changes).collate(examples)
-
-
-def stepped(batch: TrainingBatch, parts: StepParts) -> StepOutput:
-    return training_step(prepare(batch, parts), parts)
 
 
 @pytest.mark.parametrize(("objective", "noising"), [
@@ -77,9 +47,9 @@ def test_the_losses_of_a_batch_are_those_of_its_pairs_alone(new_run: MakeRun, ob
     run = with_weights(
         new_run("run", objective=OBJECTIVE_SETTINGS[objective], noising=NOISING_SETTINGS[noising], caption_dropout=0.5)
     )
-    parts = parts_of(run, moved=0.03)
-    together = stepped(batch_of(run, range(5)), parts).loss
-    alone = torch.cat([stepped(batch_of(run, range(i, i + 1)), parts).loss for i in range(5)])
+    setup = setup_of(run, moved=0.03)
+    together = stepped(batch_of(run, range(5)), setup).loss
+    alone = torch.cat([stepped(batch_of(run, range(i, i + 1)), setup).loss for i in range(5)])
     assert together.shape == (5,)
     assert len(set(together.tolist())) == 5
     torch.testing.assert_close(together, alone, atol=1e-6, rtol=1e-5)
@@ -95,8 +65,8 @@ def test_at_step_0_the_loss_is_ln_2_for_every_pair(
     settings = {**OBJECTIVE_SETTINGS[objective], "beta": 5000.0}
     run = with_weights(new_run("run", objective=settings, noising=NOISING_SETTINGS[noising]))
     bfloat16 = precision == "bfloat16"
-    parts = parts_of(run, autocast=lambda: torch.autocast("cpu", dtype=torch.bfloat16, enabled=bfloat16))
-    output = stepped(batch_of(run, range(4)), parts)
+    setup = setup_of(run, autocast=lambda: torch.autocast("cpu", dtype=torch.bfloat16, enabled=bfloat16))
+    output = stepped(batch_of(run, range(4)), setup)
     errors = output.errors
     assert (errors.policy_w - errors.reference_w).abs().max() < 1e-6
     assert (errors.policy_l - errors.reference_l).abs().max() < 1e-6
@@ -109,29 +79,29 @@ def test_smpo_of_certain_labels_is_dpo(new_run: MakeRun) -> None:
     """p_winner = 1 and gamma = 1: weight 2 alpha - gamma = 1 (METHODS 18.2.4)."""
     smpo = new_run("smpo", objective=OBJECTIVE_SETTINGS["smpo"])
     dpo = new_run("dpo", objective=OBJECTIVE_SETTINGS["dpo"])
-    ours, theirs = (stepped(batch_of(run, range(4)), parts_of(run, moved=0.03)).loss for run in (smpo, dpo))
+    ours, theirs = (stepped(batch_of(run, range(4)), setup_of(run, moved=0.03)).loss for run in (smpo, dpo))
     assert torch.equal(ours, theirs)
 
 
 def test_pairs_of_weight_zero_give_no_gradient(new_run: MakeRun) -> None:
     run = new_run("run", objective=OBJECTIVE_SETTINGS["smpo"])
     run.pairs.p_winner = torch.full((len(run.pairs),), 0.5)
-    parts = parts_of(run, moved=0.03)
-    stepped(batch_of(run, range(3)), parts).loss.mean().backward()
-    assert all(not parameter.grad.any() for parameter in parts.policy.parameters())
+    setup = setup_of(run, moved=0.03)
+    stepped(batch_of(run, range(3)), setup).loss.mean().backward()
+    assert all(not parameter.grad.any() for parameter in setup.networks.policy.parameters())
 
 
 @pytest.mark.parametrize("objective", ["smpo", "dpo", "mapo", "ipo", "cdpo", "linear", "kto"])
 def test_a_gradient_step_raises_the_margin(new_run: MakeRun, objective: str) -> None:
     """Down the loss the winner's error falls against the loser's (METHODS 18.2.2)."""
     run = new_run("run", objective=OBJECTIVE_SETTINGS[objective])
-    parts, batch = parts_of(run), batch_of(run, range(4))
-    before = stepped(batch, parts)
+    setup, batch = setup_of(run), batch_of(run, range(4))
+    before = stepped(batch, setup)
     before.loss.mean().backward()
     with torch.no_grad():
-        for parameter in parts.policy.parameters():
+        for parameter in setup.networks.policy.parameters():
             parameter -= 1e-3 * parameter.grad
-    assert stepped(batch, parts).logit.mean() > before.logit.mean()
+    assert stepped(batch, setup).logit.mean() > before.logit.mean()
 
 
 @dataclass
@@ -145,10 +115,10 @@ class Spy:
     def path(self) -> GaussianPath:
         return self.family.path
 
-    def predict(self, unet: nn.Module, x_t: Tensor, timesteps: Tensor, given: Conditioning) -> Tensor:
-        self.calls.append({"unet": unet, "training": unet.training, "gradient": torch.is_grad_enabled(),
+    def predict(self, denoiser: nn.Module, x_t: Tensor, timesteps: Tensor, given: Conditioning) -> Tensor:
+        self.calls.append({"denoiser": denoiser, "training": denoiser.training, "gradient": torch.is_grad_enabled(),
                            "hidden": given.tensors["hidden"]})
-        return self.family.predict(unet, x_t, timesteps, given)
+        return self.family.predict(denoiser, x_t, timesteps, given)
 
 
 def test_inversion_policy_and_reference_share_captions_and_dropped_ones(new_run: MakeRun) -> None:
@@ -157,7 +127,7 @@ def test_inversion_policy_and_reference_share_captions_and_dropped_ones(new_run:
     empty = run.cache.prompts([0])["hidden"][0]
     dropped = [torch.equal(hidden, empty) for hidden in batch.conditioning.tensors["hidden"][:8]]
     assert 0 < sum(dropped) < 8
-    stepped(batch, parts_of(run, family=spy))
+    stepped(batch, setup_of(run).with_family(spy))
     assert len(spy.calls) == 3 + 1 + 2  # three steps of inversion, one ReNoise, reference, policy
     for call in spy.calls:
         winners, losers = call["hidden"].chunk(2)
@@ -171,23 +141,23 @@ def test_modes_and_gradients(new_run: MakeRun, other_unet: str, network: str) ->
     noising = {**NOISING_SETTINGS["renoise"], "network": network}
     run = new_run("run", noising=noising, init_weights=other_unet)
     spy = Spy(run.family)
-    parts = parts_of(run, family=spy)
-    inverter = {"policy": parts.policy, "reference": parts.reference}[network]
+    setup = setup_of(run).with_family(spy)
+    inverter = {"policy": setup.networks.policy, "reference": setup.networks.reference}[network]
     for _ in range(2):
         spy.calls.clear()
-        stepped(batch_of(run, range(2)), parts)
+        stepped(batch_of(run, range(2)), setup)
         *inversion, reference, policy = spy.calls
-        assert all(call["unet"] is inverter and not call["training"] and not call["gradient"] for call in inversion)
-        assert policy["unet"] is parts.policy and policy["training"] and policy["gradient"]
-        assert reference["unet"] is parts.reference and not reference["training"] and not reference["gradient"]
+        assert all(call["denoiser"] is inverter and not call["training"] and not call["gradient"] for call in inversion)
+        assert policy["denoiser"] is setup.networks.policy and policy["training"] and policy["gradient"]
+        assert reference["denoiser"] is setup.networks.reference and not reference["training"] and not reference["gradient"]
 
 
 def test_inversion_does_not_feel_dropout(new_run: MakeRun, other_unet: str) -> None:
     """While the policy's own prediction does: the UNet has dropout 1/2."""
     run = new_run("run", noising=NOISING_SETTINGS["renoise"], init_weights=other_unet)
-    parts, batch = parts_of(run), batch_of(run, range(2))
-    first, first_loss = noised(batch, parts, Evaluations()), stepped(batch, parts).loss
-    second, second_loss = noised(batch, parts, Evaluations()), stepped(batch, parts).loss
+    setup, batch = setup_of(run), batch_of(run, range(2))
+    first, first_loss = noised(batch, parts, Evaluations()), stepped(batch, setup).loss
+    second, second_loss = noised(batch, parts, Evaluations()), stepped(batch, setup).loss
     assert torch.equal(first.x_t, second.x_t) and torch.equal(first.target, second.target)
     assert not torch.equal(first_loss, second_loss)
     assert not first.x_t.requires_grad and not first.target.requires_grad
@@ -206,31 +176,31 @@ def test_evaluations_by_hand(new_run: MakeRun, objective: str, noising: dict, tr
     The released grid goes 0, 1, 201, 401, 601, 801: five moves of two predictions for each of two images are 20.
     """
     run = new_run("run", objective={"name": objective}, noising=noising)
-    output = stepped(batch_of(run, range(3), min_timestep=900, max_timestep=900), parts_of(run))
-    assert (output.evaluations.trained, output.evaluations.free) == (3 * trained, 3 * free)
+    output = stepped(batch_of(run, range(3), min_timestep=900, max_timestep=900), setup_of(run))
+    assert (output.nfe.grad, output.nfe.no_grad) == (3 * trained, 3 * free)
 
 
-def test_rewards_ahead_are_those_of_the_step_and_are_counted(new_run: MakeRun) -> None:
+def test_values_pooled_ahead_are_those_of_the_step_and_are_counted(new_run: MakeRun) -> None:
     run = new_run("run", objective={"name": "kto"}, noising={"name": "forward", "noise": "independent"})
-    parts = parts_of(run, moved=0.03)
-    prepared = prepare(batch_of(run, range(4)), parts)
-    ahead = rewards_ahead(prepared, parts)
+    setup, batch = setup_of(run, moved=0.03), batch_of(run, range(4))
+    prepared = setup.learner.prepare(batch, setup.networks)
+    ahead = setup.learner.pooled(prepared, setup.networks)
     seen: list[Tensor] = []
 
-    def pool(rewards: Tensor) -> Tensor:
-        seen.append(rewards)
-        return torch.tensor(0.125)
+    def pool(values: Tensor) -> Tensor:
+        seen.append(values)
+        return torch.tensor([0.125])
 
-    output = training_step(prepared, parts, pool)
+    output = stepped(batch, setup, pool)
     assert torch.equal(seen[0], ahead) and not ahead.requires_grad and not seen[0].requires_grad
     assert torch.equal(ahead, (output.errors.reference_w - output.errors.policy_w).detach())
-    assert output.errors.reference_point == 0.125
-    assert (output.evaluations.trained, output.evaluations.free) == (4, 8)
+    assert output.errors.pool.tolist() == [0.125]
+    assert (prepared.nfe.grad, prepared.nfe.no_grad) == (0, 8) and output.nfe.grad == 4
 
 
 def test_sft_sees_the_winners_alone(new_run: MakeRun) -> None:
     run = new_run("run", objective={"name": "sft"})
     spy = Spy(run.family)
-    output = stepped(batch_of(run, range(4)), parts_of(run, family=spy, reference=None))
+    output = stepped(batch_of(run, range(4)), setup_of(run).with_family(spy))
     assert [len(call["hidden"]) for call in spy.calls] == [4]
     assert output.errors.policy_l is None and output.logit is None

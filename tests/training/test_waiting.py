@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 import torch
-from smpo.training.step import StepParts, prepare, rewards_ahead, training_step
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -22,12 +21,14 @@ from smpo.core.records import CachedInversion, TrainingBatch
 from smpo.core.transfer import send
 from smpo.noising import NOISINGS
 from smpo.objectives import OBJECTIVES
-from smpo.training.metrics import SUMS, step_sums
+from smpo.training.learners.learner import Networks
+from smpo.training.metrics import MeanTable
 from smpo.training.options import LoraOptions
 from smpo.training.policy.lora import AdaptersOff, add_adapters
-from smpo.training.run import Run
+from smpo.training.preference_run import PreferenceRun as Run
 from tests.training.runs import make_run
-from tests.training.test_step import OBJECTIVE_SETTINGS, batch_of
+from tests.training.steps import Setup, batch_of
+from tests.training.test_step import OBJECTIVE_SETTINGS
 
 MakeRun = Callable[..., Run]
 META = torch.device("meta")
@@ -69,8 +70,8 @@ class NoWaiting(TorchDispatchMode):
         return out
 
 
-def on_meta(run: Run, *, lora: bool = False, checkpointing: bool = False) -> StepParts:
-    """The parts of `run`, networks on the meta device."""
+def on_meta(run: Run, *, lora: bool = False, checkpointing: bool = False) -> Setup:
+    """The learner of `run`, networks on the meta device."""
     policy = run.family.load_denoiser()
     if checkpointing:
         policy.enable_gradient_checkpointing()
@@ -78,10 +79,7 @@ def on_meta(run: Run, *, lora: bool = False, checkpointing: bool = False) -> Ste
         add_adapters(policy, LoraOptions(), seed=0)
     policy = policy.to(META)
     reference = AdaptersOff(policy) if lora else run.family.load_denoiser().to(META).requires_grad_(False).eval()
-    return StepParts(
-        family=run.family, policy=policy, inverter=policy, reference=reference, noising=run.noising,
-        objective=run.objective, autocast=nullcontext,
-    )
+    return Setup(run.learner, Networks(policy, policy, reference, nullcontext))
 
 
 def batch_for(run: Run) -> TrainingBatch:
@@ -91,24 +89,22 @@ def batch_for(run: Run) -> TrainingBatch:
 
 def with_store(batch: TrainingBatch) -> TrainingBatch:
     """The same with latents that were noised before training."""
-    return replace(batch, stored=CachedInversion(batch.x_0 + 1.0, batch.timesteps + 1, torch.ones(batch.x_0.shape[:2])))
+    return replace(batch, cached=CachedInversion(batch.x_0 + 1.0, batch.timesteps + 1, torch.ones(batch.x_0.shape[:2])))
 
 
 def step_on_meta(run: Run, batch: TrainingBatch | None = None, **changes: bool) -> int:
     """A whole micro-batch, from the loader's batch to the sums of the log; returns how much was "computed" there."""
-    parts, batch = on_meta(run, **changes), batch or batch_for(run)
+    setup, batch = on_meta(run, **changes), batch or batch_for(run)
+    learner, networks, table = setup.learner, setup.networks, MeanTable()
     with NoWaiting() as mode:
-        prepared = prepare(batch.to(META), parts)
-        pool = {}
-        if parts.objective.needs_reference_point:
-            ahead = rewards_ahead(prepared, parts)
-            pool = {"pool": lambda rewards: torch.cat([ahead, rewards]).mean()}
-        output = training_step(prepared, parts, **pool)
+        prepared = learner.prepare(batch.to(META), networks)
+        ahead = learner.pooled(prepared, networks) if learner.needs_pool else None
+        output = learner.loss(prepared, networks, lambda values: torch.cat([ahead, values]))
         output.loss.mean().backward()
-        sums = torch.zeros(len(SUMS), dtype=torch.float64, device=META)
-        sums += step_sums(output, prepared.batch.p_winner)
+        table.add(output.sums)
+        sums = table.sums
     assert sums.is_meta and output.loss.is_meta and output.loss.shape == (4,)
-    assert all(parameter.grad.is_meta for parameter in parts.policy.parameters() if parameter.requires_grad)
+    assert all(parameter.grad.is_meta for parameter in networks.policy.parameters() if parameter.requires_grad)
     return mode.seen
 
 

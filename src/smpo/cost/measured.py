@@ -82,7 +82,7 @@ def step_rates(metrics: Path, recipe: Recipe) -> np.ndarray:
         DataError: the file is missing, damaged, or has too few steps.
     """
     columns = read_metrics(metrics)
-    if missing := {"pairs_per_s", "nfe_grad", "nfe_no_grad"} - columns.keys():
+    if missing := {"examples_per_s", "nfe_grad", "nfe_no_grad"} - columns.keys():
         raise DataError(f"{metrics} tells no {', '.join(sorted(missing))}, as runs of old did; measure a new run")
     steps = len(columns["step"])
     if steps <= FIRST_STEPS:
@@ -92,7 +92,7 @@ def step_rates(metrics: Path, recipe: Recipe) -> np.ndarray:
     forward = forward_flops(architecture_of(recipe.model), recipe.cache.resolution).unet
     trained, free = columns["nfe_grad"], columns["nfe_no_grad"]
     flops = evaluations_flops(trained, free, forward=forward, options=recipe.training)
-    return (columns["pairs_per_s"] * flops)[FIRST_STEPS:]
+    return (columns["examples_per_s"] * flops)[FIRST_STEPS:]
 
 
 def _differences(run: Recipe, asked: Recipe) -> dict[str, tuple[str, str]]:

@@ -124,7 +124,7 @@ def train(recipe: Recipe, progress: Progress) -> str:
     """Train the policy; the same call again resumes."""
 
     def show(metrics: dict[str, Any]) -> None:
-        shown = {"loss": "loss", "implicit_accuracy": "acc", "grad_norm": "grad", "pairs_per_s": "pairs/s"}
+        shown = {"loss": "loss", "implicit_accuracy": "acc", "grad_norm": "grad", "examples_per_s": "pairs/s"}
         text = "  ".join(f"{name} {metrics[key]:.3g}" for key, name in shown.items() if key in metrics)
         progress(text, metrics["step"], recipe.training.steps)
 

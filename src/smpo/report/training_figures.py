@@ -19,7 +19,7 @@ PANELS: Sequence[tuple[str, tuple[str, ...]]] = (
     ("Error against reference", ("error_delta_w", "error_delta_l")),
     ("Gradient norm", ("grad_norm",)),
     ("Learning rate", ("lr",)),
-    ("Pairs per second", ("pairs_per_s",)),
+    ("Pairs per second", ("examples_per_s",)),
 )
 REFERENCE_LINES: Mapping[str, float] = {"implicit_accuracy": 0.5, "logit_mean": 0.0, "error_delta_w": 0.0}
 NAMES: Mapping[str, str] = {"error_delta_w": "winners", "error_delta_l": "losers"}

@@ -28,12 +28,11 @@ UNSUPPORTED = {
 """Variables of accelerate (in its config files: the same names in small letters) -> what to do besides."""
 
 
-def from_environment(options: TrainingOptions, *, stored: bool = False) -> Callable[[Accelerator], Replicated]:
+def from_environment(options: TrainingOptions) -> Callable[[Accelerator], Replicated]:
     """The class that the launcher asks for, as a function of the accelerator.
 
     Args:
         options: of the training.
-        stored: whether the reference's errors were computed ahead of the run, with whole weights.
 
     Raises:
         ConfigError: the launcher asks for something that training does not support.
@@ -43,13 +42,13 @@ def from_environment(options: TrainingOptions, *, stored: bool = False) -> Calla
             "DeepSpeed is not supported; FSDP2 splits the same: use launch/fsdp2.yaml, or launch/fsdp2-offload.yaml "
             "to keep weights and optimizer state in host memory"
         )
-    fsdp2 = fsdp2_options(options, stored=stored)
+    fsdp2 = fsdp2_options(options)
     if fsdp2 is not None:
         return lambda accelerator: FSDP2(accelerator, fsdp2)
     return Replicated
 
 
-def fsdp2_options(options: TrainingOptions, *, stored: bool = False) -> FSDP2Options | None:
+def fsdp2_options(options: TrainingOptions) -> FSDP2Options | None:
     """How the launcher asks for FSDP2; None where it does not, and for one process that offloads nothing.
 
     Args:
@@ -74,7 +73,7 @@ def fsdp2_options(options: TrainingOptions, *, stored: bool = False) -> FSDP2Opt
     _check_options(options)
     return FSDP2Options(
         reshard_after_forward=_flag("FSDP_RESHARD_AFTER_FORWARD", default=True),
-        param_dtype=torch.bfloat16 if options.mixed_precision == "bf16" and not stored else None,
+        param_dtype=torch.bfloat16 if options.mixed_precision == "bf16" and options.cached_inversion_epochs is None else None,
         step_whole_matrices=options.optimizer.name == NEEDS_WHOLE_MATRICES,
         cpu_offload=cpu_offload,
     )
