@@ -152,7 +152,7 @@ def predictions(turns: Mapping[str, Sequence[Repetition]], flops: Mapping[str, f
     for name, own in rates.items():
         told = [peak * share / flops[name] for peak, share in zip(peaks, shares[first], strict=True)]
         rows[name] = {
-            "gflop_a_pair": flops[name] / 1e9, "predicted_pairs_per_s": summary(told), "examples_per_s": summary(own),
+            "gflop_a_pair": flops[name] / 1e9, "predicted_pairs_per_s": summary(told), "pairs_per_s": summary(own),
             "error": summary([one / other - 1 for one, other in zip(told, own, strict=True)]),
             "share_of_matmul": summary(shares[name]),
         }
@@ -176,7 +176,7 @@ def options(work: Workload, accelerator: Accelerator, size: Size) -> dict[str, A
 def beside_plain(turns: Mapping[str, Sequence[Repetition]], name: str) -> dict[str, Any]:
     """A case's rate, and its ratio to the plain recipe's."""
     own, plain = ([turn.per_s() for turn in turns[case]] for case in (name, PLAIN))
-    return {"examples_per_s": summary(own), "x_plain": ratios(own, plain)}
+    return {"pairs_per_s": summary(own), "x_plain": ratios(own, plain)}
 
 
 def break_even(turns: Mapping[str, Sequence[Repetition]], first_s: Mapping[str, float]) -> dict[str, float | None]:
@@ -209,7 +209,7 @@ def table_of(turns: Mapping[str, Sequence[Repetition]]) -> dict[str, Any]:
             continue
         pairs = own[0].counts["pairs"]
         rows[name] = {
-            "examples_per_s": summary([turn.per_s() for turn in own]),
+            "pairs_per_s": summary([turn.per_s() for turn in own]),
             "pairs_per_cpu_s": summary([turn.per_cpu_s() for turn in own]),
             "evaluations_a_pair": {kind: own[0].counts[kind] / pairs for kind in ("trained", "free")},
             "loss": [turn.counts["loss"] for turn in own],
@@ -230,7 +230,7 @@ def processes(work: Workload, size: Size) -> dict[str, Any]:
     for _ in range(max(1, size.repetitions // 2)):
         for name, ranks in layouts.items():
             rates[name].append(launched(work, ranks, size))
-    return {name: {"examples_per_s": summary(own)} for name, own in rates.items()}
+    return {name: {"pairs_per_s": summary(own)} for name, own in rates.items()}
 
 
 def launched(work: Workload, ranks: int, size: Size) -> float:
@@ -242,7 +242,7 @@ def launched(work: Workload, ranks: int, size: Size) -> float:
         command, stdout=subprocess.PIPE, text=True, check=True,
         env={**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"},
     ).stdout
-    return next(json.loads(line)["examples_per_s"] for line in told.splitlines() if line.startswith('{"examples_per_s"'))
+    return next(json.loads(line)["pairs_per_s"] for line in told.splitlines() if line.startswith('{"pairs_per_s"'))
 
 
 def rank(root: Path, size: Size) -> None:
@@ -252,7 +252,7 @@ def rank(root: Path, size: Size) -> None:
     work = Workload(plan_in(root, size.pairs))
     turns = alternate([ours(work, accelerator, PAPER, micro(share))], repetitions=3, device=CPU)[PAPER]
     if accelerator.is_main_process:
-        print(json.dumps({"examples_per_s": statistics.median(turn.per_s() for turn in turns)}), flush=True)
+        print(json.dumps({"pairs_per_s": statistics.median(turn.per_s() for turn in turns)}), flush=True)
     accelerator.end_training()
 
 
@@ -309,7 +309,7 @@ def hours_table(rows: Mapping[str, Any]) -> str:
     """One line a case: what was predicted, what was measured."""
     heads = ["case", "GFLOP a pair", "pairs/s, predicted", "measured", "error", "of matmul rate"]
     lines = [
-        [name, number(row["gflop_a_pair"]), number(row["predicted_pairs_per_s"]["median"]), spread(row["examples_per_s"]),
+        [name, number(row["gflop_a_pair"]), number(row["predicted_pairs_per_s"]["median"]), spread(row["pairs_per_s"]),
          f"{row['error']['median']:+.0%} [{row['error']['lowest']:+.0%}, {row['error']['highest']:+.0%}]",
          f"{row['share_of_matmul']['median']:.0%}"]
         for name, row in rows.items()
@@ -324,7 +324,7 @@ def options_table(rows: Mapping[str, Any]) -> str:
         after = row.get("paid_after_steps")
         compiling = [f"{row['compile_s']:.0f}", "never" if after is None else number(after)] \
             if "compile_s" in row else ["", ""]
-        lines.append([name, spread(row["examples_per_s"]), spread(row["x_plain"]), *compiling])
+        lines.append([name, spread(row["pairs_per_s"]), spread(row["x_plain"]), *compiling])
     return markdown(["micro-batch, option", "pairs/s", "x plain", "compiling, s", "won back after steps"], lines)
 
 
@@ -332,7 +332,7 @@ def rates_table(rows: Mapping[str, Any], head: str) -> str:
     """One line a case: rate, ratio to the released step, work, share of the matmul rate."""
     first = next(iter(rows.values()))
     heads = {
-        "examples_per_s": "pairs/s", "pairs_per_cpu_s": "pairs per CPU s", "speedup": "x released",
+        "pairs_per_s": "pairs/s", "pairs_per_cpu_s": "pairs per CPU s", "speedup": "x released",
         "speedup_cpu": "in CPU time", "share_of_matmul": "of matmul rate", "evaluations_a_pair": "UNet images a pair",
     }
     shown = {key: title for key, title in heads.items() if key in first}

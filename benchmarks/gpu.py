@@ -145,7 +145,7 @@ SECTIONS: dict[str, Callable[[Bench, Size, bool], dict[str, Any]]] = {
 def table(rows: Mapping[str, Any], head: str) -> str:
     """One line a case, with the columns that any of them has."""
     columns: dict[str, Callable[[Mapping[str, Any]], float]] = {
-        "pairs/s": lambda row: row["examples_per_s"]["median"], "per s": lambda row: row["per_s"]["median"],
+        "pairs/s": lambda row: row["pairs_per_s"]["median"], "per s": lambda row: row["per_s"]["median"],
         "x released": lambda row: row["speedup"]["median"],
         "% of matmul rate": lambda row: 100 * row["share_of_matmul"]["median"],
         "peak GiB": lambda row: row["peak_gib"], "estimated GiB": lambda row: row["estimated"]["peak_gib"],

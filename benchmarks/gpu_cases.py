@@ -97,7 +97,7 @@ def rate(bench: Bench, turns: Sequence[Repetition]) -> dict[str, Any]:
         if set(gpu.name.split()) - {"SXM", "80GB"} <= set(device_name(bench).replace("-", " ").split()):
             shares["share_of_peak"] = {key: value / (gpu.half_tflops * 1e12) for key, value in useful.items()}
     return {
-        "examples_per_s": summary([turn.per_s() for turn in turns]), **shares,
+        "pairs_per_s": summary([turn.per_s() for turn in turns]), **shares,
         "evaluations_a_pair": {kind: counts[kind] / pairs for kind in ("trained", "free")},
         "useful_tflop_a_pair": counts["flops"] / pairs / 1e12,
     }

@@ -6,9 +6,9 @@ from benchmarks import cpu
 from benchmarks.timing import Repetition
 
 
-def turns(*examples_per_s: float) -> list[Repetition]:
+def turns(*pairs_per_s: float) -> list[Repetition]:
     """Turns of a second each."""
-    return [Repetition(1.0, 1.0, {"pairs": rate}) for rate in examples_per_s]
+    return [Repetition(1.0, 1.0, {"pairs": rate}) for rate in pairs_per_s]
 
 
 def test_rates_are_predicted_turn_by_turn_from_the_first_cases_share() -> None:

@@ -31,7 +31,7 @@ def test_a_case_has_its_rate_and_its_estimate_and_what_does_not_fit_is_told(benc
     row = alone(bench, *SMALL)
     assert row["evaluations_a_pair"] == {"trained": 2, "free": 2}
     assert row["useful_tflop_a_pair"] == pytest.approx(8 * bench.work.unet_flops / 1e12)
-    useful = row["useful_tflop_a_pair"] * 1e12 * row["examples_per_s"]["median"]
+    useful = row["useful_tflop_a_pair"] * 1e12 * row["pairs_per_s"]["median"]
     assert row["share_of_matmul"]["median"] == pytest.approx(useful / 1e9)
     assert row["estimated"]["tflop_a_pair"] == pytest.approx(row["useful_tflop_a_pair"])
     assert 0.01 < row["estimated"]["peak_gib"] < 1

@@ -25,7 +25,8 @@ def test_smpo_equals_the_transcribed_formula() -> None:
 
 def test_dpo_is_smpo_with_full_weight_and_ignores_p() -> None:
     loss = OBJECTIVES.build({"name": "dpo", "beta": 3000})(ERRORS, P)
-    np.testing.assert_allclose(loss.value, references.smpo_loss(ROWS.numpy(), np.ones(5), beta=3000, gamma=1), rtol=1e-9)
+    expected = references.smpo_loss(ROWS.numpy(), np.ones(5), beta=3000, gamma=1)
+    np.testing.assert_allclose(loss.value, expected, rtol=1e-9)
 
 
 def test_sft_is_the_winners_error_and_ignores_losers() -> None:
@@ -48,13 +49,15 @@ def test_objectives_say_what_they_need(name: str, reference: bool, winner_share:
 @pytest.mark.parametrize("name", ["ipo", "cdpo", "linear"])
 def test_soft_label_objectives_equal_the_independent_formulas(name: str) -> None:
     loss = OBJECTIVES.build({"name": name, "beta": 3000})(ERRORS, P)
-    np.testing.assert_allclose(loss.value, getattr(references, f"{name}_loss")(ROWS.numpy(), P.numpy(), beta=3000), rtol=1e-9)
+    expected = getattr(references, f"{name}_loss")(ROWS.numpy(), P.numpy(), beta=3000)
+    np.testing.assert_allclose(loss.value, expected, rtol=1e-9)
 
 
 def test_mapo_equals_the_transcribed_formula_and_needs_no_reference() -> None:
     settings = {"beta": 0.2, "temperature": 500.0, "snr": 0.7}
     loss = OBJECTIVES.build({"name": "mapo", **settings})(PairErrors(ROWS[0], ROWS[1]), P)
-    np.testing.assert_allclose(loss.value, references.mapo_loss(ROWS[0].numpy(), ROWS[1].numpy(), **settings), rtol=1e-9)
+    expected = references.mapo_loss(ROWS[0].numpy(), ROWS[1].numpy(), **settings)
+    np.testing.assert_allclose(loss.value, expected, rtol=1e-9)
 
 
 @pytest.mark.parametrize("utility", ["kahneman-tversky", "loss-averse", "risk-seeking"])

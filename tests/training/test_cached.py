@@ -13,6 +13,7 @@ import torch
 
 from smpo.core.artefacts import JOURNALS, read_manifest
 from smpo.core.errors import DataError, NonFiniteError, StaleError
+from smpo.core.processes import Process
 from smpo.data.pair_set import PairSet
 from smpo.models import FAMILIES
 from smpo.models.sd import StableDiffusion

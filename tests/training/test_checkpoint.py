@@ -19,7 +19,7 @@ from tests.training.outcomes import exit_code, flip_byte
 
 
 def state(step: int) -> TrainState:
-    tensors = {"unet": {"w": torch.full((3, 2), float(step))}, "optimizer": {"0.exp_avg": torch.full((2,), -step)}}
+    tensors = {"policy": {"w": torch.full((3, 2), float(step))}, "optimizer": {"0.exp_avg": torch.full((2,), -step)}}
     return TrainState(step, tensors, {"optimizer": {"0": {"step": step}}, "scaler": None})
 
 
@@ -39,9 +39,9 @@ def test_a_saved_state_is_read_back_unchanged(tmp_path: Path) -> None:
 def rows_of(rank: int, step: int) -> TrainState:
     """What process `rank` of two keeps of `state(step)`: of three rows two or one; scalar tensors only the first."""
     whole = state(step).tensors
-    mine = {"w": whole["unet"]["w"].chunk(2)[rank]}
+    mine = {"w": whole["policy"]["w"].chunk(2)[rank]}
     few = {"0.exp_avg": whole["optimizer"]["0.exp_avg"][:1].chunk(2)[0] if rank == 0 else torch.empty(0)}
-    return TrainState(step, {"unet": mine, "optimizer": few | ({"0.step": torch.tensor(7.0)} if rank == 0 else {})})
+    return TrainState(step, {"policy": mine, "optimizer": few | ({"0.step": torch.tensor(7.0)} if rank == 0 else {})})
 
 
 def save_together(folder: Path, states: list[TrainState]) -> None:
@@ -68,13 +68,13 @@ def test_rows_saved_by_each_process_are_read_as_whole_tensors(tmp_path: Path) ->
     for step in (2, 3, 3):
         save_together(tmp_path, [rows_of(rank, step) for rank in (0, 1)])
     files = {path.name for path in checkpoints(tmp_path)[0].glob("*.safetensors")}
-    assert files == {f"{stem}-0000{n}-of-00002.safetensors" for stem in ("unet", "optimizer") for n in (1, 2)}
+    assert files == {f"{stem}-0000{n}-of-00002.safetensors" for stem in ("policy", "optimizer") for n in (1, 2)}
     found = load_checkpoint(tmp_path).tensors
-    assert torch.equal(found["unet"]["w"], torch.full((3, 2), 3.0)) and list(found["unet"]) == ["w"]
+    assert torch.equal(found["policy"]["w"], torch.full((3, 2), 3.0)) and list(found["policy"]) == ["w"]
     assert torch.equal(found["optimizer"]["0.exp_avg"], torch.tensor([-3.0]))
     assert found["optimizer"]["0.step"] == 7 and len(found["optimizer"]) == 2
     with pytest.raises(KeyError, match="nothing"):
-        found["unet"]["nothing"]
+        found["policy"]["nothing"]
     (checkpoints(tmp_path)[0] / "unet-00002-of-00002.safetensors").unlink()
     with pytest.warns(UserWarning, match="unet-00002-of-00002.safetensors is missing"):
         assert load_checkpoint(tmp_path).step == 2
@@ -122,18 +122,18 @@ def truncate(path: Path) -> None:
 
 
 DAMAGES = {
-    "truncated weights": lambda folder: truncate(folder / "unet.safetensors"),
-    "flipped bit in weights": lambda folder: flip_byte(folder / "unet.safetensors"),
+    "truncated weights": lambda folder: truncate(folder / "policy.safetensors"),
+    "flipped bit in weights": lambda folder: flip_byte(folder / "policy.safetensors"),
     "flipped bit in optimizer": lambda folder: flip_byte(folder / "optimizer.safetensors"),
     "flipped bit in state": lambda folder: flip_byte(folder / "state.json", 9),
-    "missing weights": lambda folder: (folder / "unet.safetensors").unlink(),
+    "missing weights": lambda folder: (folder / "policy.safetensors").unlink(),
     "missing state": lambda folder: (folder / "state.json").unlink(),
     "missing manifest": lambda folder: (folder / "manifest.json").unlink(),
     "truncated manifest": lambda folder: truncate(folder / "manifest.json"),
     "empty manifest": lambda folder: (folder / "manifest.json").write_text(""),
     "binary manifest": lambda folder: (folder / "manifest.json").write_bytes(b"\xff\xfe\x00"),
     "manifest of another shape": lambda folder: (folder / "manifest.json").write_text("[1]"),
-    "manifest without hashes": lambda folder: (folder / "manifest.json").write_text('{"unet.safetensors": {}}'),
+    "manifest without hashes": lambda folder: (folder / "manifest.json").write_text('{"policy.safetensors": {}}'),
 }
 
 
@@ -160,7 +160,7 @@ def test_damaged_newer_checkpoints_never_crowd_out_a_new_one(tmp_path: Path) -> 
     """A run that starts again from scratch beside damaged checkpoints must be able to save its progress."""
     for step in (6, 8):
         save_checkpoint(tmp_path, state(step), keep=2)
-        flip_byte(tmp_path / f"step-{step:08d}" / "unet.safetensors")
+        flip_byte(tmp_path / f"step-{step:08d}" / "policy.safetensors")
     assert load_checkpoint(tmp_path) is None
     save_checkpoint(tmp_path, state(1), keep=2)
     assert_same(load_checkpoint(tmp_path), state(1))
@@ -170,7 +170,7 @@ def test_an_intact_checkpoint_is_never_removed_to_write_it_again(tmp_path: Path)
     """A preempted run saves a step that may just have been saved; killed meanwhile, it must not lose that one."""
     save_checkpoint(tmp_path, state(4), keep=1)
 
-    weights = tmp_path / "step-00000004" / "unet.safetensors"
+    weights = tmp_path / "step-00000004" / "policy.safetensors"
     before = weights.stat()
     save_checkpoint(tmp_path, state(4), keep=1)
     assert (weights.stat().st_ino, weights.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
@@ -186,11 +186,11 @@ def edit(path: Path, **changes: object) -> None:
     lambda path: (path / "manifest.json").write_text("{}"),
     lambda path: edit(path / "manifest.json", files={}, seal=fingerprint({})),
     lambda path: edit(path / "manifest.json", files={}),
-    lambda path: shutil.copy(path / "unet.safetensors", path / "ema.safetensors"),
-    lambda path: (path / "unet.safetensors").unlink(),
+    lambda path: shutil.copy(path / "policy.safetensors", path / "ema.safetensors"),
+    lambda path: (path / "policy.safetensors").unlink(),
     lambda path: (path / "state.json").unlink(),
     lambda path: (shutil.rmtree(path), shutil.copytree(path.with_name("step-00000001"), path)),
-    lambda path: os.replace(path / "unet.safetensors", path / "optimizer.safetensors"),
+    lambda path: os.replace(path / "policy.safetensors", path / "optimizer.safetensors"),
 ])
 def test_a_checkpoint_that_is_not_what_it_was_is_passed_over(tmp_path: Path, harm: Callable[[Path], None]) -> None:
     for step in (1, 2):

@@ -94,7 +94,7 @@ def test_optimizer_state_survives_the_round_trip_bit_for_bit(settings: dict[str,
     optimizer = build_optimizer(parameters, options)
     updated(parameters, optimizer, 3)
     tensors, scalars = optimizer_tensors(optimizer)
-    save_checkpoint(tmp_path, TrainState(3, {"unet": {"weight": torch.zeros(1)}, "optimizer": tensors}), keep=1)
+    save_checkpoint(tmp_path, TrainState(3, {"policy": {"weight": torch.zeros(1)}, "optimizer": tensors}), keep=1)
     tensors = load_checkpoint(tmp_path).tensors["optimizer"]
     copies = [torch.nn.Parameter(p.detach().clone()) for p in parameters]
     restored = build_optimizer(copies, options)

@@ -180,5 +180,5 @@ def test_a_run_resumes_in_the_layout_it_had(new_run: MakeRun) -> None:
         train(cut, report=stop)
     assert trained(cut) and load_checkpoint(cut.checkpoints).step == 4
     ours, theirs = (load_checkpoint(run.checkpoints).tensors for run in (cut, straight))
-    for part in ("unet", "optimizer"):
+    for part in ("policy", "optimizer"):
         assert all(torch.equal(ours[part][name], theirs[part][name]) for name in theirs[part])

@@ -149,15 +149,16 @@ def test_modes_and_gradients(new_run: MakeRun, other_unet: str, network: str) ->
         *inversion, reference, policy = spy.calls
         assert all(call["denoiser"] is inverter and not call["training"] and not call["gradient"] for call in inversion)
         assert policy["denoiser"] is setup.networks.policy and policy["training"] and policy["gradient"]
-        assert reference["denoiser"] is setup.networks.reference and not reference["training"] and not reference["gradient"]
+        assert reference["denoiser"] is setup.networks.reference
+        assert not reference["training"] and not reference["gradient"]
 
 
 def test_inversion_does_not_feel_dropout(new_run: MakeRun, other_unet: str) -> None:
     """While the policy's own prediction does: the UNet has dropout 1/2."""
     run = new_run("run", noising=NOISING_SETTINGS["renoise"], init_weights=other_unet)
     setup, batch = setup_of(run), batch_of(run, range(2))
-    first, first_loss = noised(batch, parts, Evaluations()), stepped(batch, setup).loss
-    second, second_loss = noised(batch, parts, Evaluations()), stepped(batch, setup).loss
+    first, first_loss = setup.learner.noised(batch, setup.networks, NFE()), stepped(batch, setup).loss
+    second, second_loss = setup.learner.noised(batch, setup.networks, NFE()), stepped(batch, setup).loss
     assert torch.equal(first.x_t, second.x_t) and torch.equal(first.target, second.target)
     assert not torch.equal(first_loss, second_loss)
     assert not first.x_t.requires_grad and not first.target.requires_grad

@@ -22,7 +22,7 @@ GENTLE = {  # differences of 1e-7 in a gradient stay differences of 1e-7 in the 
 
 
 def weights(run: Run) -> dict[str, Tensor]:
-    return load_checkpoint(run.checkpoints).tensors["unet"]
+    return load_checkpoint(run.checkpoints).tensors["policy"]
 
 
 def assert_same_trajectory(run: Run, other: Run, *, but: tuple[str, ...] = (), atol: float = 1e-6) -> None:
@@ -131,9 +131,9 @@ def test_the_reference_follows_the_policy_where_it_is_told_to(
     expected = run.family.load_denoiser().state_dict()
     for step in (1, 2):
         saved = {stem: load_file(run.checkpoints / f"step-0000000{step}" / f"{stem}.safetensors")
-                 for stem in ("unet", "reference")}
+                 for stem in ("policy", "reference")}
         for name in expected:
-            expected[name] = 0.75 * expected[name] + 0.25 * saved["unet"][name]
+            expected[name] = 0.75 * expected[name] + 0.25 * saved["policy"][name]
             torch.testing.assert_close(saved["reference"][name], expected[name])
     (reference, _), = references
     assert all(torch.equal(tensor, saved["reference"][name]) for name, tensor in reference.state_dict().items())
@@ -168,7 +168,7 @@ def test_the_average_follows_the_weights(new_run: MakeRun) -> None:
     """diffusers' ramp (1 + k) / (10 + k), k = 0, 1, ..., is 0 at first, by definition, then 2 / 11 < 0.9."""
     run = new_run("run", steps=2, ema_decay=0.9)
     train(run)
-    first, second = (load_file(run.checkpoints / f"step-0000000{step}" / "unet.safetensors") for step in (1, 2))
+    first, second = (load_file(run.checkpoints / f"step-0000000{step}" / "policy.safetensors") for step in (1, 2))
     state = load_checkpoint(run.checkpoints)
     result = load_unet_of(run).state_dict()
     names = [name for name, _ in run.family.load_denoiser().named_parameters()]

@@ -50,6 +50,7 @@ def test_one_process_and_ddp_split_nothing(monkeypatch: pytest.MonkeyPatch) -> N
     assert fsdp2_options(options) == FSDP2Options()
     half = options.model_copy(update={"mixed_precision": "bf16"})
     assert fsdp2_options(half) == FSDP2Options(param_dtype=torch.bfloat16)
-    assert fsdp2_options(half, stored=True) == FSDP2Options()
+    cached = half.model_copy(update={"cached_inversion_epochs": 1})
+    assert fsdp2_options(cached) == FSDP2Options()
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "false")
     assert fsdp2_options(options) is None

@@ -94,7 +94,8 @@ def test_a_bad_loss_on_one_process_stops_both_and_names_its_pair(new_run: MakeRu
     assert on_processes(complain) == [0, 0]
     for rank in (0, 1):
         message = (tmp_path / f"error-{rank}").read_text()
-        assert re.search(rf"1 losses are not finite at step 2 \(examples {re.escape(run.pairs.pair_ids[row])}\);", message)
+        name = re.escape(run.pairs.pair_ids[row])
+        assert re.search(rf"1 losses are not finite at step 2 \(examples {name}\);", message)
     assert load_checkpoint(run.checkpoints).step == 1
 
 

@@ -52,10 +52,9 @@ def fsdp2_options(options: TrainingOptions) -> FSDP2Options | None:
     """How the launcher asks for FSDP2; None where it does not, and for one process that offloads nothing.
 
     Args:
-        options: of the training.
-        stored: whether the reference's errors were computed ahead of the run, with whole weights. The policy must then
-            compute in the same precision (METHODS D37): autocast leaves the weights of norms in float32, and gathering
-            them in bf16 would round them.
+        options: of the training. Where inversions are cached, the reference's errors were computed with whole weights,
+            and the policy must compute in the same precision (METHODS D37): autocast leaves the weights of norms in
+            float32, and gathering them in bf16 would round them.
 
     Raises:
         ConfigError: the launcher or the recipe asks for something that FSDP2 runs do not support.
@@ -71,9 +70,10 @@ def fsdp2_options(options: TrainingOptions) -> FSDP2Options | None:
         if is_set(variable):
             raise ConfigError(f"{variable.lower()} is not supported; set it to false{way_out}")
     _check_options(options)
+    in_bf16 = options.mixed_precision == "bf16" and options.cached_inversion_epochs is None
     return FSDP2Options(
         reshard_after_forward=_flag("FSDP_RESHARD_AFTER_FORWARD", default=True),
-        param_dtype=torch.bfloat16 if options.mixed_precision == "bf16" and options.cached_inversion_epochs is None else None,
+        param_dtype=torch.bfloat16 if in_bf16 else None,
         step_whole_matrices=options.optimizer.name == NEEDS_WHOLE_MATRICES,
         cpu_offload=cpu_offload,
     )
