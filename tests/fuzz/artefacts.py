@@ -156,14 +156,14 @@ def _manifests() -> Iterator[Case]:
 
 
 def _checkpoints() -> Iterator[Case]:
-    for file in ("unet.safetensors", "optimizer.safetensors", "state.json", "manifest.json"):
+    for file in ("policy.safetensors", "optimizer.safetensors", "state.json", "manifest.json"):
         for damage in DAMAGES:
             yield damage_case(f"{CHECKPOINT}/{file}", damage, "train", MORE, Accepted(third_step))
     texts = (
         "{}",
         "[]",
         "null",
-        '{"unet.safetensors": {}}',
+        '{"policy.safetensors": {}}',
         '{"state.json": {"bytes": 1, "sha256": ""}}',
         '{"../x": {"bytes": 0, "sha256": "e3b0"}}',
     )
@@ -181,7 +181,7 @@ def _checkpoints() -> Iterator[Case]:
         "the newest checkpoint is gone": lambda cwd: shutil.rmtree(cwd / RUN / CHECKPOINT),
         "the newest checkpoint is empty": lambda cwd: [path.unlink() for path in (cwd / RUN / CHECKPOINT).iterdir()],
         "both checkpoints are damaged": lambda cwd: [
-            path.write_bytes(b"") for path in (cwd / RUN / "train/checkpoints").glob("*/unet.safetensors")
+            path.write_bytes(b"") for path in (cwd / RUN / "train/checkpoints").glob("*/policy.safetensors")
         ],
         "a checkpoint of the future": lambda cwd: (cwd / RUN / "train/checkpoints/step-99999999").mkdir(),
         "half-written leftovers": lambda cwd: (cwd / RUN / "train/checkpoints/.tmp-00000003").mkdir(),
@@ -212,8 +212,8 @@ def cut(path: Path) -> None:
 def _foreign_checkpoint(cwd: Path) -> None:
     """Weights of equal shapes with a manifest that fits them, as copied from another run."""
     folder = cwd / RUN / CHECKPOINT
-    tensors = load_file(folder / "unet.safetensors")
-    save_file({name: tensor + 1 for name, tensor in tensors.items()}, folder / "unet.safetensors")
+    tensors = load_file(folder / "policy.safetensors")
+    save_file({name: tensor + 1 for name, tensor in tensors.items()}, folder / "policy.safetensors")
 
 
 def third_step(made: Made, results: Sequence[Result]) -> list[str]:

@@ -48,7 +48,7 @@ def finished(sd_artefacts: Path, random_sd: Path, tmp_path_factory: pytest.TempP
 
 def test_the_model_opens_as_a_plain_pipeline_with_the_trained_weights(finished: Run) -> None:
     pipeline = DiffusionPipeline.from_pretrained(finished.model_folder)
-    trained = load_checkpoint(finished.checkpoints).tensors["unet"]
+    trained = load_checkpoint(finished.checkpoints).tensors["policy"]
     opened = pipeline.unet.state_dict()
     assert opened.keys() == trained.keys()
     assert all(torch.equal(opened[name], tensor) for name, tensor in trained.items())
@@ -75,7 +75,7 @@ def test_an_sdxl_model_opens_as_a_plain_pipeline(sdxl_artefacts: Path, random_sd
     run = make_run(sdxl_artefacts, tmp_path / "run", random_sdxl, family="sdxl", steps=1)
     train(run)
     pipeline = DiffusionPipeline.from_pretrained(run.model_folder)
-    trained = load_checkpoint(run.checkpoints).tensors["unet"]
+    trained = load_checkpoint(run.checkpoints).tensors["policy"]
     assert all(torch.equal(pipeline.unet.state_dict()[name], tensor) for name, tensor in trained.items())
 
 

@@ -120,7 +120,7 @@ def test_damaged_checkpoints_cost_steps_but_change_no_weights(new_run: MakeRun, 
     train(straight)
     assert exit_code(lambda: train_and_die(killed, after_step=6)) == -9
     for step in (5, 4)[:damaged]:
-        flip_byte(killed.checkpoints / f"step-{step:08d}" / "unet.safetensors")
+        flip_byte(killed.checkpoints / f"step-{step:08d}" / "policy.safetensors")
     assert train(killed).resumed_from == {1: 4, 2: 0}[damaged]
     assert outcome(killed) == outcome(straight)
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from smpo.core.records import Conditioning
 from smpo.maths.path import GaussianPath
 from smpo.models.sd import StableDiffusion
+from smpo.training.learners.preference import NFE
 from smpo.training.preference_run import PreferenceRun as Run
 from tests.training.steps import batch_of, setup_of, stepped
 
