@@ -1,6 +1,5 @@
 """What is only read or printed imports no torch: configurations, `show`, every dry run but that of `train`, help."""
 
-import importlib.util
 import subprocess
 import sys
 
@@ -10,9 +9,6 @@ HEAVY = ("torch", "diffusers", "transformers")
 CALL = "import sys\nfrom smpo.cli import main\nsys.argv = {argv!r}\ntry:\n    main()\nexcept SystemExit as end:\n" \
        "    assert not end.code, end.code\n"
 REPORT = "\nimport sys\nprint('HEAVY', [name for name in {heavy!r} if name in sys.modules], file=sys.stderr)"
-PENDING = pytest.mark.xfail(  # objectives import torch until their new contract is in; then these are plain tests
-    importlib.util.find_spec("smpo.objectives.objective") is None, reason="objectives import torch", strict=False
-)
 STAGES = ("sample", "pairs", "score", "label", "cache", "invert", "generate", "evaluate", "report", "audit", "run")
 
 
@@ -34,7 +30,6 @@ def test_reading_modules_import_no_torch(module: str) -> None:
     assert heavy_modules(f"import {module}") == "HEAVY []"
 
 
-@PENDING
 @pytest.mark.parametrize("arguments", [
     "--help", "--version", "show", "show sd15-smpo", "show sdxl-mapo-released", "show tiny-table1",
     "sweep tiny-table1 --dry-run", *(f"{stage} tiny-demo --dry-run" for stage in STAGES),
@@ -48,7 +43,6 @@ def test_the_check_itself_sees_torch() -> None:
     assert heavy_modules("import torch") == "HEAVY ['torch']"
 
 
-@PENDING
 def test_every_member_of_a_seam_is_read_without_torch() -> None:
     """Unknown keys and defaults of every member are known without it, so any recipe loads fast."""
     assert heavy_modules(
