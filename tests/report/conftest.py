@@ -30,6 +30,6 @@ def metrics(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("run") / "metrics.jsonl"
     rows = ({"step": i, "loss": 0.7 - 0.001 * i, "implicit_accuracy": 0.5 + 0.002 * i, "logit_mean": 0.01 * i,
              "logit_std": 0.5, "error_delta_w": -1e-4 * i, "error_delta_l": 1e-4 * i, "grad_norm": 0.3, "lr": 1e-5,
-             "pairs_per_s": 40.0} for i in range(1, 61))
+             "examples_per_s": 40.0} for i in range(1, 61))
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path

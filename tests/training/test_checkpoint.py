@@ -75,8 +75,8 @@ def test_rows_saved_by_each_process_are_read_as_whole_tensors(tmp_path: Path) ->
     assert found["optimizer"]["0.step"] == 7 and len(found["optimizer"]) == 2
     with pytest.raises(KeyError, match="nothing"):
         found["policy"]["nothing"]
-    (checkpoints(tmp_path)[0] / "unet-00002-of-00002.safetensors").unlink()
-    with pytest.warns(UserWarning, match="unet-00002-of-00002.safetensors is missing"):
+    (checkpoints(tmp_path)[0] / "policy-00002-of-00002.safetensors").unlink()
+    with pytest.warns(UserWarning, match="policy-00002-of-00002.safetensors is missing"):
         assert load_checkpoint(tmp_path).step == 2
 
 

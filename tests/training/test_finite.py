@@ -26,7 +26,7 @@ def test_the_tensors_with_a_nan_or_infinite_value_are_named() -> None:
 ])
 def test_an_update_beyond_all_numbers_publishes_nothing(new_run, changes: dict) -> None:
     run = new_run("run", steps=1, optimizer={"lr": 1e308}, **changes)
-    with pytest.raises(NonFiniteError, match=r"^weights are not finite after step 1 \(unet .* more\); nothing"):
+    with pytest.raises(NonFiniteError, match=r"^weights are not finite after step 1 \(policy .* more\); nothing"):
         train(run)
     assert not is_complete(run.folder) and not checkpoints(run.checkpoints) and not run.model_folder.exists()
 

@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from torch import Tensor
 from smpo.core.errors import ConfigError
 from smpo.models.kohya import original_module
 from smpo.training.checkpoint import load_checkpoint
+from smpo.training.learners.learner import Networks
 from smpo.training.options import LoraOptions
 from smpo.training.policy.lora import AdaptersOff, add_adapters, trained_parameters
 from smpo.training.run import Run
@@ -24,10 +26,11 @@ from smpo.training.trainer import train
 from tests.training.outcomes import exit_code, metrics_of, outcome
 from tests.training.parallel.processes import on_processes
 from tests.training.runs import make_run
+from tests.training.steps import Setup, batch_of, stepped
 from tests.training.test_resume import train_and_die
-from tests.training.test_step import batch_of, parts_of, stepped
 from tests.training.test_trajectories import GENTLE, assert_same_trajectory
 
+FLOAT32 = partial(torch.autocast, "cpu", enabled=False)
 MakeRun = Callable[..., Run]
 ATTENTION = LoraOptions().targets
 EVERYWHERE = (*ATTENTION, "ff.net.0.proj", "ff.net.2", "proj_in", "proj_out", "conv1", "conv_shortcut", "conv")
@@ -107,7 +110,8 @@ def test_at_step_0_the_loss_is_exactly_ln_2(new_run: MakeRun, noising: dict, ini
     run = new_run("run", noising=noising)
     unet = run.family.load_denoiser()
     add_adapters(unet, LoraOptions(**{**LORA, "init": init}), seed=0)
-    output = stepped(batch_of(run, range(4)), parts_of(run, policy=unet, inverter=unet, reference=AdaptersOff(unet)))
+    setup = Setup(run.learner, Networks(unet, unet, AdaptersOff(unet), FLOAT32))
+    output = stepped(batch_of(run, range(4)), setup)
     assert torch.equal(output.errors.policy_w, output.errors.reference_w)
     assert torch.equal(output.errors.policy_l, output.errors.reference_l)
     assert output.loss.tolist() == [torch.tensor(math.log(2)).item()] * 4
@@ -119,7 +123,8 @@ def test_the_step_is_that_of_two_separate_copies(new_run: MakeRun) -> None:
     one, two, copy = with_adapters(run), with_adapters(run), run.family.load_denoiser().eval()
     batch, gradients = batch_of(run, range(4)), []
     for unet, reference in ((one, AdaptersOff(one)), (two, copy)):
-        loss = stepped(batch, parts_of(run, policy=unet, inverter=unet, reference=reference)).loss.mean()
+        setup = Setup(run.learner, Networks(unet, unet, reference, FLOAT32))
+        loss = stepped(batch, setup).loss.mean()
         loss.backward()
         gradients.append([loss.detach(), *(parameter.grad for parameter in trained_parameters(unet))])
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(*gradients, strict=True))
@@ -128,8 +133,8 @@ def test_the_step_is_that_of_two_separate_copies(new_run: MakeRun) -> None:
 def test_only_adapters_are_trained_saved_and_optimised(trained: Run) -> None:
     base = trained.family.load_denoiser()
     state = load_checkpoint(trained.checkpoints).tensors
-    assert all(re.search(r"\.lora_[AB]\.smpo\.weight$", name) for name in state["unet"])
-    assert len(state["optimizer"]) == 3 * len(state["unet"])  # AdamW's two moments and its count
+    assert all(re.search(r"\.lora_[AB]\.smpo\.weight$", name) for name in state["policy"])
+    assert len(state["optimizer"]) == 3 * len(state["policy"])  # AdamW's two moments and its count
     weights, targets = fused(trained), tuple(f".{target}.weight" for target in EVERYWHERE)
     for name, tensor in base.state_dict().items():
         assert torch.equal(weights[name], tensor) != name.endswith(targets), name

@@ -173,7 +173,7 @@ def test_what_is_sent_is_pinned_and_the_rest_stays(new_run: MakeRun, monkeypatch
     monkeypatch.setattr(Tensor, "pin_memory", lambda tensor: tensor + 0.0 if tensor.is_floating_point() else tensor)
     before, pinned, sent = (tensors_of(one) for one in (batch, pin_memory(batch), batch.to(META)))
     assert isinstance(pin_memory(batch), TrainingBatch)
-    staying = {"timesteps", "seeds", "stored.timesteps"}
+    staying = {"timesteps", "seeds", "cached.timesteps"}
     assert {name for name in before if pinned[name] is before[name]} == staying
     assert {name for name in before if not sent[name].is_meta} == staying
     assert all(torch.equal(pinned[name], before[name]) for name in before)

@@ -91,7 +91,7 @@ class TrainingBatch:
 
     def pin_memory(self) -> TrainingBatch:
         """The same, what `to` sends in pinned memory; the data loader calls this where the device is a GPU."""
-        return self._moved(Tensor.pin_memory)
+        return self._moved(lambda tensor: tensor.pin_memory())
 
     def _moved(self, move: Callable[[Tensor], Tensor]) -> TrainingBatch:
         return replace(

@@ -32,8 +32,9 @@ tags: [smpo, preference-alignment, {run.settings["objective"]["name"]}]
 
 The {run.family.component} of `{public_name(run.init_weights or run.family.source)}`, trained on image preferences
 with smpo {__version__}: objective **{run.settings["objective"]["name"]}**, noising
-**{run.settings["noising"]["name"]}**, {options.steps} optimizer steps of {options.batch_size} examples at an effective
-learning rate of {optimizer.lr:g} ({optimizer.name}, {optimizer.warmup_steps} warm-up steps){_how(run.options.lora)}.
+**{run.settings["noising"]["name"]}**, {options.steps} optimizer steps of {options.batch_size} {run.unit} at an
+effective learning rate of {optimizer.lr:g} ({optimizer.name}, {optimizer.warmup_steps} warm-up
+steps){_how(run.options.lora)}.
 The text encoders, the VAE and the scheduler are those of the base model, whose licence applies.
 
 ```python

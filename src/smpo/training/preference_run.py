@@ -47,6 +47,11 @@ class PreferenceRun(Run):
         """Noising and objective."""
         return PreferenceLearner(self.family, self.noising, self.objective, is_cached=self.cached is not None)
 
+    @property
+    def unit(self) -> str:
+        """ "pairs", or "images" where an example shows one image of its pair."""
+        return self.objective.unit
+
     def check_inputs(self) -> None:
         """Raise StaleError unless the cache was made with the encoders of the run's model."""
         check_encoders(self.cache, self.family)

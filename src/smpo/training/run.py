@@ -54,6 +54,11 @@ class Run(ABC):
     def learner(self) -> Learner:
         """What it computes of them."""
 
+    @property
+    @abstractmethod
+    def unit(self) -> str:
+        """What a batch counts, in the plural: "pairs"."""
+
     @abstractmethod
     def check_inputs(self) -> None:
         """Raise StaleError where what is read was made with another model than the run's."""
