@@ -116,7 +116,7 @@ def test_one_process_may_offload(new_run: MakeRun) -> None:
     for step in (2, 4):  # the second one resumes
         stop = lambda metrics, step=step: die() if metrics["step"] == step else None  # noqa: E731
         assert exit_code(sharded(lambda stop=stop: train(offloaded, report=stop), **OFFLOAD)) == -9
-    assert list(offloaded.checkpoints.glob("step-00000003/unet-00001-of-00001.safetensors"))  # FSDP2 wrote it
+    assert list(offloaded.checkpoints.glob("step-00000003/policy-00001-of-00001.safetensors"))  # FSDP2 wrote it
     assert train(offloaded).resumed_from == 3
     assert_same_trajectory(offloaded, straight)
     assert_same_state(offloaded, straight, "ema", "reference", "optimizer")
