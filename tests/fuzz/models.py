@@ -251,7 +251,6 @@ def _schedules() -> Iterator[Case]:
         {"num_train_timesteps": None},
         {"num_train_timesteps": 10**9},
         {"num_train_timesteps": 1.5},
-        {"prediction_type": "v_prediction"},
         {"prediction_type": "sample"},
         {"prediction_type": "flow_prediction"},
         {"prediction_type": None},
@@ -293,6 +292,7 @@ def _schedules() -> Iterator[Case]:
     yield model_case(
         "scheduler of cosine betas", json_of(file, beta_schedule="squaredcos_cap_v2"), Accepted(), train=True
     )
+    yield model_case("scheduler of v", json_of(file, prediction_type="v_prediction"), Accepted(), train=True)
     yield model_case("scheduler of linear betas", json_of(file, beta_schedule="linear"), Accepted(), train=True)
     yield model_case(
         "scheduler of trained betas",
